@@ -1,0 +1,117 @@
+"""Accuracy on fresh synthetic slides: attended, random and all locations, with the same weights.
+
+Run: python benchmarks/synthetic_accuracy.py --count 200 --size 20000 --seed 900000
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import binomtest
+
+from tnet_cli.model.choice import Chooser, RandomChoice, TopK
+from tnet_cli.pipeline.classify import ClassifyOptions, classify_slides
+from tnet_cli.pipeline.inputs import SlideInput
+from tnet_cli.pipeline.model_file import DEFAULT_MODEL, LoadedModel, find_model, load_model
+from tnet_cli.pipeline.result import SlideResult
+from tnet_cli.pipeline.synthesis import write_synthetic_slide
+
+ARMS = ("tnet", "random", "exhaustive")
+EVERYTHING = 10**9
+
+
+def classify_one(model: LoadedModel, path: Path, arm: str, seed: int) -> SlideResult:
+    """Classify one slide the way of one arm; every arm traverses the same grids with the same weights."""
+    steps = len(model.card.network.locations)
+    chooser: Chooser = RandomChoice(np.random.default_rng(seed)) if arm == "random" else TopK()
+    options = ClassifyOptions(
+        locations=(EVERYTHING,) * steps if arm == "exhaustive" else None, slides_in_flight=1, readers=1
+    )
+    entry = SlideInput(path=str(path), name=path.stem)
+    ((_, outcome),) = classify_slides([entry], model, options, chooser=chooser)
+    return outcome.result
+
+
+def measure_slide(task: tuple[int, int, str, str, tuple[str, ...]]) -> list[dict[str, Any]]:
+    """Render one slide, classify it with every arm, and delete it."""
+    seed, size, label, model_name, arms = task
+    torch.set_num_threads(1)
+    model = load_model(find_model(model_name))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{seed}.tif"
+        write_synthetic_slide(path, seed=seed, side_px=size, label=label, workers=1)
+        rows = []
+        for arm in arms:
+            started = time.perf_counter()
+            result = classify_one(model, path, arm, seed)
+            if result.status != "ok":
+                raise RuntimeError(f"{path}: {result.error}")
+            rows.append(
+                {
+                    "seed": seed,
+                    "arm": arm,
+                    "label": label,
+                    "prediction": result.prediction,
+                    "probability": result.probabilities[-1],
+                    "locations": result.locations,
+                    "fraction_read": result.fraction_read,
+                    "seconds": time.perf_counter() - started,
+                }
+            )
+    return rows
+
+
+def summarise(rows: list[dict[str, Any]], arms: tuple[str, ...]) -> dict[str, Any]:
+    """Return accuracy with its Wilson interval, and means, for each arm."""
+    summary: dict[str, Any] = {}
+    for arm in arms:
+        mine = [row for row in rows if row["arm"] == arm]
+        right = sum(row["prediction"] == row["label"] for row in mine)
+        interval = binomtest(right, len(mine)).proportion_ci(method="wilson")
+        summary[arm] = {
+            "slides": len(mine),
+            "accuracy": right / len(mine),
+            "interval_95": [interval.low, interval.high],
+            "locations": float(np.mean([row["locations"] for row in mine])),
+            "fraction_read_mean": float(np.mean([row["fraction_read"] for row in mine])),
+            "fraction_read_max": float(np.max([row["fraction_read"] for row in mine])),
+            "seconds": float(np.mean([row["seconds"] for row in mine])),
+        }
+    return summary
+
+
+def main() -> None:
+    """Measure and print one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--size", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=900_000, help="seeds are SEED .. SEED + COUNT - 1")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rows", type=Path, help="also write one JSON line for each slide and arm here")
+    given = parser.parse_args()
+    arms = tuple(given.arms.split(","))
+    labels = ("benign", "lesion")
+    tasks = [
+        (given.seed + number, given.size, labels[number % 2], given.model, arms) for number in range(given.count)
+    ]
+    rows: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
+        for slide_rows in pool.map(measure_slide, tasks):
+            rows.extend(slide_rows)
+            if given.rows:
+                with given.rows.open("a", encoding="utf-8") as file:
+                    file.writelines(json.dumps(row) + "\n" for row in slide_rows)
+    print(json.dumps({"size": given.size, "seed": given.seed, **summarise(rows, arms)}, indent=2))
+
+
+if __name__ == "__main__":
+    main()

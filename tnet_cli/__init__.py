@@ -1,0 +1,1 @@
+"""tnet: classify gigapixel images by reading only the regions that look informative."""

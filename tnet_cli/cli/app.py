@@ -1,0 +1,58 @@
+"""The command ``tnet``: registers the commands and turns errors into a line and an exit code."""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from tnet_cli.cli.classify import classify
+from tnet_cli.cli.demo import demo
+from tnet_cli.cli.info import info
+from tnet_cli.cli.synth import synth
+from tnet_cli.errors import TnetError
+
+app = typer.Typer(
+    name="tnet",
+    help="Classify gigapixel images by reading only the regions that look informative.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tnet {version('tnet')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Classify gigapixel images by reading only the regions that look informative."""
+
+
+app.command()(classify)
+app.command()(info)
+app.command()(demo)
+app.command()(synth)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run tnet with the given arguments, or those of the command line.
+
+    Raises:
+        SystemExit: always; its code is the exit code.
+    """
+    try:
+        app(args, prog_name="tnet")
+    except TnetError as error:
+        sys.stderr.write(f"tnet: {error}\n")
+        raise SystemExit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        sys.stderr.write("tnet: interrupted; what was finished is kept\n")
+        raise SystemExit(130) from error

@@ -1,0 +1,26 @@
+"""``tnet demo``: make a gigapixel slide and classify it, with nothing to download."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tnet_cli.cli.classify import describe
+from tnet_cli.cli.terminal import answer, counting, note, slide_progress
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the slide and the results.")] = Path("tnet-demo"),
+    size: Annotated[int, typer.Option(min=4000, max=100_000, help="Side of the slide in pixels.")] = 38_730,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same slide.")] = 1,
+) -> None:
+    """Make a synthetic slide of 1.5 gigapixels, classify it with the bundled model and draw the overlay."""
+    from tnet_cli.pipeline.demonstration import classify_demo_slide, make_demo_slide
+
+    with counting(f"rendering a slide of {size} x {size} px") as rendering:
+        made = make_demo_slide(out, side_px=size, seed=seed, on_progress=rendering)
+    note(f"made {made.path}, whose true label is {made.label}")
+    with slide_progress() as progress:
+        report = classify_demo_slide(made, out, on_start=progress.start, on_look=progress.look)
+    answer(describe(report.results[0], report.overlays[0]))
+    report.raise_for_failures()

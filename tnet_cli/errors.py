@@ -1,0 +1,64 @@
+"""What can go wrong for a user, each kind with its exit code.
+
+TnetError                      1  anything tnet itself reports
+├── UsageError                 2  options that cannot be followed
+├── SlideError                 3  a slide cannot be opened or read, or lacks what is needed
+│   ├── UnreadableRegionError  3  one region of an open slide cannot be decoded
+│   └── MissingMppError        3  the micrometres per pixel are unknown or implausible
+├── ModelFileError             4  a model file is missing, damaged or of another architecture
+├── ManifestError              5  a manifest or its labels are wrong
+└── PartialFailureError        6  some slides failed, the others are done
+
+A message names the file, what was found, what was expected and what to do. It is shown to the user as one line.
+"""
+
+from pathlib import Path
+
+
+class TnetError(Exception):
+    """An error that is shown to the user as one sentence, without a traceback."""
+
+    exit_code = 1
+
+
+class SlideError(TnetError):
+    """A slide that cannot be opened or read, or that lacks a property that is needed."""
+
+    exit_code = 3
+
+    def __init__(self, path: str | Path, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path = str(path)
+        self.problem = problem
+
+
+class UnreadableRegionError(SlideError):
+    """One region of a slide that is open cannot be decoded."""
+
+
+class MissingMppError(SlideError):
+    """The slide's micrometres per pixel are unknown or implausible."""
+
+
+class ModelFileError(TnetError):
+    """A model file that is missing, damaged, or of another architecture than expected."""
+
+    exit_code = 4
+
+
+class ManifestError(TnetError):
+    """A manifest, or the labels in it, that cannot be used."""
+
+    exit_code = 5
+
+
+class PartialFailureError(TnetError):
+    """Some slides of a run failed; the others are done and both are listed."""
+
+    exit_code = 6
+
+
+class UsageError(TnetError):
+    """Options that cannot be followed: an unknown device, an output folder that holds another run."""
+
+    exit_code = 2

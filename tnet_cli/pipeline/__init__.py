@@ -1,0 +1,1 @@
+"""Where slides, model and report meet; the only place that writes files."""

@@ -1,0 +1,61 @@
+"""Annotations: polygons in QuPath GeoJSON, as shares of regions that they cover."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from skimage.draw import polygon2mask
+
+from tnet_cli.errors import ManifestError
+from tnet_cli.geometry import Size
+from tnet_cli.slide.tissue import TissueMask
+
+MASK_PX = 2500
+"""Longest side of the raster that polygons are filled into."""
+
+
+def read_annotation(path: Path, slide_size: Size) -> TissueMask:
+    """Fill the polygons of a GeoJSON FeatureCollection into a mask over the slide.
+
+    Args:
+        path: GeoJSON as QuPath exports it: Polygon and MultiPolygon features in level-0 pixels.
+        slide_size: Level-0 size of the slide.
+
+    Returns:
+        A mask whose ``fractions`` give the share of a region that is annotated.
+
+    Raises:
+        ManifestError: the file is missing or is not such a collection.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        rings = [ring for feature in document["features"] for ring in _rings(feature["geometry"])]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise ManifestError(f"{path}: not a GeoJSON FeatureCollection of polygons: {exc}") from exc
+    shrink = max(1.0, max(slide_size.width, slide_size.height) / MASK_PX)
+    shape = (math.ceil(slide_size.height / shrink), math.ceil(slide_size.width / shrink))
+    mask = np.zeros(shape, dtype=bool)
+    for outer, holes in rings:
+        inside = polygon2mask(shape, _rows_and_columns(outer, shrink))
+        for hole in holes:
+            inside &= ~polygon2mask(shape, _rows_and_columns(hole, shrink))
+        mask |= inside
+    return TissueMask(mask=mask, slide_size=slide_size)
+
+
+def _rings(geometry: dict[str, Any]) -> list[tuple[list[Any], list[Any]]]:
+    match geometry["type"]:
+        case "Polygon":
+            polygons = [geometry["coordinates"]]
+        case "MultiPolygon":
+            polygons = geometry["coordinates"]
+        case other:
+            raise ValueError(f"a {other} where a Polygon was expected")
+    return [(polygon[0], polygon[1:]) for polygon in polygons]
+
+
+def _rows_and_columns(ring: list[Any], shrink: float) -> np.ndarray:
+    """Turn x, y in level-0 pixels into the row, column frame of the mask, (V, 2)."""
+    return np.asarray(ring, dtype=np.float64)[:, ::-1] / shrink - 0.5

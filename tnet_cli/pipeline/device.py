@@ -1,0 +1,40 @@
+"""Where the network runs, and how the processor's cores are shared between reading and computing."""
+
+import os
+
+import torch
+
+from tnet_cli.errors import UsageError
+
+
+def choose_device(name: str) -> torch.device:
+    """Resolve ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        UsageError: the name is unknown or the machine has no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as exc:
+        raise UsageError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps") from exc
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; try --device auto")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError(f"--device {name}: this machine has no MPS device; try --device auto")
+    if device.type not in {"cpu", "cuda", "mps"}:
+        raise UsageError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps")
+    return device
+
+
+def usable_cores() -> int:
+    """Return the number of processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def reader_threads(workers: int | None) -> int:
+    """Return how many threads read and decode: what the user asked for, else one a core, at most eight."""
+    return workers if workers is not None else min(8, usable_cores())

@@ -1,0 +1,211 @@
+"""From an open slide and a model to what a traversal needs: scale, tissue, roots and the cells that may be attended."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tnet_cli.errors import MissingMppError, UsageError
+from tnet_cli.geometry import AttentionGrid, Region
+from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.traversal import TraversalPlan
+from tnet_cli.slide.roots import Root, cover_with_roots
+from tnet_cli.slide.slide import Slide
+from tnet_cli.slide.tissue import TissueMask, find_tissue
+
+COARSER_THAN_WANTED = 1.25
+"""A slide may be this much coarser than a processing level before that processing level is skipped."""
+
+SNAP = 0.02
+"""Region sides within this share of a whole number of stored pixels are read at that size, without resampling."""
+
+TISSUE_IN_A_CELL = 0.25
+"""A cell may be attended when it holds this share of a finest cell's area as tissue."""
+
+THUMBNAIL_MIN_PX = 800
+THUMBNAIL_MAX_PX = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How the processing levels of a slide model fall on one slide.
+
+    Attributes:
+        root_side_px: Side of a root in level-0 pixels.
+        processing_levels: How many processing levels the slide's resolution serves.
+        mpp: Micrometres per pixel actually given to the network at each of them, coarsest first.
+        notes: One sentence for each processing level that is skipped.
+    """
+
+    root_side_px: int
+    processing_levels: int
+    mpp: tuple[float, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """A slide made ready for a traversal.
+
+    Attributes:
+        scale: Sides and resolutions.
+        thumbnail: uint8 (H, W, 3), the whole slide.
+        tissue: Where tissue is.
+        roots: Boxes of processing level 0; empty when the slide holds no tissue.
+    """
+
+    scale: Scale
+    thumbnail: np.ndarray
+    tissue: TissueMask
+    roots: tuple[Root, ...]
+
+    @property
+    def root_regions(self) -> tuple[Region, ...]:
+        """The roots' boxes, level-0 pixels."""
+        return tuple(root.region for root in self.roots)
+
+    @property
+    def root_log_probs(self) -> np.ndarray:
+        """Log of each root's share of the tissue, float64 (R,)."""
+        return np.log([root.tissue_share for root in self.roots])
+
+    def allowed(self) -> Callable[[Sequence[Region]], np.ndarray]:
+        """Return the test whether cells hold enough tissue to be attended: regions -> bool (N,)."""
+        finest = self.scale.root_side_px // self._cells_a_side() ** (self.scale.processing_levels - 1)
+        least_px = TISSUE_IN_A_CELL * finest**2
+
+        def holds_tissue(cells: Sequence[Region]) -> np.ndarray:
+            area = np.array([cell.area for cell in cells], dtype=np.float64)
+            return np.asarray(self.tissue.fractions(cells) * area >= least_px)
+
+        return holds_tissue
+
+    def _cells_a_side(self) -> int:
+        return 1 if len(self.scale.mpp) < 2 else round(self.scale.mpp[0] / self.scale.mpp[1])
+
+
+def fit_scale(slide_path: str, slide_mpp: float | None, config: TNetConfig) -> Scale:
+    """Lay a slide model's processing levels over a slide's resolution.
+
+    The side of the finest region is rounded to a whole number of stored pixels for each network pixel when that
+    changes the scale by at most 2 %, so that patches are read without resampling.
+
+    Args:
+        slide_path: Named in errors.
+        slide_mpp: Micrometres per level-0 pixel, or None when unknown.
+        config: A slide model's configuration.
+
+    Raises:
+        MissingMppError: the slide's mpp is unknown, or coarser than even the coarsest processing level.
+        ValueError: the configuration is that of an image model.
+    """
+    if config.mpp is None:
+        raise ValueError("an image model has no physical scale")
+    if slide_mpp is None:
+        raise MissingMppError(
+            slide_path, "no micrometres per pixel in the file, and the model needs them; give them with --mpp"
+        )
+    usable = [mpp for mpp in config.mpp if slide_mpp <= mpp * COARSER_THAN_WANTED]
+    if not usable:
+        raise MissingMppError(
+            slide_path,
+            f"{slide_mpp:g} µm per pixel is coarser than the model's coarsest view ({config.mpp[0]:g}); "
+            "give a slide of higher resolution, or the right value with --mpp",
+        )
+    notes = tuple(
+        f"the slide's {slide_mpp:g} µm per pixel is too coarse for the view at {mpp:g} µm per pixel, which is skipped"
+        for mpp in config.mpp[len(usable) :]
+    )
+    stored_per_px = usable[-1] / slide_mpp
+    whole = max(1, round(stored_per_px))
+    if abs(stored_per_px / whole - 1) <= SNAP:
+        stored_per_px = whole
+    finest_side_px = max(1, round(config.base_px * stored_per_px))
+    root_side_px = finest_side_px * config.grid ** (len(usable) - 1)
+    mpp = tuple(
+        slide_mpp * root_side_px / config.grid**processing_level / config.base_px
+        for processing_level in range(len(usable))
+    )
+    return Scale(root_side_px=root_side_px, processing_levels=len(usable), mpp=mpp, notes=notes)
+
+
+def thumbnail_side_px(slide: Slide) -> int:
+    """Return the longest side of the thumbnail that is cheapest to read and still shows small tissue.
+
+    The coarsest pyramid level of at least 800 px is taken as it is, or shrunk to 2048 px where it is larger.
+    """
+    sides = [max(pyramid_level.size.width, pyramid_level.size.height) for pyramid_level in slide.pyramid]
+    enough = [side for side in sides if side >= THUMBNAIL_MIN_PX]
+    return min(min(enough, default=max(sides)), THUMBNAIL_MAX_PX)
+
+
+def prepare(slide: Slide, config: TNetConfig) -> Preparation:
+    """Find a slide's tissue and lay the roots over it.
+
+    Args:
+        slide: An open slide.
+        config: A slide model's configuration.
+
+    Raises:
+        MissingMppError: the slide's scale is unknown or too coarse.
+        SlideError: the thumbnail cannot be read.
+    """
+    scale = fit_scale(slide.path, slide.mpp, config)
+    thumbnail = slide.thumbnail(thumbnail_side_px(slide))
+    thumbnail_mpp = None if slide.mpp is None else slide.mpp * slide.size.width / thumbnail.shape[1]
+    tissue = find_tissue(thumbnail, slide.size, thumbnail_mpp)
+    step_px = scale.root_side_px // config.grid
+    roots = () if tissue.is_empty else tuple(cover_with_roots(tissue, scale.root_side_px, step_px))
+    return Preparation(scale=scale, thumbnail=thumbnail, tissue=tissue, roots=roots)
+
+
+def choose_locations(config: TNetConfig, scale: Scale, locations: tuple[int, ...] | None, budget: int | None) -> tuple[int, ...]:
+    """Say how many locations are attended at each processing level after the first.
+
+    Args:
+        config: Its ``locations`` are the default.
+        scale: Gives the number of processing levels the slide serves.
+        locations: The user's own numbers, or None.
+        budget: At most this many in all, shared out as the default is, or None.
+
+    Returns:
+        One number for each processing level after the first.
+
+    Raises:
+        UsageError: both are given, or the numbers do not fit the model.
+    """
+    if locations is not None and budget is not None:
+        raise UsageError("--locations and --budget exclude each other; give one")
+    wanted = config.locations
+    if locations is not None:
+        if len(locations) != len(wanted) or min(locations) < 1:
+            raise UsageError(
+                f"--locations needs {len(wanted)} positive numbers for this model, coarse to fine, "
+                f"such as {','.join(str(k) for k in wanted)}"
+            )
+        wanted = locations
+    used = wanted[: scale.processing_levels - 1]
+    if budget is None or not used:
+        return used
+    if config.choice == "per_grid":
+        raise UsageError("this model chooses locations for each grid, so it has no --budget; give --locations")
+    if budget < len(used):
+        raise UsageError(f"--budget must be at least {len(used)} for this model: one location a processing level")
+    shares = [max(1, math.floor(budget * k / sum(used))) for k in used]
+    while sum(shares) > budget:
+        shares[shares.index(max(shares))] -= 1
+    # What rounding left over goes to the finest processing level, where the classes differ.
+    shares[-1] += budget - sum(shares)
+    return tuple(shares)
+
+
+def plan_traversal(config: TNetConfig, scale: Scale, locations: tuple[int, ...], chooser: object) -> TraversalPlan:
+    """Combine configuration, scale and budget into a traversal's plan."""
+    return TraversalPlan(
+        grid=AttentionGrid(config.grid, config.cell_fraction),
+        processing_levels=scale.processing_levels,
+        locations=locations,
+        choice=config.choice,
+        chooser=chooser,
+    )

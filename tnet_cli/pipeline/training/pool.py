@@ -1,0 +1,192 @@
+"""The pool of patches the warm-up learns from, with what annotations say of each.
+
+Patches enter in two ways: along the annotated and along random paths down the grids, before anything is learnt; and
+along the paths the current model takes, so that it meets its own mistakes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from tnet_cli.geometry import AttentionGrid, Region
+from tnet_cli.model.choice import GumbelTopK
+from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.tnet import TNet
+from tnet_cli.model.traversal import traverse
+from tnet_cli.pipeline.classify import look_with
+from tnet_cli.pipeline.engine import Errand, Journey, drive
+from tnet_cli.pipeline.preparation import plan_traversal
+from tnet_cli.pipeline.training.settings import TrainingSettings
+from tnet_cli.pipeline.training.slides import TrainingSlide
+from tnet_cli.slide.opening import open_slide
+
+NO_LABEL = -1
+
+
+@dataclass(slots=True)
+class PatchPool:
+    """Patches with their targets; one entry of each list for every patch.
+
+    Attributes:
+        pixels: uint8 (base_px, base_px, 3).
+        positions: int64 (3,): y, x, scale.
+        allowed: bool (G,): cells that may be attended.
+        cell_targets: float32 (G,): share of the annotated area in each allowed cell; all zero where there is none.
+        labels: Index of the class, or -1 where the annotations do not decide it.
+    """
+
+    pixels: list[np.ndarray] = field(default_factory=list)
+    positions: list[np.ndarray] = field(default_factory=list)
+    allowed: list[np.ndarray] = field(default_factory=list)
+    cell_targets: list[np.ndarray] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def sampling_weights(self) -> np.ndarray:
+        """Return the probability of drawing each patch, float64 (N,).
+
+        Patches that teach something are drawn alike from every group: each processing level's located patches, and
+        each class's labelled ones. Patches that teach nothing are not drawn.
+        """
+        scale = np.array([position[2] for position in self.positions])
+        located = np.array([target.sum() > 0 for target in self.cell_targets])
+        labels = np.array(self.labels)
+        groups = np.full(len(self), -1)
+        groups[located] = scale[located]
+        groups[labels >= 0] = 100 + labels[labels >= 0]
+        present, members = np.unique(groups[groups >= 0], return_counts=True)
+        weights = np.zeros(len(self))
+        for group, count in zip(present, members, strict=True):
+            weights[groups == group] = 1 / (len(present) * count)
+        return weights
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """What annotations teach of regions of one slide.
+
+    Attributes:
+        slide: The slide.
+        config: The model's configuration.
+        settings: ``lesion_share`` and ``normal_class``.
+    """
+
+    slide: TrainingSlide
+    config: TNetConfig
+    settings: TrainingSettings
+
+    def cell_targets(self, region: Region, allowed: np.ndarray) -> np.ndarray:
+        """Return the share of the region's annotated area that each allowed cell holds, float32 (G,)."""
+        cells = AttentionGrid(self.config.grid, self.config.cell_fraction).cells(region)
+        covered = self.slide.annotated_fractions(cells) * allowed
+        total = covered.sum()
+        return (covered / total if total > 0 else np.zeros_like(covered)).astype(np.float32)
+
+    def label(self, region: Region) -> int:
+        """Return the class of a finest region, or -1 where the annotations do not decide it."""
+        covered = float(self.slide.annotated_fractions([region])[0])
+        if covered >= self.settings.lesion_share:
+            return self.slide.label
+        if covered > 0 or self.settings.normal_class is None:
+            return NO_LABEL
+        return self.config.class_names.index(self.settings.normal_class)
+
+
+def add_guided_patches(
+    pool: PatchPool, slide: TrainingSlide, config: TNetConfig, settings: TrainingSettings, rng: np.random.Generator
+) -> None:
+    """Add a slide's roots, and below them cells of which half are annotated and half are any tissue."""
+    teacher = Teacher(slide, config, settings)
+    grid = AttentionGrid(config.grid, config.cell_fraction)
+    may_attend = slide.preparation.allowed()
+    regions = list(slide.preparation.root_regions)
+    positions = [np.zeros(3, dtype=np.int64) for _ in regions]
+    last = slide.preparation.scale.processing_levels - 1
+    for processing_level in range(last + 1):
+        children: list[Region] = []
+        child_positions: list[np.ndarray] = []
+        everything = np.ones(grid.cell_count, dtype=bool)
+        allowed = [everything if processing_level == last else may_attend(grid.cells(region)) for region in regions]
+        _append(pool, teacher, regions, positions, allowed, slide.read(regions, config.base_px), processing_level == last)
+        for region, position, open_cells in zip(regions, positions, allowed, strict=True):
+            for cell, child in enumerate(grid.cells(region)):
+                if open_cells[cell]:
+                    children.append(child)
+                    child_positions.append(_child_position(position, cell, config.grid))
+        if not children:
+            return
+        chosen = _half_annotated(slide.annotated_fractions(children), settings.patches_per_slide, rng)
+        regions = [children[index] for index in chosen]
+        positions = [child_positions[index] for index in chosen]
+
+
+def _half_annotated(covered: np.ndarray, count: int, rng: np.random.Generator) -> list[int]:
+    order = rng.permutation(len(covered))
+    annotated = [int(index) for index in order if covered[index] > 0][: count // 2]
+    others = [int(index) for index in order if covered[index] == 0][: count - len(annotated)]
+    return sorted(annotated + others)
+
+
+def _child_position(position: np.ndarray, cell: int, grid: int) -> np.ndarray:
+    row, column = divmod(cell, grid)
+    return np.array([position[0] * grid + row, position[1] * grid + column, position[2] + 1], dtype=np.int64)
+
+
+def _append(
+    pool: PatchPool,
+    teacher: Teacher,
+    regions: Sequence[Region],
+    positions: Sequence[np.ndarray],
+    allowed: Sequence[np.ndarray],
+    pixels: Sequence[np.ndarray],
+    is_finest: bool,
+) -> None:
+    for region, position, open_cells, patch in zip(regions, positions, allowed, pixels, strict=True):
+        pool.pixels.append(patch)
+        pool.positions.append(np.asarray(position, dtype=np.int64))
+        pool.allowed.append(open_cells)
+        targets = np.zeros(len(open_cells), np.float32) if is_finest else teacher.cell_targets(region, open_cells)
+        pool.cell_targets.append(targets)
+        pool.labels.append(teacher.label(region) if is_finest else NO_LABEL)
+
+
+def add_attended_patches(
+    pool: PatchPool,
+    slides: Sequence[TrainingSlide],
+    network: TNet,
+    settings: TrainingSettings,
+    rng: np.random.Generator,
+) -> None:
+    """Add what the current model attends to, with the exploration of Gumbel top-k."""
+    config = network.config
+    network.eval()
+    with torch.no_grad():
+        for slide in slides:
+            with open_slide(slide.entry.path, mpp=slide.entry.mpp) as handle:
+                errand = Errand(
+                    traversal=traverse(
+                        slide.preparation.root_regions,
+                        slide.preparation.root_log_probs,
+                        plan_traversal(config, slide.preparation.scale, settings.hard_locations, GumbelTopK(rng)),
+                        slide.preparation.allowed(),
+                    ),
+                    read=lambda region, handle=handle: handle.read(region, config.base_px, config.base_px),
+                )
+                look = look_with(network, torch.device("cpu"))
+                for _, journey in drive([errand], look, batch_size=settings.batch_patches, readers=2):
+                    if not isinstance(journey, Journey):
+                        raise journey
+                    _append_journey(pool, Teacher(slide, config, settings), journey)
+
+
+def _append_journey(pool: PatchPool, teacher: Teacher, journey: Journey) -> None:
+    last = teacher.slide.preparation.scale.processing_levels - 1
+    everything = np.ones(teacher.config.grid**2, dtype=bool)
+    for record, patches in zip(journey.traversal.levels, journey.patches, strict=True):
+        is_finest = record.processing_level == last
+        allowed = [everything] * len(record.regions) if record.allowed is None else list(record.allowed)
+        _append(pool, teacher, record.regions, list(record.positions), allowed, list(patches), is_finest)

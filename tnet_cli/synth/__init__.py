@@ -1,0 +1,1 @@
+"""Procedural H&E-like slides, rendered tile by tile. Writes no file."""
