@@ -1,8 +1,6 @@
 """A run on disk: tables, per-slide results and overlays, each file written whole or not at all."""
 
 import csv
-import io
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from PIL.Image import Image
 
 from tnet_cli.errors import UsageError
 from tnet_cli.pipeline.atomic import write_text_whole, written_whole
+from tnet_cli.pipeline.documents import table_text, write_json
 from tnet_cli.pipeline.presentation import attended_regions
 from tnet_cli.pipeline.result import REGION_COLUMNS, SlideResult, region_row
 from tnet_cli.report.geojson import regions_geojson
@@ -100,24 +99,6 @@ class RunDirectory:
     def write_run(self, record: dict[str, Any]) -> None:
         """Write ``run.json``: what the run was."""
         write_json(self.path / "run.json", record)
-
-
-def table_text(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
-    """Write rows as CSV text: a header, no index, empty cells for None.
-
-    Raises:
-        ValueError: a row has other columns than ``columns``.
-    """
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a JSON document whole, refusing numbers JSON does not have."""
-    write_text_whole(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _geojson(result: SlideResult) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""A runner called like the command, a small slide and a small model."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import pytest
+import torch
+
+from tnet_cli.cli.app import main
+from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.tnet import TNet
+from tnet_cli.pipeline.card import ModelCard
+from tnet_cli.pipeline.model_file import save_model
+from tnet_cli.pipeline.synthesis import SyntheticSlide, write_synthetic_slide
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def tnet(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """Run ``tnet ARGS`` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*args: object) -> Ran:
+        with pytest.raises(SystemExit) as ended:
+            main([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int | None)
+        return Ran(code or 0, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def made_slide(tmp_path_factory: pytest.TempPathFactory) -> SyntheticSlide:
+    """A synthetic slide of 6000 px a side with a lesion."""
+    path = tmp_path_factory.mktemp("slides") / "made.tif"
+    return write_synthetic_slide(path, seed=5, side_px=6000, label="lesion", workers=1)
+
+
+@pytest.fixture(scope="session")
+def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file with random weights: its answers mean nothing, its path through the code is the real one."""
+    torch.manual_seed(3)
+    config = TNetConfig.slide(("no", "yes")).model_copy(update={"locations": (2, 3, 4)})
+    card = ModelCard(
+        name="untrained",
+        summary="Random weights.",
+        intended_use="For tests only.",
+        licence="Apache-2.0",
+        created=date(2026, 1, 1),
+        package_version="0",
+        network=config,
+    )
+    path = tmp_path_factory.mktemp("models") / "untrained.safetensors"
+    save_model(TNet(config), card, path)
+    return path

@@ -1,0 +1,266 @@
+"""What is on one synthetic slide: pieces of tissue, foci and stain, all decided before a pixel is drawn.
+
+A design is cheap (fractions of a second for any size) and a pure function of seed, size, scale and label. Lengths are in
+micrometres and maps are rasters of ``MAP_UM`` a pixel, so that the same design can be drawn at any scale.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage
+
+from tnet_cli.geometry import Size
+
+CLASS_NAMES = ("benign", "lesion")
+
+MAP_UM = 16.0
+"""Side of a pixel of the design's maps."""
+
+TISSUE_SHARE = (0.22, 0.28)
+FOCI = (4, 8)
+FOCUS_RADIUS_UM = (180.0, 280.0)
+FOCUS_MARGIN_UM = 90.0
+
+Arrangement = Literal["sheet", "acini"]
+Nuclei = Literal["small", "large"]
+
+
+@dataclass(frozen=True, slots=True)
+class Focus:
+    """One cellular focus, dark at low power whatever it is made of.
+
+    Attributes:
+        x_um, y_um: Centre.
+        radius_um: Mean radius.
+        harmonics: (K, 2) cosine and sine amplitudes of the outline's waves 2, 3, ..., relative to the radius.
+        arrangement: Nuclei in an even sheet, as in lymphoid tissue, or in rings, as in crowded glands.
+        nuclei: Small and even (benign) or large with a nucleolus (lesion).
+    """
+
+    x_um: float
+    y_um: float
+    radius_um: float
+    harmonics: np.ndarray
+    arrangement: Arrangement
+    nuclei: Nuclei
+
+    @property
+    def is_lesion(self) -> bool:
+        """Whether the focus is what the label is about."""
+        return self.nuclei == "large"
+
+    @property
+    def reach_um(self) -> float:
+        """Radius of a circle that holds the whole outline."""
+        return float(self.radius_um * (1 + np.abs(self.harmonics).sum()))
+
+    def radius_at(self, angle: np.ndarray) -> np.ndarray:
+        """Return the outline's radius in micrometres at angles in radians, same shape as ``angle``."""
+        radius = np.ones_like(angle)
+        for wave, (cosine, sine) in enumerate(self.harmonics, start=2):
+            radius = radius + cosine * np.cos(wave * angle) + sine * np.sin(wave * angle)
+        return radius * self.radius_um
+
+    def outline_um(self, points: int = 64) -> np.ndarray:
+        """Return the closed outline, float64 (points + 1, 2), x and y in micrometres."""
+        angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
+        radius = self.radius_at(angle)
+        ring = np.stack([self.x_um + radius * np.cos(angle), self.y_um + radius * np.sin(angle)], axis=1)
+        return np.concatenate([ring, ring[:1]])
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Stain and scanner of one slide.
+
+    Attributes:
+        haematoxylin, eosin: Optical density of a full concentration in R, G, B, float64 (3,).
+        glass: Colour of empty glass, R, G, B in 0..255.
+        gamma: Of the scanner's response.
+        noise: Amplitude of the grain, in concentration steps of 1 / 255.
+    """
+
+    haematoxylin: np.ndarray
+    eosin: np.ndarray
+    glass: tuple[int, int, int]
+    gamma: float
+    noise: float
+
+
+@dataclass(frozen=True, slots=True)
+class SlideDesign:
+    """Everything that is on one slide.
+
+    Attributes:
+        seed: Names the slide.
+        size: Level-0 pixels.
+        mpp: Micrometres per pixel.
+        label: ``benign`` or ``lesion``.
+        look: Stain and scanner.
+        depth_um: float32 map; distance inside the tissue's edge, negative on glass.
+        thickness: float32 map; relative thickness of the section, high in folds.
+        mucosa: float32 map; above zero where glands stand.
+        foci: All foci, lesions among them.
+    """
+
+    seed: int
+    size: Size
+    mpp: float
+    label: str
+    look: Look
+    depth_um: np.ndarray
+    thickness: np.ndarray
+    mucosa: np.ndarray
+    foci: tuple[Focus, ...]
+
+    @property
+    def lesions(self) -> tuple[Focus, ...]:
+        """The foci that are lesions."""
+        return tuple(focus for focus in self.foci if focus.is_lesion)
+
+
+def design_slide(seed: int, side_px: int, *, mpp: float = 0.5, label: str | None = None) -> SlideDesign:
+    """Decide everything that is on a slide.
+
+    Args:
+        seed: Names the slide; everything follows from it.
+        side_px: Side of the square slide in level-0 pixels.
+        mpp: Micrometres per pixel.
+        label: ``benign`` or ``lesion``; drawn from the seed when None.
+
+    Raises:
+        ValueError: the label is unknown.
+    """
+    rng = np.random.default_rng([seed, 20211206])
+    drawn = CLASS_NAMES[int(rng.integers(2))]
+    label = drawn if label is None else label
+    if label not in CLASS_NAMES:
+        raise ValueError(f"label {label!r}: expected one of {', '.join(CLASS_NAMES)}")
+    side_um = side_px * mpp
+    cells = max(8, math.ceil(side_um / MAP_UM))
+    depth_um = _tissue_depth(cells, rng)
+    mucosa = _smooth_noise(cells, 700 / MAP_UM, rng) + 0.15
+    return SlideDesign(
+        seed=seed,
+        size=Size(side_px, side_px),
+        mpp=mpp,
+        label=label,
+        look=_draw_look(rng),
+        depth_um=depth_um,
+        thickness=_section_thickness(cells, rng),
+        mucosa=mucosa.astype(np.float32),
+        foci=_place_foci(depth_um, label, rng),
+    )
+
+
+def _smooth_noise(cells: int, period: float, rng: np.random.Generator) -> np.ndarray:
+    """Return Gaussian noise of unit variance whose features are about ``period`` map pixels wide, (cells, cells)."""
+    coarse = max(4, math.ceil(cells / max(1.0, period / 4)) + 4)
+    noise = ndimage.gaussian_filter(rng.standard_normal((coarse, coarse)), 2.0, mode="wrap")
+    noise /= noise.std()
+    zoomed = ndimage.zoom(noise, cells / (coarse - 3), order=1)[:cells, :cells]
+    return np.asarray(zoomed)
+
+
+def _tissue_depth(cells: int, rng: np.random.Generator) -> np.ndarray:
+    """Lay out one to four pieces of tissue that cover about a quarter of the slide."""
+    axis = (np.arange(cells) + 0.5) / cells
+    x, y = np.meshgrid(axis, axis)
+    pieces = int(rng.integers(1, 5)) if cells > 200 else 1
+    spots = rng.permutation(4)[:pieces]
+    height = np.full((cells, cells), -np.inf)
+    for spot in spots:
+        centre = np.array([0.5, 0.5]) if pieces == 1 else np.array([0.27 + 0.46 * (spot % 2), 0.27 + 0.46 * (spot // 2)])
+        cx, cy = centre + rng.uniform(-0.04, 0.04, 2)
+        angle, stretch = rng.uniform(0, np.pi), rng.uniform(1.0, 1.8)
+        u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
+        v = (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)
+        scale = (0.30 if pieces == 1 else 0.17) * rng.uniform(0.85, 1.15)
+        height = np.maximum(height, 1 - np.hypot(u / stretch, v * stretch**0.3) / scale)
+    height = height + 0.16 * _smooth_noise(cells, cells / 5, rng) + 0.05 * _smooth_noise(cells, cells / 18, rng)
+    border = np.minimum(np.minimum(x, 1 - x), np.minimum(y, 1 - y))
+    height = np.where(border < 0.02, -np.inf, height)
+    tissue = height > np.quantile(height, 1 - rng.uniform(*TISSUE_SHARE))
+    tissue = ndimage.binary_opening(tissue, iterations=2)
+    inside = ndimage.distance_transform_edt(tissue)
+    outside = ndimage.distance_transform_edt(~tissue)
+    return np.asarray((inside - outside) * MAP_UM, dtype=np.float32)
+
+
+def _section_thickness(cells: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the section's relative thickness: slow waves, and a few narrow folds that are twice as dark."""
+    thickness = 1 + 0.07 * _smooth_noise(cells, 2500 / MAP_UM, rng)
+    axis = np.arange(cells, dtype=np.float64)
+    x, y = np.meshgrid(axis, axis)
+    for _ in range(int(rng.integers(0, 4))):
+        cx, cy = rng.uniform(0.2, 0.8, 2) * cells
+        angle, length = rng.uniform(0, np.pi), rng.uniform(400, 1500) / MAP_UM
+        along = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
+        bend = rng.uniform(-0.5, 0.5) * along**2 / length
+        across = (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle) - bend
+        width = rng.uniform(15, 35) / MAP_UM
+        thickness = thickness + 0.7 * np.exp(-((across / width) ** 2) - (along / length) ** 4)
+    return np.asarray(np.clip(thickness, 0.75, 2.2), dtype=np.float32)
+
+
+def _place_foci(depth_um: np.ndarray, label: str, rng: np.random.Generator) -> tuple[Focus, ...]:
+    """Place foci inside the tissue, clear of its edge and of each other, the same number for both labels."""
+    wanted = int(rng.integers(FOCI[0], FOCI[1] + 1))
+    lesions = int(rng.integers(1, 3))
+    placed: list[Focus] = []
+    shrink = 1.0
+    for _ in range(12):
+        for _ in range(60):
+            if len(placed) == wanted:
+                break
+            focus = _draw_focus(depth_um, shrink, rng)
+            if focus is not None and all(_are_apart(focus, other) for other in placed):
+                placed.append(focus)
+        if len(placed) >= 1:
+            break
+        # Only a slide too small for a focus of the usual size gets smaller ones.
+        shrink *= 0.8
+    if label == CLASS_NAMES[0]:
+        return tuple(placed)
+    return tuple(
+        Focus(f.x_um, f.y_um, f.radius_um, f.harmonics, f.arrangement, "large") if number < lesions else f
+        for number, f in enumerate(placed)
+    )
+
+
+def _draw_focus(depth_um: np.ndarray, shrink: float, rng: np.random.Generator) -> Focus | None:
+    radius = shrink * rng.uniform(*FOCUS_RADIUS_UM)
+    harmonics = rng.normal(0, 1, (4, 2)) * np.array([0.09, 0.06, 0.04, 0.03])[:, None]
+    arrangement: Arrangement = "sheet" if rng.random() < 0.5 else "acini"
+    rows, columns = np.nonzero(depth_um > radius + shrink * FOCUS_MARGIN_UM)
+    if len(rows) == 0:
+        return None
+    pick = int(rng.integers(len(rows)))
+    x, y = (columns[pick] + rng.random()) * MAP_UM, (rows[pick] + rng.random()) * MAP_UM
+    return Focus(x, y, radius, harmonics, arrangement, "small")
+
+
+def _are_apart(one: Focus, other: Focus) -> bool:
+    return math.hypot(one.x_um - other.x_um, one.y_um - other.y_um) > one.reach_um + other.reach_um + 60
+
+
+LOOKS = (
+    # haematoxylin, eosin (optical density in R, G, B), glass, gamma
+    ((1.05, 1.25, 0.62), (0.10, 0.62, 0.32), (243, 243, 244), 1.00),
+    ((1.20, 1.15, 0.48), (0.13, 0.52, 0.20), (247, 245, 242), 0.92),
+    ((0.90, 1.20, 0.75), (0.06, 0.66, 0.46), (238, 236, 242), 1.08),
+)
+"""Three laboratories: balanced, blue, and pink."""
+
+
+def _draw_look(rng: np.random.Generator) -> Look:
+    haematoxylin, eosin, glass, gamma = LOOKS[int(rng.integers(len(LOOKS)))]
+    return Look(
+        haematoxylin=np.array(haematoxylin) * rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, 3),
+        eosin=np.array(eosin) * rng.uniform(0.8, 1.2) * rng.uniform(0.93, 1.07, 3),
+        glass=tuple(int(value + rng.integers(-3, 4)) for value in glass),  # type: ignore[arg-type]
+        gamma=gamma * rng.uniform(0.95, 1.05),
+        noise=rng.uniform(2.0, 5.0),
+    )

@@ -1,0 +1,205 @@
+"""Drawing a design: any window of the slide at full resolution, the same whatever windows are drawn around it."""
+
+import numpy as np
+from PIL import Image
+
+from tnet_cli.synth.design import MAP_UM, Focus, Look, SlideDesign
+from tnet_cli.synth.foci import BASE_EOSIN, BASE_HAEMATOXYLIN, calibrate
+from tnet_cli.synth.scatter import Scatter
+from tnet_cli.synth.sprites import FULL, Gland, gland_bank, large_nuclei, small_nuclei, spindle_nuclei, stamp_max
+from tnet_cli.synth.textures import fibres, grain, patches
+
+WINDOW_PX = 1024
+"""Largest side of a window; the textures' periods are at least as long."""
+
+STROMA_HAEMATOXYLIN = 14
+GLAND_PITCH_UM = 165.0
+EDGE_UM = 2.0
+
+
+class Painter:
+    """Draws windows of one slide.
+
+    Args:
+        design: What is on the slide.
+    """
+
+    def __init__(self, design: SlideDesign) -> None:
+        self.design = design
+        rng = np.random.default_rng([design.seed, 7])
+        mpp = design.mpp
+        self._small, self._large = small_nuclei(mpp, rng), large_nuclei(mpp, rng)
+        self._spindles = spindle_nuclei(mpp, rng)
+        self._glands = gland_bank(mpp, self._small, rng)
+        direction = rng.uniform(0, np.pi)
+        self._fibres = fibres(1024, direction, mpp, rng), fibres(1152, direction + rng.uniform(0.9, 1.8), mpp, rng)
+        self._blend = patches(1600, 380, mpp, rng)
+        self._rough = patches(1280, 30, mpp, rng)
+        self._grain = grain(1088, design.look.noise, rng)
+        self._packings = calibrate(mpp)
+        self._colours = colour_table(design.look)
+
+    @property
+    def glass(self) -> tuple[int, int, int]:
+        """The colour of empty glass in the picture."""
+        red, green, blue = self._colours[0]
+        return int(red), int(green), int(blue)
+
+    def is_glass(self, x: int, y: int, width: int, height: int) -> bool:
+        """Tell whether a window, in level-0 pixels, holds nothing but glass."""
+        step = MAP_UM / self.design.mpp
+        rows = slice(max(0, int(y / step) - 2), int((y + height) / step) + 3)
+        columns = slice(max(0, int(x / step) - 2), int((x + width) / step) + 3)
+        near = self.design.depth_um[rows, columns]
+        return near.size == 0 or float(near.max()) < -3 * MAP_UM
+
+    def window(self, x: int, y: int, width: int, height: int) -> np.ndarray:
+        """Draw a window of the slide.
+
+        Args:
+            x, y: Top left corner, level-0 pixels.
+            width, height: Sides, at most ``WINDOW_PX``.
+
+        Returns:
+            uint8 (height, width, 3).
+        """
+        if self.is_glass(x, y, width, height):
+            return np.broadcast_to(np.array(self.glass, np.uint8), (height, width, 3)).copy()
+        haematoxylin, eosin = self._stroma(x, y, width, height)
+        self._draw_glands_and_cells(haematoxylin, eosin, x, y)
+        for focus in self.design.foci:
+            self._draw_focus(focus, haematoxylin, eosin, x, y)
+        section = self._section(x, y, width, height)
+        haematoxylin = _scaled(haematoxylin, section)
+        grained = eosin + self._grain.window(x, y, width, height).astype(np.int16) - 16
+        eosin = _scaled(np.maximum(grained, 0), section)
+        index = haematoxylin.astype(np.uint16) << 8
+        index |= eosin
+        return np.asarray(self._colours[index])
+
+    def _stroma(self, x: int, y: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+        share = self._blend.window(x, y, width, height).astype(np.uint16)
+        first, second = (texture.window(x, y, width, height) for texture in self._fibres)
+        eosin = ((first * share + second * (255 - share)) >> 8).astype(np.uint8)
+        return np.full((height, width), STROMA_HAEMATOXYLIN, np.uint8), eosin
+
+    def _section(self, x: int, y: int, width: int, height: int) -> np.ndarray:
+        """Return the relative thickness of the section, zero on glass, float32 (height, width)."""
+        thickness = self._field(self.design.thickness, x, y, width, height)
+        depth = self._field(self.design.depth_um, x, y, width, height)
+        if float(depth.min()) > 3 * MAP_UM:
+            return thickness
+        depth += (self._rough.window(x, y, width, height).astype(np.float32) - 128) / 10
+        return thickness * np.clip(depth / EDGE_UM, 0, 1)
+
+    def _field(self, values: np.ndarray, x: int, y: int, width: int, height: int) -> np.ndarray:
+        """Cut a window out of one of the design's maps, interpolated to level-0 pixels, float32 (height, width)."""
+        step = MAP_UM / self.design.mpp
+        left, top = int(x / step) - 2, int(y / step) - 2
+        rows = np.clip(np.arange(top, int((y + height) / step) + 4), 0, values.shape[0] - 1)
+        columns = np.clip(np.arange(left, int((x + width) / step) + 4), 0, values.shape[1] - 1)
+        box = (x / step - left, y / step - top, (x + width) / step - left, (y + height) / step - top)
+        cut = Image.fromarray(np.ascontiguousarray(values[np.ix_(rows, columns)]))
+        return np.array(cut.resize((width, height), Image.Resampling.BILINEAR, box=box))
+
+    def _at(self, values: np.ndarray, points_um: np.ndarray) -> np.ndarray:
+        index = np.clip((points_um / MAP_UM).astype(int), 0, values.shape[0] - 1)
+        return np.asarray(values[index[:, 1], index[:, 0]])
+
+    def _points(self, kind: int, pitch_um: float, jitter: float, frame: tuple[int, int, int, int], reach: float) -> np.ndarray:
+        mpp = self.design.mpp
+        x, y, width, height = frame
+        scatter = Scatter(self.design.seed, kind, pitch_um, jitter)
+        return scatter.window(x * mpp - reach, y * mpp - reach, (x + width) * mpp + reach, (y + height) * mpp + reach)
+
+    def _clear_of_foci(self, points: np.ndarray, margin_um: float) -> np.ndarray:
+        clear = np.ones(len(points), dtype=bool)
+        for focus in self.design.foci:
+            dx, dy = points[:, 0] - focus.x_um, points[:, 1] - focus.y_um
+            clear &= np.hypot(dx, dy) > focus.radius_at(np.arctan2(dy, dx)) + margin_um
+        return clear
+
+    def _draw_glands_and_cells(self, haematoxylin: np.ndarray, eosin: np.ndarray, x: int, y: int) -> None:
+        height, width = eosin.shape
+        frame, mpp = (x, y, width, height), self.design.mpp
+        sites = self._points(1, GLAND_PITCH_UM, 0.3, frame, 110)
+        kept = (self._at(self.design.mucosa, sites[:, :2]) > 0) & (self._at(self.design.depth_um, sites[:, :2]) > 90)
+        sites = sites[kept & self._clear_of_foci(sites, 85)]
+        cells = self._points(2, 24.0, 0.5, frame, 12)
+        cells = cells[(self._at(self.design.depth_um, cells[:, :2]) > -MAP_UM) & self._clear_of_foci(cells, 3)]
+        for px, py, number, _ in cells:
+            bank = self._spindles if number < 0.62 else self._small
+            pick = int(number * 1e6) % len(bank)
+            stamp_max(haematoxylin, bank[pick], round(px / mpp) - x, round(py / mpp) - y)
+        for px, py, number, turn in sites:
+            gland = self._glands[int(number * len(self._glands))]
+            _stamp_gland(haematoxylin, eosin, gland, round(px / mpp) - x, round(py / mpp) - y, int(turn * 8))
+
+    def _draw_focus(self, focus: Focus, haematoxylin: np.ndarray, eosin: np.ndarray, x: int, y: int) -> None:
+        mpp, reach = self.design.mpp, focus.reach_um + 20
+        height, width = eosin.shape
+        left, top = max(x * mpp, focus.x_um - reach), max(y * mpp, focus.y_um - reach)
+        right, bottom = min((x + width) * mpp, focus.x_um + reach), min((y + height) * mpp, focus.y_um + reach)
+        if left >= right or top >= bottom:
+            return
+        self._draw_ground(focus, haematoxylin, eosin, x, y)
+        bank = self._small if focus.nuclei == "small" else self._large
+        packing = self._packings[focus.arrangement, focus.nuclei]
+        points = packing.points(self.design.seed, (left - 20, top - 20, right + 20, bottom + 20))
+        dx, dy = points[:, 0] - focus.x_um, points[:, 1] - focus.y_um
+        inside = np.hypot(dx, dy) < focus.radius_at(np.arctan2(dy, dx))
+        for px, py, number in points[inside]:
+            stamp_max(haematoxylin, bank[int(number * len(bank))], round(px / mpp) - x, round(py / mpp) - y)
+
+    def _draw_ground(self, focus: Focus, haematoxylin: np.ndarray, eosin: np.ndarray, x: int, y: int) -> None:
+        """Replace the stroma inside the outline by what lies between a focus's nuclei, with a soft edge."""
+        mpp = self.design.mpp
+        height, width = eosin.shape
+        reach = focus.reach_um + 20
+        x0, x1 = max(0, int((focus.x_um - reach) / mpp) - x), min(width, int((focus.x_um + reach) / mpp) - x + 1)
+        y0, y1 = max(0, int((focus.y_um - reach) / mpp) - y), min(height, int((focus.y_um + reach) / mpp) - y + 1)
+        if x0 >= x1 or y0 >= y1:
+            return
+        dx = ((np.arange(x0, x1) + x) * mpp - focus.x_um).astype(np.float32)[None, :]
+        dy = ((np.arange(y0, y1) + y) * mpp - focus.y_um).astype(np.float32)[:, None]
+        distance, angle = np.hypot(dx, dy), np.arctan2(dy, dx)
+        table = np.asarray(focus.radius_at(np.linspace(-np.pi, np.pi, 721)), dtype=np.float32)
+        edge = table[((angle + np.float32(np.pi)) * np.float32(720 / (2 * np.pi))).astype(np.int16)]
+        share = np.clip((edge - distance) / 14 + 0.5, 0, 1)
+        view = eosin[y0:y1, x0:x1]
+        view[...] = view + share * (BASE_EOSIN + 0.25 * (view.astype(np.float32) - 88) - view)
+        ground = haematoxylin[y0:y1, x0:x1]
+        np.maximum(ground, (share * BASE_HAEMATOXYLIN).astype(np.uint8), out=ground)
+
+
+def _stamp_gland(haematoxylin: np.ndarray, eosin: np.ndarray, gland: Gland, x: int, y: int, turn: int) -> None:
+    """Put a gland in the place of the stroma, centred at x, y, turned or mirrored one of eight ways."""
+    side = gland.solid.shape[0]
+    left, top = x - side // 2, y - side // 2
+    x0, y0 = max(left, 0), max(top, 0)
+    x1, y1 = min(left + side, eosin.shape[1]), min(top + side, eosin.shape[0])
+    if x0 >= x1 or y0 >= y1:
+        return
+    cut = slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+    solid, dark, pink = (
+        np.rot90(layer if turn < 4 else layer[:, ::-1], turn % 4)[cut]
+        for layer in (gland.solid, gland.haematoxylin, gland.eosin)
+    )
+    np.copyto(haematoxylin[y0:y1, x0:x1], dark, where=solid)
+    np.copyto(eosin[y0:y1, x0:x1], pink, where=solid)
+
+
+def _scaled(concentration: np.ndarray, section: np.ndarray) -> np.ndarray:
+    return np.minimum(concentration * section, 255).astype(np.uint8)
+
+
+def colour_table(look: Look) -> np.ndarray:
+    """Return the colour of every pair of concentrations, uint8 (65536, 3), indexed by haematoxylin * 256 + eosin.
+
+    Light is absorbed by the law of Beer and Lambert; the scanner's response follows.
+    """
+    steps = np.arange(256) / FULL
+    density = steps[:, None, None] * look.haematoxylin + steps[None, :, None] * look.eosin  # (256, 256, 3)
+    passed = np.exp(-density) ** look.gamma
+    colours = np.asarray(look.glass) * passed
+    return np.clip(np.rint(colours), 0, 255).astype(np.uint8).reshape(-1, 3)
