@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from tnet_cli.errors import MissingMppError, UsageError
 from tnet_cli.geometry import AttentionGrid, Region
@@ -66,9 +67,9 @@ class Preparation:
         return tuple(root.region for root in self.roots)
 
     @property
-    def root_log_probs(self) -> np.ndarray:
-        """Log of each root's share of the tissue, float64 (R,)."""
-        return np.log([root.tissue_share for root in self.roots])
+    def root_log_probs(self) -> torch.Tensor:
+        """Log of each root's share of the tissue, float32 (R,)."""
+        return torch.tensor([root.tissue_share for root in self.roots]).log()
 
     def allowed(self) -> Callable[[Sequence[Region]], np.ndarray]:
         """Return the test whether cells hold enough tissue to be attended: regions -> bool (N,)."""

@@ -5,11 +5,11 @@ RGB = tuple[int, int, int]
 # Okabe and Ito, "Color Universal Design" (2008): a palette for all kinds of colour vision. Yellow and pink are left
 # out, which vanish on glass and on eosin. The most contrasting three come first: most models have as many views.
 _PROCESSING_LEVELS: tuple[RGB, ...] = (
-    (0, 114, 178),  # blue
+    (86, 180, 233),  # sky blue
     (230, 159, 0),  # orange
     (0, 158, 115),  # bluish green
     (213, 94, 0),  # vermilion
-    (86, 180, 233),  # sky blue
+    (0, 114, 178),  # blue
 )
 
 PAGE: RGB = (255, 255, 255)

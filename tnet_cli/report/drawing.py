@@ -1,6 +1,11 @@
-"""Text and images on a page: what the sections of the overlay are made of."""
+"""Text and images on a page: what the sections of the overlay are made of.
+
+Pillow's own typeface keeps the page the same on every machine, but it holds little more than ASCII. Accents are
+dropped, the micro sign is drawn, and what has no letter at all becomes a question mark.
+"""
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from functools import cache
 
@@ -8,20 +13,56 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from tnet_cli.geometry import Size
-from tnet_cli.report.colours import PAGE
+from tnet_cli.report.colours import PAGE, RGB
 
 Typeface = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
+_MICRO_SIGNS = "\N{MICRO SIGN}\N{GREEK SMALL LETTER MU}"
+_REPLACED = {
+    "×": "x",
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "ß": "ss",
+    "’": "'",
+    "‘": "'",
+    "“": '"',
+    "”": '"',
+    "\N{NO-BREAK SPACE}": " ",
+}
+
 
 @cache
-def font(size_px: int) -> Typeface:
-    """Return Pillow's own typeface, so that the page looks the same on every machine."""
+def _font(size_px: int) -> Typeface:
     return ImageFont.load_default(size=size_px)
+
+
+@cache
+def _has_glyph(character: str) -> bool:
+    """Tell whether the typeface can draw a character, other than as the box for missing ones."""
+    missing, drawn = _font(24).getmask("\uffff"), _font(24).getmask(character)
+    return character.isprintable() and (drawn.size != missing.size or bytes(drawn) != bytes(missing))
+
+
+def writable(text: str) -> str:
+    """Return a text in characters that can be drawn, the micro sign among them."""
+    characters: list[str] = []
+    for character in text:
+        if character in _MICRO_SIGNS:
+            characters.append(_MICRO_SIGNS[0])
+        elif _has_glyph(character):
+            characters.append(character)
+        elif character in _REPLACED:
+            characters.append(_REPLACED[character])
+        else:
+            plain = [part for part in unicodedata.normalize("NFKD", character) if not unicodedata.combining(part)]
+            characters.extend(part if _has_glyph(part) else "?" for part in plain)
+    return "".join(characters)
 
 
 def text_width(text: str, size_px: int) -> int:
     """Return how many pixels a line of text takes."""
-    return math.ceil(font(size_px).getlength(text))
+    return math.ceil(_font(size_px).getlength(writable(text).replace(_MICRO_SIGNS[0], "u")))
 
 
 def shorten(text: str, size_px: int, width_px: int) -> str:
@@ -35,6 +76,7 @@ def shorten(text: str, size_px: int, width_px: int) -> str:
     Returns:
         The text, or its ends about an ellipsis; the ellipsis alone where there is no room for more.
     """
+    text = writable(text)
     if text_width(text, size_px) <= width_px:
         return text
     for kept in range(len(text) - 1, 0, -1):
@@ -68,11 +110,30 @@ def blank(width_px: int, height_px: int) -> Image.Image:
     return Image.new("RGB", (max(1, width_px), max(1, height_px)), PAGE)
 
 
-def write(
-    page: ImageDraw.ImageDraw, left: float, top: float, text: str, size_px: int, colour: tuple[int, int, int]
-) -> None:
-    """Write one line whose ascenders touch ``top``, whatever letters it holds."""
-    page.text((left, top), text, font=font(size_px), fill=colour, anchor="la")
+def write(page: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size_px: int, colour: RGB) -> None:
+    """Write one line of text.
+
+    Args:
+        page: To write on.
+        at: x of its left edge and y of its ascenders' top, whatever letters it holds.
+        text: One line.
+        size_px: Size of the type.
+        colour: Of the type.
+    """
+    left, top = at
+    drawn, font = writable(text), _font(size_px)
+    page.text((left, top), drawn.replace(_MICRO_SIGNS[0], "u"), font=font, fill=colour, anchor="la")
+    _, u_top, _, u_bottom = font.getbbox("u", anchor="la")
+    for i, character in enumerate(drawn):
+        if character == _MICRO_SIGNS[0]:
+            stem_left = left + font.getlength(drawn[:i].replace(_MICRO_SIGNS[0], "u")) + max(1, size_px / 14)
+            stem = (
+                stem_left,
+                top + u_top + 1,
+                stem_left + max(0, round(size_px / 14) - 1),
+                top + u_bottom + size_px / 5,
+            )
+            page.rectangle(stem, fill=colour)
 
 
 def line_height(size_px: int) -> int:
@@ -117,6 +178,6 @@ def length(um: float) -> str:
     return f"{um / 1000:.3g} mm" if um >= 500 else f"{um:.3g} µm"
 
 
-def resolution(mpp: float) -> str:
-    """Write micrometres per pixel as they are spoken of: to two figures."""
-    return f"{float(f'{mpp:.2g}'):g} µm/px"
+def resolution(mpp: float, figures: int = 3) -> str:
+    """Write micrometres per pixel, rounded to some significant figures."""
+    return f"{float(f'{mpp:.{figures}g}'):g} µm/px"

@@ -77,8 +77,9 @@ def _ring(box: Region, origin: tuple[int, int]) -> list[list[int]]:
 
 
 def _classification(region: AttendedRegion) -> str:
+    """Name the processing level alike on all slides: two figures leave out how exactly theirs was met."""
     kind = "Root" if region.processing_level == 0 else "Attended"
-    return f"{kind} {'level ' + str(region.processing_level) if region.mpp is None else resolution(region.mpp)}"
+    return f"{kind} level {region.processing_level}" if region.mpp is None else f"{kind} {resolution(region.mpp, 2)}"
 
 
 def _name(region: AttendedRegion, class_names: Sequence[str]) -> str:

@@ -1,0 +1,129 @@
+"""The numbers of a TNet: everything a variant is, in one validated object."""
+
+import math
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class TNetConfig(BaseModel):
+    """Architecture, scales and default choice of locations.
+
+    A *slide model* fixes the micrometres per pixel of every processing level; an *image model*, such as the paper's,
+    resizes the whole image to ``image_px`` and has one root.
+
+    Attributes:
+        backbone: ``tnet_small``, ``tf_efficientnet_b0``, the name of a torchvision classifier, or ``timm:NAME``.
+        class_names: The classes, in the order of the logits.
+        base_px: Side of the patch the network sees.
+        grid: Cells of an attention grid along each axis, n.
+        cell_fraction: Side of a cell over the side of its region.
+        processing_levels: Steps of the traversal.
+        mpp: Slide models: micrometres per pixel of each processing level, coarsest first.
+        image_px: Image models: side the whole image is resized to.
+        choice: ``per_grid`` keeps k cells of every grid; ``beam`` keeps the k most probable cells of the whole slide.
+        locations: k for each processing level after the first.
+        location_pool: How the map is brought to n x n: every ``location_slice`` step, the mean, or the maximum.
+        location_slice: First row and step of the slice.
+        location_softmax: ``plain``, ``temperature`` (learned) or ``l2`` (unit-norm logits, as the paper's code has it).
+        position_length: Length of the positional code; a quarter of the feature when None.
+        position_axes: ``yxs`` codes place and scale; ``s`` the scale alone, for slides, where place means nothing.
+        weighting: Whether the feature weighting module combines the features; otherwise their mean does.
+        dropout: Before the classifier, while training.
+        pixel_mean, pixel_std: Of the normalisation, for values in [0, 1].
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str = Field(min_length=1)
+    class_names: tuple[str, ...] = Field(min_length=2)
+    base_px: int = Field(ge=16)
+    grid: int = Field(ge=2)
+    cell_fraction: float = Field(gt=0, le=1)
+    processing_levels: int = Field(ge=1)
+    mpp: tuple[float, ...] | None = None
+    image_px: int | None = Field(default=None, ge=16)
+    choice: Literal["per_grid", "beam"]
+    locations: tuple[int, ...]
+    location_pool: Literal["slice", "mean", "max"] = "max"
+    location_slice: tuple[int, int] | None = None
+    location_softmax: Literal["plain", "temperature", "l2"] = "plain"
+    position_length: int | None = Field(default=None, ge=12)
+    position_axes: Literal["yxs", "s"] = "yxs"
+    weighting: bool = False
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if len(set(self.class_names)) != len(self.class_names):
+            raise ValueError("class_names must differ from each other")
+        if self.cell_fraction * self.grid < 1 - 1e-9:
+            raise ValueError(f"cells of {self.cell_fraction:g} of the side leave gaps in a grid of {self.grid}")
+        if len(self.locations) != self.processing_levels - 1 or any(k < 1 for k in self.locations):
+            raise ValueError(f"locations needs {self.processing_levels - 1} positive numbers, not {self.locations}")
+        if (self.mpp is None) == (self.image_px is None):
+            raise ValueError("give either mpp (a slide model) or image_px (an image model)")
+        if (self.location_slice is None) == (self.location_pool == "slice"):
+            raise ValueError("location_slice goes with location_pool 'slice', and only with it")
+        if self.choice == "beam" and abs(self.cell_fraction * self.grid - 1) > 1e-9:
+            raise ValueError("beam choice needs cells that tile the region: cell_fraction = 1 / grid")
+        if self.mpp is not None:
+            self._check_scales(self.mpp)
+        return self
+
+    def _check_scales(self, mpp: tuple[float, ...]) -> None:
+        if len(mpp) != self.processing_levels or min(mpp) <= 0:
+            raise ValueError(f"mpp needs {self.processing_levels} positive numbers, coarsest first, not {mpp}")
+        if abs(self.cell_fraction * self.grid - 1) > 1e-9:
+            raise ValueError("a slide model needs cells that tile the region: cell_fraction = 1 / grid")
+        for coarse, fine in zip(mpp, mpp[1:], strict=False):
+            if not math.isclose(coarse / fine, self.grid, rel_tol=1e-6):
+                raise ValueError(f"each mpp must be {self.grid} times the next, not {coarse:g} and {fine:g}")
+
+    @classmethod
+    def slide(cls, class_names: tuple[str, ...]) -> Self:
+        """Return the slide model the bundled weights have: four scales from 32 to 0.5 um per pixel, small backbone."""
+        return cls(
+            backbone="tnet_small",
+            class_names=class_names,
+            base_px=256,
+            grid=4,
+            cell_fraction=0.25,
+            processing_levels=4,
+            mpp=(32.0, 8.0, 2.0, 0.5),
+            choice="beam",
+            locations=(10, 20, 24),
+            location_pool="max",
+            location_softmax="plain",
+            position_axes="s",
+            weighting=True,
+            dropout=0.2,
+        )
+
+    @classmethod
+    def fmow(cls, class_names: tuple[str, ...], image_px: int = 448) -> Self:
+        """Return the paper's model of satellite images: two processing levels at 448 px, three at 896.
+
+        Source: arXiv:2102.10212, Sec. 4.2: EfficientNet-B0, base resolution 224, a 3 x 3 grid of half-size cells.
+        """
+        levels = 1 + round(math.log2(image_px / 224))
+        return cls(
+            backbone="tf_efficientnet_b0",
+            class_names=class_names,
+            base_px=224,
+            grid=3,
+            cell_fraction=0.5,
+            processing_levels=levels,
+            image_px=image_px,
+            choice="per_grid",
+            locations=(2, 1)[: levels - 1],
+            location_pool="slice",
+            location_slice=(2, 4),
+            location_softmax="l2",
+            position_length=320,
+            position_axes="yxs",
+            weighting=False,
+            dropout=0.5,
+        )

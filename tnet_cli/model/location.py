@@ -1,0 +1,79 @@
+"""The location module: how likely each cell of a region is worth a closer look."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tnet_cli.model.config import TNetConfig
+
+
+class Location(nn.Module):
+    """Scores the cells of an attention grid from the extractor's map.
+
+    1 x 1 convolutions, a squeeze-and-excitation over the cells for context, the cells' own coordinates, and one logit
+    a cell. Source: arXiv:2102.10212, Sec. 3, location module. The softmax over unit-norm logits (``l2``) is that of the
+    authors' models; it bounds every probability, so slide models use a plain one.
+
+    Args:
+        config: ``grid`` and ``location_softmax``.
+        channels: Of the location features.
+    """
+
+    coordinates: Tensor
+
+    def __init__(self, config: TNetConfig, channels: int) -> None:
+        super().__init__()
+        self.softmax = config.location_softmax
+        self.init = nn.Conv2d(channels, channels, 1)
+        self.squeeze = nn.Conv2d(channels, channels // 2, 1)
+        self.excite = nn.Conv2d(channels // 2, channels, 1)
+        self.row_scaling = nn.Parameter(torch.tensor([1.0, 0.0]))
+        self.column_scaling = nn.Parameter(torch.tensor([1.0, 0.0]))
+        self.final = nn.Conv2d(channels + 2, channels, 1)
+        self.score = nn.Conv2d(channels, 1, 1)
+        if self.softmax == "temperature":
+            self.log_temperature = nn.Parameter(torch.zeros(()))
+        self.register_buffer("coordinates", torch.linspace(-1, 1, config.grid), persistent=False)
+
+    def forward(self, location_features: Tensor, allowed: Tensor) -> Tensor:
+        """Return the log-probability of each cell among the allowed ones.
+
+        Args:
+            location_features: (N, C, n, n) float32.
+            allowed: (N, G) bool; False where the cell must not be attended.
+
+        Returns:
+            (N, G) float32, row-major; -inf where not allowed, and everywhere in a row with nothing allowed.
+        """
+        cells = functional.silu(self.init(location_features))
+        context = functional.silu(self.squeeze(cells.mean(dim=(2, 3), keepdim=True)))
+        cells = cells * torch.sigmoid(self.excite(context))
+        number, _, n, _ = cells.shape
+        rows = (self.row_scaling[0] * self.coordinates + self.row_scaling[1]).view(1, 1, n, 1).expand(number, 1, n, n)
+        columns = (self.column_scaling[0] * self.coordinates + self.column_scaling[1]).view(1, 1, 1, n)
+        placed = torch.cat([cells, rows, columns.expand(number, 1, n, n)], dim=1)
+        logits = self.score(functional.silu(self.final(placed))).flatten(1)  # (N, G)
+        return masked_log_softmax(self._scaled(logits), allowed)
+
+    def _scaled(self, logits: Tensor) -> Tensor:
+        match self.softmax:
+            case "plain":
+                return logits
+            case "temperature":
+                return logits * torch.exp(-self.log_temperature)
+            case "l2":
+                norm = logits.norm(dim=1, keepdim=True)
+                # All-zero logits have no direction: they stay zero, so that every cell is as likely.
+                return logits / torch.where(norm > 0, norm, torch.ones_like(norm))
+
+
+def masked_log_softmax(logits: Tensor, allowed: Tensor) -> Tensor:
+    """Return the log-softmax over the allowed entries of each row, -inf elsewhere, without NaN in value or gradient.
+
+    Args:
+        logits: (N, G) float.
+        allowed: (N, G) bool; a row may have none.
+    """
+    least = torch.finfo(logits.dtype).min
+    log_probs = torch.log_softmax(logits.masked_fill(~allowed, least), dim=1)
+    return log_probs.masked_fill(~allowed, float("-inf"))

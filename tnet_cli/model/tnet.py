@@ -1,0 +1,96 @@
+"""TNet: the five modules of the paper, wired together.
+
+Axes: S slides, N regions of a processing level, K features of a slide, G cells of a grid, D features, C classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tnet_cli.model.classification import Classification
+from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.feature import FeatureExtraction
+from tnet_cli.model.location import Location
+from tnet_cli.model.position import Position
+from tnet_cli.model.traversal import Look
+from tnet_cli.model.weighting import EqualWeighting, FeatureWeighting
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """What the network says of slides.
+
+    Attributes:
+        logits: (S, C).
+        weights: For each slide (K,): share of each feature; sums to one.
+        location_logits: For each slide (K, C): logits of each feature on its own.
+        combined: (S, D): the features the logits come from.
+    """
+
+    logits: Tensor
+    weights: tuple[Tensor, ...]
+    location_logits: tuple[Tensor, ...]
+    combined: Tensor
+
+
+class TNet(nn.Module):
+    """The Traversal Network.
+
+    Source: arXiv:2102.10212, Sec. 3 and Fig. 2. One network is shared by all processing levels; what drives it from
+    one to the next is ``tnet_cli.model.traversal``.
+
+    Args:
+        config: Architecture.
+
+    Raises:
+        ValueError: the backbone cannot be built.
+    """
+
+    def __init__(self, config: TNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.feature = FeatureExtraction(config)
+        length = self.feature.feature_length
+        self.location = Location(config, self.feature.map_channels)
+        self.position = Position(config, length)
+        self.weighting = FeatureWeighting(length) if config.weighting else EqualWeighting()
+        self.classification = Classification(length, len(config.class_names), config.dropout)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def look(
+        self, patches: Tensor, positions: Tensor, allowed: Tensor | None = None, *, detach_location: bool = True
+    ) -> Look:
+        """Look at regions.
+
+        Args:
+            patches: (N, 3, H, W), uint8 or float in [0, 1].
+            positions: (N, 3) int64: y, x, scale.
+            allowed: (N, G) bool: cells that may be attended next; None to leave the location module out.
+            detach_location: Keep the location module's gradients out of the extractor, as the paper does.
+
+        Returns:
+            Features (N, D) and, when ``allowed`` is given, log-probabilities (N, G).
+        """
+        vectors, location_features = self.feature(patches)
+        features = self.position(vectors, positions)
+        if allowed is None:
+            return Look(features=features, cell_log_probs=None)
+        seen = location_features.detach() if detach_location else location_features
+        return Look(features=features, cell_log_probs=self.location(seen, allowed))
+
+    def classify(self, features: Sequence[Tensor]) -> Answer:
+        """Classify slides from the features of everything that was looked at.
+
+        Args:
+            features: For each slide (K, D), all processing levels together.
+        """
+        weights = tuple(self.weighting(each) for each in features)
+        combined = torch.stack([share @ each for share, each in zip(weights, features, strict=True)])  # (S, D)
+        return Answer(
+            logits=self.classification(combined),
+            weights=weights,
+            location_logits=tuple(self.classification(each) for each in features),
+            combined=combined,
+        )

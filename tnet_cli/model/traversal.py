@@ -1,0 +1,209 @@
+"""The traversal, without input or output: a generator that says what it wants to see and is sent what was seen.
+
+It opens no file, calls no network and knows no device. Log-probabilities and features may be numpy arrays or tensors;
+tensors keep their gradients. Source: arXiv:2102.10212, Sec. 3 and Fig. 1.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from tnet_cli.geometry import AttentionGrid, Region
+from tnet_cli.model.choice import Chooser
+
+Values = Any
+"""A numpy array or a tensor: both index, add and reshape alike."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """Regions the traversal wants looked at, all of one processing level.
+
+    Attributes:
+        processing_level: 0 is the coarsest.
+        regions: N boxes in level-0 pixels.
+        positions: int64 (N, 3): y, x and scale for the positional encoding.
+        allowed: bool (N, G): the cells that may be attended next; None at the last processing level.
+    """
+
+    processing_level: int
+    regions: tuple[Region, ...]
+    positions: np.ndarray
+    allowed: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """What the network saw.
+
+    Attributes:
+        features: (N, D).
+        cell_log_probs: (N, G), -inf where not allowed; None when no cells were asked for.
+    """
+
+    features: Values
+    cell_log_probs: Values | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ProcessingLevelRecord:
+    """One processing level of a finished traversal; N regions.
+
+    Attributes:
+        processing_level: 0 is the coarsest.
+        regions: Boxes in level-0 pixels, parents in order and cells ascending.
+        positions: int64 (N, 3).
+        parents: int64 (N,): index among the regions of the processing level before; -1 for roots.
+        cells: int64 (N,): cell of the parent's grid; -1 for roots.
+        location_log_probs: (N,): log-probability of the cell within its grid; for roots that of the root.
+        path_log_probs: (N,): sum of these from the root.
+        features: (N, D).
+        cell_log_probs: (N, G), or None at the last processing level.
+        allowed: bool (N, G), or None at the last processing level.
+    """
+
+    processing_level: int
+    regions: tuple[Region, ...]
+    positions: np.ndarray
+    parents: np.ndarray
+    cells: np.ndarray
+    location_log_probs: Values
+    path_log_probs: Values
+    features: Values
+    cell_log_probs: Values | None
+    allowed: np.ndarray | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Traversal:
+    """A finished traversal.
+
+    Attributes:
+        levels: One record for each processing level that was reached, coarsest first.
+    """
+
+    levels: tuple[ProcessingLevelRecord, ...]
+
+    @property
+    def location_count(self) -> int:
+        """How many locations were attended; roots are not."""
+        return sum(len(record.regions) for record in self.levels[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class TraversalPlan:
+    """How to traverse.
+
+    Attributes:
+        grid: Cuts every region into cells.
+        processing_levels: Most steps.
+        locations: k for each processing level after the first.
+        choice: ``per_grid``: k cells of every grid; ``beam``: k cells of the whole slide, by the probability of
+            their paths.
+        chooser: Takes the most probable, or samples.
+    """
+
+    grid: AttentionGrid
+    processing_levels: int
+    locations: tuple[int, ...]
+    choice: Literal["per_grid", "beam"]
+    chooser: Chooser
+
+    def __post_init__(self) -> None:
+        """Refuse plans whose numbers do not fit.
+
+        Raises:
+            ValueError: there is not one number of locations for each processing level after the first.
+        """
+        if len(self.locations) != self.processing_levels - 1:
+            raise ValueError(f"{self.processing_levels} processing levels need {self.processing_levels - 1} numbers")
+
+
+def traverse(
+    roots: Sequence[Region],
+    root_log_probs: Values,
+    plan: TraversalPlan,
+    allowed: Callable[[Sequence[Region]], np.ndarray] | None = None,
+) -> Generator[Wanted, Look, Traversal]:
+    """Traverse a slide from its roots down.
+
+    Args:
+        roots: Boxes of processing level 0, level-0 pixels; at least one.
+        root_log_probs: (R,) log-probabilities of the roots.
+        plan: Grid, depth, budget and choice.
+        allowed: Tells which cells may be attended: regions -> bool (N,); all of them when None.
+
+    Yields:
+        The regions wanted at one processing level; send a ``Look`` of the same length.
+
+    Returns:
+        The record. It ends early where nothing may be attended.
+    """
+    regions = tuple(roots)
+    positions = np.zeros((len(regions), 3), dtype=np.int64)
+    parents = np.full(len(regions), -1)
+    cells = np.full(len(regions), -1)
+    location_log_probs = path_log_probs = root_log_probs
+    records: list[ProcessingLevelRecord] = []
+    for processing_level in range(plan.processing_levels):
+        is_last = processing_level == plan.processing_levels - 1
+        grids = [] if is_last else [plan.grid.cells(region) for region in regions]
+        may_attend = None if is_last else _allowed_cells(grids, allowed)
+        look = yield Wanted(processing_level, regions, positions, may_attend)
+        records.append(
+            ProcessingLevelRecord(
+                processing_level=processing_level,
+                regions=regions,
+                positions=positions,
+                parents=parents,
+                cells=cells,
+                location_log_probs=location_log_probs,
+                path_log_probs=path_log_probs,
+                features=look.features,
+                cell_log_probs=look.cell_log_probs,
+                allowed=may_attend,
+            )
+        )
+        if look.cell_log_probs is None or is_last:
+            break
+        joint = path_log_probs[:, None] + look.cell_log_probs  # (N, G)
+        chosen = _choose(joint, may_attend, plan, plan.locations[processing_level])
+        if len(chosen) == 0:
+            break
+        parents, cells = np.divmod(chosen, plan.grid.cell_count)
+        rows, columns = np.divmod(cells, plan.grid.n)
+        regions = tuple(grids[parent][cell] for parent, cell in zip(parents, cells, strict=True))
+        positions = np.stack(
+            [
+                positions[parents, 0] * plan.grid.n + rows,
+                positions[parents, 1] * plan.grid.n + columns,
+                positions[parents, 2] + 1,
+            ],
+            axis=1,
+        )
+        location_log_probs = look.cell_log_probs[parents, cells]
+        path_log_probs = joint[parents, cells]
+    return Traversal(levels=tuple(records))
+
+
+def _allowed_cells(
+    grids: list[list[Region]], allowed: Callable[[Sequence[Region]], np.ndarray] | None
+) -> np.ndarray:
+    if allowed is None:
+        return np.ones((len(grids), len(grids[0])), dtype=bool)
+    flat = [cell for grid in grids for cell in grid]
+    return np.asarray(allowed(flat), dtype=bool).reshape(len(grids), -1)
+
+
+def _choose(joint: Values, allowed: np.ndarray | None, plan: TraversalPlan, k: int) -> np.ndarray:
+    """Return the chosen cells as ascending indices into the flattened (N, G) of all cells."""
+    values = joint.detach().cpu().numpy() if hasattr(joint, "detach") else np.asarray(joint)
+    values = values.astype(np.float64)
+    if allowed is not None:
+        values = np.where(allowed, values, -np.inf)
+    if plan.choice == "beam":
+        return plan.chooser(values.ravel(), k)
+    per_grid = [plan.chooser(row, k) + number * values.shape[1] for number, row in enumerate(values)]
+    return np.concatenate(per_grid)

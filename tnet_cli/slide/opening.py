@@ -1,0 +1,81 @@
+"""Opening a slide: which reader, by what the file contains."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tnet_cli.errors import MissingMppError, SlideError, UsageError
+from tnet_cli.slide.openslide_backend import OpenSlideSlide, detect_vendor
+from tnet_cli.slide.pillow_backend import PillowSlide
+from tnet_cli.slide.slide import ProgressFunction, Slide
+from tnet_cli.slide.tiff_backend import TiffSlide, looks_like_tiff
+
+READERS: dict[str, Callable[..., Slide]] = {
+    "openslide": OpenSlideSlide,
+    "tifffile": TiffSlide,
+    "pillow": PillowSlide,
+}
+
+PLAIN_TIFF_VENDORS = frozenset({None, "aperio", "generic-tiff"})
+"""TIFF files whose pages are what they seem; those of other vendors have quirks that OpenSlide knows."""
+
+
+def open_slide(
+    path: str | Path,
+    *,
+    reader: str | None = None,
+    mpp: float | None = None,
+    on_progress: ProgressFunction | None = None,
+) -> Slide:
+    """Open a slide with the reader that fits its content.
+
+    TIFF files go to tifffile, those of vendors with quirks and everything else OpenSlide knows to OpenSlide, and
+    ordinary pictures to Pillow.
+
+    Args:
+        path: The file.
+        reader: ``openslide``, ``tifffile`` or ``pillow`` to force one.
+        mpp: Overrides the file's micrometres per pixel.
+        on_progress: Told rows done and rows in all, while a slide without a pyramid is reduced.
+
+    Raises:
+        SlideError: there is no such file, or no reader can open it.
+        MissingMppError: the scale is implausible; a missing one is no error here.
+        UsageError: there is no such reader.
+    """
+    text = str(path)
+    _check_file(text)
+    if reader is not None:
+        if reader not in READERS:
+            raise UsageError(f"--reader {reader}: expected one of {', '.join(READERS)}")
+        return READERS[reader](text, mpp=mpp, on_progress=on_progress)
+    vendor = detect_vendor(text)
+    if looks_like_tiff(Path(text)):
+        order = ["tifffile", "openslide"] if vendor in PLAIN_TIFF_VENDORS else ["openslide"]
+    else:
+        order = ["pillow"] if vendor is None else ["openslide"]
+    if vendor is None:
+        order = order[:1]
+    problems: list[SlideError] = []
+    for name in order:
+        try:
+            return READERS[name](text, mpp=mpp, on_progress=on_progress)
+        except MissingMppError:
+            raise
+        except SlideError as error:
+            problems.append(error)
+    raise problems[0]
+
+
+def _check_file(path: str) -> None:
+    file = Path(path)
+    try:
+        if file.is_dir():
+            raise SlideError(path, "is a directory; expected a slide")
+        if not file.exists():
+            raise SlideError(path, "no such file")
+        if file.stat().st_size == 0:
+            raise SlideError(path, "is empty; expected a slide")
+        with file.open("rb"):
+            pass
+    except OSError as exc:
+        raise SlideError(path, f"cannot be opened: {exc.strerror or exc}") from exc

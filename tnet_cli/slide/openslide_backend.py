@@ -1,0 +1,167 @@
+"""Slides through OpenSlide: every vendor format it knows."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import openslide
+
+from tnet_cli.errors import SlideError, UnreadableRegionError
+from tnet_cli.geometry import Region, Size
+from tnet_cli.slide.scale import Scale, option_scale, resolution_scale, stated_scale
+from tnet_cli.slide.slide import WHITE, ProgressFunction, PyramidLevel, Slide, SlideFacts
+from tnet_cli.slide.tiff_pages import snapped_downsample
+
+
+@contextmanager
+def _named(path: str, problem: str, error: type[SlideError] = SlideError) -> Iterator[None]:
+    try:
+        yield
+    except openslide.OpenSlideError as exc:
+        reason = " ".join(str(exc).split()) or type(exc).__name__
+        raise error(path, f"{problem}: {reason}") from exc
+
+
+class OpenSlideSlide(Slide):
+    """A slide read through OpenSlide.
+
+    OpenSlide keeps an error: after one region could not be read, all further reads of the same slide fail.
+
+    Args:
+        path: The file.
+        mpp: Overrides the file's scale.
+        on_progress: Told how far a reduction is.
+
+    Raises:
+        SlideError: OpenSlide does not know or cannot open the file.
+        MissingMppError: the scale is implausible.
+    """
+
+    reader = "openslide"
+
+    def __init__(self, path: str, *, mpp: float | None = None, on_progress: ProgressFunction | None = None) -> None:
+        with _named(path, "OpenSlide cannot open it"):
+            self._slide = openslide.OpenSlide(path)
+        try:
+            facts = _facts_of(path, self._slide, mpp)
+        except BaseException:
+            self._slide.close()
+            raise
+        super().__init__(path, facts, on_progress)
+
+    def close(self) -> None:
+        """Release the file."""
+        if not self._closed:
+            super().close()
+            self._slide.close()
+
+    @property
+    def associated_images(self) -> tuple[str, ...]:
+        """Names of label, macro and the like."""
+        return tuple(self._slide.associated_images)
+
+    def read_associated(self, name: str) -> np.ndarray:
+        """Read an associated image, uint8 (H, W, 3).
+
+        Raises:
+            SlideError: there is none of that name, or it cannot be decoded.
+        """
+        if name not in self._slide.associated_images:
+            return super().read_associated(name)
+        with _named(self.path, f"its image {name!r} cannot be decoded"):
+            return _opaque(np.asarray(self._slide.associated_images[name]), self.background)
+
+    def _read_stored(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        # OpenSlide takes the corner in level-0 pixels, and rounds it down again to its own idea of the downsample.
+        own = self._slide.level_downsamples[pyramid_level]
+        corner = (round(x * own), round(y * own))
+        with _named(
+            self.path,
+            f"the region at {x}, {y} of pyramid level {pyramid_level} cannot be decoded",
+            UnreadableRegionError,
+        ):
+            picture = self._slide.read_region(corner, pyramid_level, (width, height))
+        self._count(self._decoded_pixels(pyramid_level, x, y, width, height), 0)
+        return _opaque(np.asarray(picture), self.background)
+
+    def _decoded_pixels(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> int:
+        """Return the pixels of the whole tiles under a box, where OpenSlide says how large tiles are."""
+        try:
+            tile_width = int(self._slide.properties[f"openslide.level[{pyramid_level}].tile-width"])
+            tile_height = int(self._slide.properties[f"openslide.level[{pyramid_level}].tile-height"])
+        except (KeyError, ValueError):
+            return width * height
+        columns = (x + width - 1) // tile_width - x // tile_width + 1
+        rows = (y + height - 1) // tile_height - y // tile_height + 1
+        return columns * rows * tile_width * tile_height
+
+
+def detect_vendor(path: str) -> str | None:
+    """Return the vendor OpenSlide recognises a file as, or None."""
+    try:
+        vendor: str | None = openslide.OpenSlide.detect_format(path)
+    except openslide.OpenSlideError:
+        return None
+    return vendor
+
+
+def _facts_of(path: str, slide: openslide.OpenSlide, mpp: float | None) -> SlideFacts:
+    properties = dict(slide.properties)
+    finest = Size(*slide.dimensions)
+    if finest.width < 1 or finest.height < 1:
+        raise SlideError(path, f"its image is {finest.width} x {finest.height} pixels; expected an image")
+    pyramid = tuple(
+        PyramidLevel(Size(*size), snapped_downsample(finest, Size(*size))) for size in slide.level_dimensions
+    )
+    scale = option_scale(path, mpp) if mpp is not None else _scale_of(path, properties)
+    return SlideFacts(
+        pyramid=pyramid,
+        mpp=None if scale is None else scale.mpp,
+        mpp_source=None if scale is None else scale.source,
+        vendor=properties.get("openslide.vendor"),
+        bounds=_bounds(properties),
+        background=_background(properties),
+        properties=properties,
+    )
+
+
+def _scale_of(path: str, properties: Mapping[str, str]) -> Scale | None:
+    vendor = properties.get("openslide.vendor")
+    if vendor == "generic-tiff":
+        unit = {"centimeter": "cm", "inch": "inch"}.get(properties.get("tiff.ResolutionUnit", ""), "")
+        try:
+            x, y = float(properties["tiff.XResolution"]), float(properties["tiff.YResolution"])
+        except (KeyError, ValueError):
+            return None
+        return resolution_scale(x, y, unit)
+    try:
+        x, y = float(properties["openslide.mpp-x"]), float(properties["openslide.mpp-y"])
+    except (KeyError, ValueError):
+        return None
+    return stated_scale(path, x, y, "aperio.MPP" if vendor == "aperio" else "openslide.mpp-x")
+
+
+def _bounds(properties: Mapping[str, str]) -> Region | None:
+    try:
+        x, y, width, height = (int(properties[f"openslide.bounds-{side}"]) for side in ("x", "y", "width", "height"))
+    except (KeyError, ValueError):
+        return None
+    return Region(x, y, width, height) if width > 0 and height > 0 else None
+
+
+def _background(properties: Mapping[str, str]) -> tuple[int, int, int]:
+    try:
+        colour = bytes.fromhex(properties["openslide.background-color"])
+    except (KeyError, ValueError):
+        return WHITE
+    return (colour[0], colour[1], colour[2]) if len(colour) == 3 else WHITE
+
+
+def _opaque(rgba: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
+    """Lay RGBA (H, W, 4) over the background; opaque pixels stay exactly what they are."""
+    colour, alpha = rgba[..., :3], rgba[..., 3:]
+    if alpha.min() == 255:
+        return np.ascontiguousarray(colour)
+    share = alpha.astype(np.float32) / 255
+    laid = colour * share + np.asarray(background, np.float32) * (1 - share)
+    return np.where(alpha == 255, colour, (laid + 0.5).astype(np.uint8))

@@ -1,0 +1,114 @@
+"""Micrometres per pixel: where files keep them, and which are believed. The same rules for every reader."""
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tnet_cli.errors import MissingMppError
+
+PLAUSIBLE = (0.05, 20.0)
+MICROMETRES = {"cm": 10_000.0, "inch": 25_400.0}
+OME_UNITS = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "pm": 1e-6, "Å": 1e-4}
+SQUARE_WITHIN = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A slide's scale.
+
+    Attributes:
+        mpp: Micrometres per level-0 pixel.
+        source: Where it stands.
+    """
+
+    mpp: float
+    source: str
+
+
+def stated_scale(path: str, x: float, y: float, source: str) -> Scale:
+    """Accept a scale that the file states outright; the mean of both axes.
+
+    Raises:
+        MissingMppError: it is implausible, or pixels are not square.
+    """
+    if not (PLAUSIBLE[0] <= x <= PLAUSIBLE[1] and PLAUSIBLE[0] <= y <= PLAUSIBLE[1]):
+        raise MissingMppError(
+            path,
+            f"{source} says {x:g} µm per pixel, which is not between {PLAUSIBLE[0]:g} and {PLAUSIBLE[1]:g}; "
+            "give the right value with --mpp",
+        )
+    if abs(x - y) > SQUARE_WITHIN * max(x, y):
+        raise MissingMppError(
+            path, f"{source} says pixels of {x:g} x {y:g} µm, which are not square; give one value with --mpp"
+        )
+    return Scale((x + y) / 2, source)
+
+
+def option_scale(path: str, mpp: float) -> Scale:
+    """Accept the user's scale.
+
+    Raises:
+        MissingMppError: it is implausible.
+    """
+    if not PLAUSIBLE[0] <= mpp <= PLAUSIBLE[1]:
+        raise MissingMppError(
+            path,
+            f"--mpp {mpp:g} is not between {PLAUSIBLE[0]:g} and {PLAUSIBLE[1]:g} µm per pixel; give the scale of "
+            "the finest pixels, such as 0.25 or 0.5",
+        )
+    return Scale(mpp, "option")
+
+
+def resolution_scale(x_per_unit: float, y_per_unit: float, unit: str) -> Scale | None:
+    """Read bare resolution tags, which often state a print size: believed only when they are plausible.
+
+    Args:
+        x_per_unit, y_per_unit: Pixels for each unit.
+        unit: ``cm`` or ``inch``; anything else says nothing.
+    """
+    if unit not in MICROMETRES or x_per_unit <= 0 or y_per_unit <= 0:
+        return None
+    x, y = MICROMETRES[unit] / x_per_unit, MICROMETRES[unit] / y_per_unit
+    plausible = PLAUSIBLE[0] <= x <= PLAUSIBLE[1] and abs(x - y) <= SQUARE_WITHIN * max(x, y)
+    return Scale((x + y) / 2, "tiff resolution") if plausible else None
+
+
+def aperio_scale(path: str, description: str) -> Scale | None:
+    """Read ``MPP = 0.25`` from an Aperio description, or return None when it has none.
+
+    Raises:
+        MissingMppError: it is implausible.
+    """
+    match = re.search(r"\|\s*MPP\s*=\s*([0-9.]+)", description)
+    if match is None:
+        return None
+    mpp = float(match[1])
+    return stated_scale(path, mpp, mpp, "aperio.MPP")
+
+
+def ome_scale(path: str, xml: str) -> Scale | None:
+    """Read PhysicalSizeX and PhysicalSizeY of the first image of OME-XML, or return None when it has none.
+
+    Raises:
+        MissingMppError: they are implausible.
+    """
+    try:
+        root = ET.fromstring(xml)  # noqa: S314 (expat expands no external entities, and nested ones are bounded)
+    except ET.ParseError:
+        return None
+    for element in root.iter():
+        if element.tag.rpartition("}")[2] == "Pixels":
+            return _ome_pixels_scale(path, element.attrib)
+    return None
+
+
+def _ome_pixels_scale(path: str, attributes: Mapping[str, str]) -> Scale | None:
+    sides = []
+    for axis in ("X", "Y"):
+        value = attributes.get(f"PhysicalSize{axis}")
+        factor = OME_UNITS.get(attributes.get(f"PhysicalSize{axis}Unit", "µm"))
+        if value is None or factor is None:
+            return None
+        sides.append(float(value) * factor)
+    return stated_scale(path, sides[0], sides[1], "ome-xml")
