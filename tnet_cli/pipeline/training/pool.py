@@ -96,6 +96,17 @@ class Teacher:
         return self.config.class_names.index(self.settings.normal_class)
 
 
+    def feature_label(self, region: Region, *, is_finest: bool) -> int:
+        """Return the class of any region's own features: by annotation where there is one, else the slide's."""
+        if self.slide.annotated is None or self.settings.normal_class is None:
+            return self.slide.label
+        if is_finest:
+            return self.label(region)
+        if float(self.slide.annotated_fractions([region])[0]) > 0:
+            return self.slide.label
+        return self.config.class_names.index(self.settings.normal_class)
+
+
 def add_guided_patches(
     pool: PatchPool, slide: TrainingSlide, config: TNetConfig, settings: TrainingSettings, rng: np.random.Generator
 ) -> None:

@@ -9,7 +9,7 @@ class TrainingSettings(BaseModel):
     Attributes:
         seed: Of everything random.
         patches_per_slide: Annotated and random patches of each processing level that enter the pool for each slide.
-        warmup_epochs: Passes over the pool in each round of the warm-up.
+        warmup_steps: Steps in each round of the warm-up.
         rounds: Rounds of the warm-up; after each the patches that the current model attends to join the pool.
         warmup_learning_rate: Peak of a cosine schedule.
         batch_patches: Patches in one step of the warm-up.
@@ -19,7 +19,9 @@ class TrainingSettings(BaseModel):
         hard_locations: Locations attended while training with hard attention, for each processing level after the
             first.
         reinforce_weight: Weight of both REINFORCE terms; lambda of the objective.
-        per_feature_weight: Share of the slide-level terms against the per-feature terms; w_c and w_r.
+        slide_share: Share of the slide-level terms against the per-feature terms; w_c and w_r.
+        annotation_weight: Weight of what annotations teach while training with hard attention.
+        gradient_clip: Largest norm of the gradient while training with hard attention.
         weight_decay: Of AdamW.
         colour_jitter: Largest relative change of a colour channel while training.
         lesion_share: Least share of a patch covered by annotations that labels it with the slide's class.
@@ -30,7 +32,7 @@ class TrainingSettings(BaseModel):
 
     seed: int = Field(default=0, ge=0)
     patches_per_slide: int = Field(default=12, ge=1)
-    warmup_epochs: int = Field(default=4, ge=1)
+    warmup_steps: int = Field(default=800, ge=1)
     rounds: int = Field(default=3, ge=1)
     warmup_learning_rate: float = Field(default=2e-3, gt=0)
     batch_patches: int = Field(default=32, ge=2)
@@ -39,7 +41,9 @@ class TrainingSettings(BaseModel):
     batch_slides: int = Field(default=4, ge=1)
     hard_locations: tuple[int, ...] = (6, 8, 12)
     reinforce_weight: float = Field(default=0.1, ge=0)
-    per_feature_weight: float = Field(default=0.2, ge=0, le=1)
+    slide_share: float = Field(default=0.2, ge=0, le=1)
+    annotation_weight: float = Field(default=1.0, ge=0)
+    gradient_clip: float = Field(default=5.0, gt=0)
     weight_decay: float = Field(default=1e-2, ge=0)
     colour_jitter: float = Field(default=0.08, ge=0, lt=1)
     lesion_share: float = Field(default=0.2, gt=0, le=1)

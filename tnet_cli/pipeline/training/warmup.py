@@ -54,7 +54,7 @@ def warm_up(
         on_step: Told the losses every 25 steps.
     """
     weights = pool.sampling_weights()
-    steps = max(1, settings.warmup_epochs * len(pool) // settings.batch_patches)
+    steps = settings.warmup_steps
     optimiser = torch.optim.AdamW(
         network.parameters(), lr=settings.warmup_learning_rate, weight_decay=settings.weight_decay
     )
