@@ -100,9 +100,7 @@ def main() -> None:
     given = parser.parse_args()
     arms = tuple(given.arms.split(","))
     labels = ("benign", "lesion")
-    tasks = [
-        (given.seed + number, given.size, labels[number % 2], given.model, arms) for number in range(given.count)
-    ]
+    tasks = [(given.seed + number, given.size, labels[number % 2], given.model, arms) for number in range(given.count)]
     rows: list[dict[str, Any]] = []
     with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
         for slide_rows in pool.map(measure_slide, tasks):

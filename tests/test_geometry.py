@@ -1,5 +1,7 @@
 """Boxes and attention grids."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,7 +43,7 @@ def test_overlapping_cells_cover_the_region_without_gaps(n: int, fraction: float
     spans = AttentionGrid(n, fraction).spans(side)
     assert spans[0][0] <= 0
     assert spans[-1][0] + spans[-1][1] >= side
-    assert all(start <= before + length for (before, length), (start, _) in zip(spans, spans[1:], strict=False))
+    assert all(start <= before + length for (before, length), (start, _) in pairwise(spans))
 
 
 def test_cells_are_row_major():
@@ -66,7 +68,7 @@ def test_a_region_without_area_is_refused(width: int, height: int):
 
 @pytest.mark.parametrize(("n", "fraction"), [(1, 1.0), (3, 0.2), (3, 1.1)])
 def test_a_grid_with_gaps_is_refused(n: int, fraction: float):
-    with pytest.raises(ValueError, match="attention grid|cell_fraction"):
+    with pytest.raises(ValueError, match=r"attention grid|cell_fraction"):
         AttentionGrid(n, fraction)
 
 

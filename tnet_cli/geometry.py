@@ -65,9 +65,7 @@ class Region:
 
     def contains(self, other: "Region") -> bool:
         """Tell whether another box lies wholly inside this one."""
-        return (
-            self.x <= other.x and self.y <= other.y and other.right <= self.right and other.bottom <= self.bottom
-        )
+        return self.x <= other.x and self.y <= other.y and other.right <= self.right and other.bottom <= self.bottom
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +136,7 @@ class AttentionGrid:
             n * n boxes in level-0 pixels; cell r * n + c stands in row r and column c.
         """
         columns, rows = self.spans(region.width), self.spans(region.height)
-        return [
-            Region(region.x + dx, region.y + dy, width, height) for dy, height in rows for dx, width in columns
-        ]
+        return [Region(region.x + dx, region.y + dy, width, height) for dy, height in rows for dx, width in columns]
 
 
 def bounding_box(regions: Sequence[Region]) -> Region:

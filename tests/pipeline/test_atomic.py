@@ -17,12 +17,17 @@ def test_a_file_and_its_folder_are_made(tmp_path: Path):
     assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["a.txt"]
 
 
+def write_half(target: Path) -> None:
+    with written_whole(target) as draft:
+        draft.write_text("half")
+        raise PowerCutError
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path):
     target = tmp_path / "a.txt"
     target.write_text("old")
-    with pytest.raises(PowerCutError), written_whole(target) as draft:
-        draft.write_text("half")
-        raise PowerCutError
+    with pytest.raises(PowerCutError):
+        write_half(target)
     assert target.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
 

@@ -12,9 +12,7 @@ from tnet_cli.model.choice import TopK
 from tnet_cli.model.traversal import Look, TraversalPlan, traverse
 from tnet_cli.pipeline.engine import Errand, Journey, drive
 
-PLAN = TraversalPlan(
-    grid=AttentionGrid(2, 0.5), processing_levels=3, locations=(2, 3), choice="beam", chooser=TopK()
-)
+PLAN = TraversalPlan(grid=AttentionGrid(2, 0.5), processing_levels=3, locations=(2, 3), choice="beam", chooser=TopK())
 
 
 def everything(regions: Sequence[Region]) -> np.ndarray:
@@ -63,9 +61,7 @@ def test_it_finds_the_bright_square_and_keeps_its_pixels():
         assert patches.shape == (len(record.regions), 8, 8, 3)
         for region, patch in zip(record.regions, patches, strict=True):
             step = region.width // 8
-            np.testing.assert_array_equal(
-                patch, image[region.y : region.bottom : step, region.x : region.right : step]
-            )
+            np.testing.assert_array_equal(patch, image[region.y : region.bottom : step, region.x : region.right : step])
 
 
 def test_several_slides_give_the_same_answers_as_one_by_one_whatever_the_batch():
@@ -101,7 +97,10 @@ def test_no_batch_is_larger_than_asked_and_every_patch_is_looked_at_once():
     journeys = [journey for _, journey in drive(errands, counted, batch_size=5, readers=2, slides_in_flight=3)]
     assert max(sizes) <= 5
     assert sum(sizes) == sum(
-        len(record.regions) for journey in journeys if isinstance(journey, Journey) for record in journey.traversal.levels
+        len(record.regions)
+        for journey in journeys
+        if isinstance(journey, Journey)
+        for record in journey.traversal.levels
     )
 
 

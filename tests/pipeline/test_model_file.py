@@ -3,6 +3,7 @@
 import json
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ CONFIG = TNetConfig.slide(("a", "b"))
 
 
 def made_card(**changes) -> ModelCard:
-    facts = {
+    facts: dict[str, Any] = {
         "name": "made",
         "summary": "Tells a from b.",
         "intended_use": "Tests.",

@@ -15,7 +15,7 @@ def test_a_slide_at_the_finest_scale_is_read_pixel_for_pixel():
     scale = fit_scale("s", 0.5, CONFIG)
     assert scale.root_side_px == 256 * 64
     assert scale.mpp == (32, 8, 2, 0.5)
-    assert scale.notes == ()
+    assert not scale.notes
 
 
 @pytest.mark.parametrize(("mpp", "finest_px"), [(0.499, 256), (0.2525, 512), (0.228, 561), (0.25, 512)])

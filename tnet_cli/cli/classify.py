@@ -13,22 +13,32 @@ if TYPE_CHECKING:
 
 
 def classify(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Slides, or manifests (.csv with a column 'slide').")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Slides, or manifests (.csv with a column 'slide').")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("tnet-out"),
     model: Annotated[
-        str, typer.Option("--model", "-m", metavar="NAME|FILE|hf://owner/repo", help="Bundled model, model file or hub repository.")
+        str,
+        typer.Option(
+            "--model", "-m", metavar="NAME|FILE|hf://owner/repo", help="Bundled model, model file or hub repository."
+        ),
     ] = "synthetic-demo",
     locations: Annotated[
-        str | None, typer.Option(metavar="K,K,...", help="Locations to attend at each processing level, coarse to fine.")
+        str | None,
+        typer.Option(metavar="K,K,...", help="Locations to attend at each processing level, coarse to fine."),
     ] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Locations to attend in all.")] = None,
-    mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel of the slides, where the file does not say.")] = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Micrometres per pixel of the slides, where the file does not say.")
+    ] = None,
     reader: Annotated[str | None, typer.Option(metavar="openslide|tifffile|pillow", help="Force a reader.")] = None,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where the network runs.")] = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Patches in one forward pass.")] = 16,
     workers: Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Threads that read and decode.")] = None,
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Draw an overlay for each slide.")] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the table of another run in the folder.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the table of another run in the folder.")
+    ] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first slide that fails.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
 ) -> None:

@@ -43,13 +43,13 @@ class SlideProgress:
     def look(self, processing_level: int, patches: int) -> None:
         """Count the regions of one batch."""
         self.regions += patches
-        self.bar.update(
-            self.task, description=f"processing level {processing_level}, {self.regions} regions looked at"
-        )
+        self.bar.update(self.task, description=f"processing level {processing_level}, {self.regions} regions looked at")
 
     def reduce(self, done: int, total: int) -> None:
         """Show how far the reduction of a slide without a pyramid is."""
-        self.bar.update(self.task, description=f"no pyramid in the file: reducing it once, {100 * done // max(1, total)} %")
+        self.bar.update(
+            self.task, description=f"no pyramid in the file: reducing it once, {100 * done // max(1, total)} %"
+        )
 
     def slide_done(self) -> None:
         """Move the bar on by one slide."""
@@ -59,7 +59,13 @@ class SlideProgress:
 @contextmanager
 def slide_progress() -> Iterator[SlideProgress]:
     """Show progress on stderr while the block runs; leaves nothing behind."""
-    columns = (TextColumn("slides"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (
+        TextColumn("slides"),
+        MofNCompleteColumn(),
+        BarColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         yield SlideProgress(bar, bar.add_task("opening", total=None))
 

@@ -44,7 +44,9 @@ def build_backbone(name: str) -> nn.Module:
     from torchvision.models import get_model, list_models
 
     if name not in list_models():
-        raise ValueError(f"backbone {name!r}: expected tnet_small, tf_efficientnet_b0, a torchvision classifier or timm:NAME")
+        raise ValueError(
+            f"backbone {name!r}: expected tnet_small, tf_efficientnet_b0, a torchvision classifier or timm:NAME"
+        )
     return TappedBackbone(partial(get_model, name, weights=None), name)
 
 
@@ -99,7 +101,9 @@ class TimmBackbone(nn.Module):
         try:
             import timm
         except ImportError as exc:
-            raise ValueError(f"backbone timm:{name} needs the timm extra; install it with: pip install 'tnet[timm]'") from exc
+            raise ValueError(
+                f"backbone timm:{name} needs the timm extra; install it with: pip install 'tnet[timm]'"
+            ) from exc
         try:
             self.network = timm.create_model(name, features_only=True, pretrained=False)
         except (RuntimeError, AttributeError) as exc:

@@ -188,9 +188,7 @@ def traverse(
     return Traversal(levels=tuple(records))
 
 
-def _allowed_cells(
-    grids: list[list[Region]], allowed: Callable[[Sequence[Region]], np.ndarray] | None
-) -> np.ndarray:
+def _allowed_cells(grids: list[list[Region]], allowed: Callable[[Sequence[Region]], np.ndarray] | None) -> np.ndarray:
     if allowed is None:
         return np.ones((len(grids), len(grids[0])), dtype=bool)
     flat = [cell for grid in grids for cell in grid]

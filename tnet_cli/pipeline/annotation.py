@@ -38,9 +38,9 @@ def read_annotation(path: Path, slide_size: Size) -> TissueMask:
     shape = (math.ceil(slide_size.height / shrink), math.ceil(slide_size.width / shrink))
     mask = np.zeros(shape, dtype=bool)
     for outer, holes in rings:
-        inside = polygon2mask(shape, _rows_and_columns(outer, shrink))
+        inside = _filled(outer, shape, shrink)
         for hole in holes:
-            inside &= ~polygon2mask(shape, _rows_and_columns(hole, shrink))
+            inside &= ~_filled(hole, shape, shrink)
         mask |= inside
     return TissueMask(mask=mask, slide_size=slide_size)
 
@@ -56,6 +56,7 @@ def _rings(geometry: dict[str, Any]) -> list[tuple[list[Any], list[Any]]]:
     return [(polygon[0], polygon[1:]) for polygon in polygons]
 
 
-def _rows_and_columns(ring: list[Any], shrink: float) -> np.ndarray:
-    """Turn x, y in level-0 pixels into the row, column frame of the mask, (V, 2)."""
-    return np.asarray(ring, dtype=np.float64)[:, ::-1] / shrink - 0.5
+def _filled(ring: list[Any], shape: tuple[int, int], shrink: float) -> np.ndarray:
+    """Fill a ring of x, y in level-0 pixels into a mask of ``shape``, bool (H, W)."""
+    rows_and_columns = np.asarray(ring, dtype=np.float64)[:, ::-1] / shrink - 0.5
+    return np.asarray(polygon2mask(shape, rows_and_columns), dtype=bool)  # type: ignore[no-untyped-call]

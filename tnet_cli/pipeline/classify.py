@@ -3,21 +3,22 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
 from tnet_cli.errors import SlideError, UsageError
-from tnet_cli.geometry import Region
 from tnet_cli.model.choice import Chooser, TopK
 from tnet_cli.model.tnet import TNet
-from tnet_cli.model.traversal import Look, Traversal, traverse
+from tnet_cli.model.traversal import Look, Traversal
 from tnet_cli.pipeline.card import ModelCard
 from tnet_cli.pipeline.engine import Errand, Journey, LookFunction, drive
+from tnet_cli.pipeline.errand import slide_errand
 from tnet_cli.pipeline.inputs import SlideInput
 from tnet_cli.pipeline.model_file import LoadedModel
-from tnet_cli.pipeline.preparation import Preparation, choose_locations, plan_traversal, prepare
+from tnet_cli.pipeline.preparation import Preparation, choose_locations, prepare
 from tnet_cli.pipeline.result import RegionResult, SlideResult, softmax
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.slide import Slide
@@ -42,7 +43,7 @@ class ClassifyOptions:
     budget: int | None = None
     mpp: float | None = None
     reader: str | None = None
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     batch_size: int = 16
     readers: int = 2
     slides_in_flight: int = 2
@@ -142,7 +143,9 @@ def classify_slides(
                 at_once.append((position, opened))
                 continue
             under_way[len(under_way)] = (position, opened)
-            yield _errand(opened, model.card, chooser or TopK())
+            yield slide_errand(
+                opened.slide, opened.preparation, model.card.network, opened.locations, chooser or TopK()
+            )
 
     for number, journey in drive(
         errands(),
@@ -185,24 +188,6 @@ def _open(
         )
         return Outcome(result, thumbnail=preparation.thumbnail)
     return _OpenSlide(entry, slide, preparation, locations, started)
-
-
-def _errand(opened: _OpenSlide, card: ModelCard, chooser: Chooser) -> Errand:
-    base_px = card.network.base_px
-
-    def read(region: Region) -> np.ndarray:
-        return opened.slide.read(region, base_px, base_px)
-
-    preparation = opened.preparation
-    return Errand(
-        traversal=traverse(
-            preparation.root_regions,
-            preparation.root_log_probs,
-            plan_traversal(card.network, preparation.scale, opened.locations, chooser),
-            preparation.allowed(),
-        ),
-        read=read,
-    )
 
 
 def _conclude(opened: _OpenSlide, journey: Journey | SlideError, network: TNet, card: ModelCard) -> Outcome:
@@ -260,9 +245,9 @@ def _region_results(
     return tuple(results)
 
 
-def _facts(entry: SlideInput, card: ModelCard, started: float, slide: Slide | None) -> dict[str, object]:
+def _facts(entry: SlideInput, card: ModelCard, started: float, slide: Slide | None) -> dict[str, Any]:
     """Return what every result says of its slide, whatever became of it."""
-    facts: dict[str, object] = {
+    facts: dict[str, Any] = {
         "slide": entry.name,
         "path": entry.path,
         "class_names": card.network.class_names,

@@ -22,7 +22,9 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError as exc:
         raise UsageError(f"--device {name}: expected auto, cpu, cuda, cuda:N or mps") from exc
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; try --device auto")
+        raise UsageError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; try --device auto"
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError(f"--device {name}: this machine has no MPS device; try --device auto")
     if device.type not in {"cpu", "cuda", "mps"}:

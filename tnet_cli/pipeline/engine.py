@@ -111,10 +111,7 @@ def drive(
                 _look_at(batch, look)
                 if on_look is not None:
                     on_look(batch[-1][0].wanted.processing_level, len(batch))
-                for flight in dict.fromkeys(entry[0] for entry in batch):
-                    if flight.pending:
-                        continue
-                    journey = _advance(flight)
+                for flight, journey in _advance_complete(batch):
                     if journey is None:
                         _submit(flight, pool, queue)
                     else:
@@ -134,9 +131,7 @@ def _submit(flight: _InFlight, pool: ThreadPoolExecutor, queue: deque[_Reading])
 _Read = tuple[_InFlight, int, np.ndarray]
 
 
-def _take_batch(
-    queue: deque[_Reading], batch_size: int
-) -> tuple[list[_Read], list[tuple[_InFlight, SlideError]]]:
+def _take_batch(queue: deque[_Reading], batch_size: int) -> tuple[list[_Read], list[tuple[_InFlight, SlideError]]]:
     """Take the next patches that go through the network together: all with the location module, or all without."""
     batch: list[_Read] = []
     failed: dict[_InFlight, SlideError] = {}
@@ -177,6 +172,13 @@ def _look_at(batch: list[_Read], look: LookFunction) -> None:
         flight.looks.append(Look(features=seen.features[share], cell_log_probs=log_probs))
         flight.pixels.append(pixels)
         flight.pending -= 1
+
+
+def _advance_complete(batch: list[_Read]) -> Iterator[tuple[_InFlight, Journey | None]]:
+    """Send every traversal whose wanted regions have all been looked at what the network saw."""
+    for flight in dict.fromkeys(entry[0] for entry in batch):
+        if not flight.pending:
+            yield flight, _advance(flight)
 
 
 def _advance(flight: _InFlight) -> Journey | None:

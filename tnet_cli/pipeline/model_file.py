@@ -125,11 +125,14 @@ def load_model(path: Path) -> LoadedModel:
     except (SafetensorError, OSError) as exc:
         raise ModelFileError(f"{path}: damaged: {exc}") from exc
     try:
-        network.load_state_dict({name: tensor.float() if tensor.is_floating_point() else tensor
-                                 for name, tensor in tensors.items()})
+        network.load_state_dict(
+            {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+        )
     except RuntimeError as exc:
         problem = str(exc).splitlines()[1].strip() if "\n" in str(exc) else str(exc)
-        raise ModelFileError(f"{path}: its tensors are not those of a {card.network.backbone} model: {problem}") from exc
+        raise ModelFileError(
+            f"{path}: its tensors are not those of a {card.network.backbone} model: {problem}"
+        ) from exc
     network.eval()
     return LoadedModel(network=network, card=card, digest=_digest(path), path=path)
 

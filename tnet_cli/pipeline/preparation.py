@@ -9,6 +9,7 @@ import torch
 
 from tnet_cli.errors import MissingMppError, UsageError
 from tnet_cli.geometry import AttentionGrid, Region
+from tnet_cli.model.choice import Chooser
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.traversal import TraversalPlan
 from tnet_cli.slide.roots import Root, cover_with_roots
@@ -161,7 +162,9 @@ def prepare(slide: Slide, config: TNetConfig) -> Preparation:
     return Preparation(scale=scale, thumbnail=thumbnail, tissue=tissue, roots=roots)
 
 
-def choose_locations(config: TNetConfig, scale: Scale, locations: tuple[int, ...] | None, budget: int | None) -> tuple[int, ...]:
+def choose_locations(
+    config: TNetConfig, scale: Scale, locations: tuple[int, ...] | None, budget: int | None
+) -> tuple[int, ...]:
     """Say how many locations are attended at each processing level after the first.
 
     Args:
@@ -201,7 +204,7 @@ def choose_locations(config: TNetConfig, scale: Scale, locations: tuple[int, ...
     return tuple(shares)
 
 
-def plan_traversal(config: TNetConfig, scale: Scale, locations: tuple[int, ...], chooser: object) -> TraversalPlan:
+def plan_traversal(config: TNetConfig, scale: Scale, locations: tuple[int, ...], chooser: Chooser) -> TraversalPlan:
     """Combine configuration, scale and budget into a traversal's plan."""
     return TraversalPlan(
         grid=AttentionGrid(config.grid, config.cell_fraction),

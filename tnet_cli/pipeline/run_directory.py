@@ -52,7 +52,8 @@ class RunDirectory:
         lost = sorted(earlier - set(paths))
         if lost:
             raise UsageError(
-                f"{self.path}: holds the results of another run ({len(lost)} slides not in this one, such as {lost[0]}); "
+                f"{self.path}: holds the results of another run ({len(lost)} slides not in this one, "
+                f"such as {lost[0]}); "
                 "give another folder with --out, or replace its table with --overwrite"
             )
 

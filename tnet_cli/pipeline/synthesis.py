@@ -1,6 +1,5 @@
 """Synthetic slides on disk: pyramidal tiled JPEG BigTIFFs, streamed, with labels and annotations."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -172,9 +171,7 @@ def _pool(workers: int) -> ProcessPoolExecutor | nullcontext[None]:
 def _drawing_pool(design: SlideDesign, workers: int) -> ProcessPoolExecutor | nullcontext[None]:
     if workers == 1:
         return nullcontext()
-    return ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_start_drawing, initargs=(design,)
-    )
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_drawing, initargs=(design,))
 
 
 def _windows(design: SlideDesign, pool: Executor | None) -> Iterator[_Window]:
@@ -251,7 +248,9 @@ def _write_pyramid(
             if on_progress is not None:
                 on_progress((row + 1) * columns, rows * columns)
             for tile_row in range(min(tiles_a_side, tile_rows - row * tiles_a_side)):
-                tiles = [tile for tiles in strip for tile in tiles[tile_row * tiles_a_side : (tile_row + 1) * tiles_a_side]]
+                tiles = [
+                    tile for tiles in strip for tile in tiles[tile_row * tiles_a_side : (tile_row + 1) * tiles_a_side]
+                ]
                 yield from tiles[:tile_columns]
 
     with tifffile.TiffWriter(path, bigtiff=True) as file:

@@ -48,7 +48,11 @@ def resample(
     height, width = pixels.shape[:2]
     box = (max(0.0, box[0]), max(0.0, box[1]), min(float(width), box[2]), min(float(height), box[3]))
     whole = all(abs(side - round(side)) < EDGE for side in box)
-    if whole and (width, height) == (width_px, height_px) and (round(box[2] - box[0]), round(box[3] - box[1])) == (width, height):
+    if (
+        whole
+        and (width, height) == (width_px, height_px)
+        and (round(box[2] - box[0]), round(box[3] - box[1])) == (width, height)
+    ):
         return pixels
     shrinks = box[2] - box[0] >= width_px
     method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR

@@ -166,9 +166,7 @@ class Slide(ABC):
         """Read the whole slide so that its longest side has at most ``max_px`` pixels, uint8 (H, W, 3)."""
         shrink = max(1.0, max(self.size.width, self.size.height) / max_px)
         whole = Region(0, 0, self.size.width, self.size.height)
-        return self.read(
-            whole, max(1, round(self.size.width / shrink)), max(1, round(self.size.height / shrink))
-        )
+        return self.read(whole, max(1, round(self.size.width / shrink)), max(1, round(self.size.height / shrink)))
 
     def close(self) -> None:
         """Release the file; further reads are errors."""

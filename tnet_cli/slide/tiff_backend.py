@@ -179,9 +179,7 @@ class TiffSlide(Slide):
 
     def _tile(self, pyramid_level: int, column: int, row: int) -> np.ndarray:
         """Return a tile, cut to the image, uint8 (h, w, 3)."""
-        return self._cache.get(
-            (pyramid_level, column, row), lambda: self._decode_tile(pyramid_level, column, row)
-        )
+        return self._cache.get((pyramid_level, column, row), lambda: self._decode_tile(pyramid_level, column, row))
 
     def _decode_tile(self, pyramid_level: int, column: int, row: int) -> np.ndarray:
         page = self._pages[pyramid_level]
@@ -276,5 +274,3 @@ def looks_like_tiff(path: Path) -> bool:
     """Tell by its first bytes whether a file is a TIFF or BigTIFF."""
     with path.open("rb") as file:
         return file.read(4) in {b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"}
-
-

@@ -172,7 +172,9 @@ def _tissue_depth(cells: int, rng: np.random.Generator) -> np.ndarray:
     spots = rng.permutation(4)[:pieces]
     height = np.full((cells, cells), -np.inf)
     for spot in spots:
-        centre = np.array([0.5, 0.5]) if pieces == 1 else np.array([0.27 + 0.46 * (spot % 2), 0.27 + 0.46 * (spot // 2)])
+        centre = (
+            np.array([0.5, 0.5]) if pieces == 1 else np.array([0.27 + 0.46 * (spot % 2), 0.27 + 0.46 * (spot // 2)])
+        )
         cx, cy = centre + rng.uniform(-0.04, 0.04, 2)
         angle, stretch = rng.uniform(0, np.pi), rng.uniform(1.0, 1.8)
         u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)

@@ -41,7 +41,9 @@ class Packing:
             return Scatter(seed, 10, start / self.density**0.5, 0.38).window(*box_um)[:, [0, 1, 2]]
         reach = ACINUS_RADIUS_UM + 8
         left, top, right, bottom = box_um
-        centres = Scatter(seed, 11, ACINUS_PITCH_UM, 0.16).window(left - reach, top - reach, right + reach, bottom + reach)
+        centres = Scatter(seed, 11, ACINUS_PITCH_UM, 0.16).window(
+            left - reach, top - reach, right + reach, bottom + reach
+        )
         number = SMALL_PER_ACINUS if self.nuclei == "small" else SMALL_PER_ACINUS / 3.9
         rings = [self._ring(centre, number * self.density) for centre in centres]
         return np.concatenate(rings) if rings else np.empty((0, 3))

@@ -106,7 +106,9 @@ class Painter:
         index = np.clip((points_um / MAP_UM).astype(int), 0, values.shape[0] - 1)
         return np.asarray(values[index[:, 1], index[:, 0]])
 
-    def _points(self, kind: int, pitch_um: float, jitter: float, frame: tuple[int, int, int, int], reach: float) -> np.ndarray:
+    def _points(
+        self, kind: int, pitch_um: float, jitter: float, frame: tuple[int, int, int, int], reach: float
+    ) -> np.ndarray:
         mpp = self.design.mpp
         x, y, width, height = frame
         scatter = Scatter(self.design.seed, kind, pitch_um, jitter)

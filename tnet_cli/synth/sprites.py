@@ -84,7 +84,9 @@ def large_nuclei(mpp: float, rng: np.random.Generator) -> list[np.ndarray]:
         if number % 24 == 0:
             bank.append(_mitosis(distance, angle, radius, rng))
             continue
-        depth = radius * _outline(angle, 0.26, rng) * (1 + 0.16 * np.cos(2 * (angle - rng.uniform(0, np.pi)))) - distance
+        depth = (
+            radius * _outline(angle, 0.26, rng) * (1 + 0.16 * np.cos(2 * (angle - rng.uniform(0, np.pi)))) - distance
+        )
         inside = np.clip(depth + 0.5, 0, 1)
         rim = np.exp(-(((depth - 0.6 / mpp) / (0.75 / mpp)) ** 2))
         clumps = ndimage.gaussian_filter(rng.standard_normal((side, side)), 0.9 / mpp)

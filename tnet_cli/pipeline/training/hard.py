@@ -7,13 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tnet_cli.geometry import Region
 from tnet_cli.model.choice import GumbelTopK
 from tnet_cli.model.loss import Objective, ObjectiveInput, ObjectiveWeights, objective
 from tnet_cli.model.tnet import TNet
-from tnet_cli.model.traversal import Look, Traversal, traverse
-from tnet_cli.pipeline.engine import Errand, Journey, drive
-from tnet_cli.pipeline.preparation import plan_traversal
+from tnet_cli.model.traversal import Look, Traversal
+from tnet_cli.pipeline.engine import Journey, drive
+from tnet_cli.pipeline.errand import slide_errand
 from tnet_cli.pipeline.training.pool import Teacher
 from tnet_cli.pipeline.training.settings import TrainingSettings
 from tnet_cli.pipeline.training.slides import TrainingSlide
@@ -64,7 +63,7 @@ def train_hard(
             batch = [slides[index] for index in order[start : start + settings.batch_slides]]
             terms, supervised, accuracy = _step(network, batch, settings, weights, baseline, rng)
             optimiser.zero_grad(set_to_none=True)
-            (terms.total + supervised).backward()
+            (terms.total + supervised).backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
             optimiser.step()
             schedule.step()
@@ -113,35 +112,23 @@ def _step(
 def _traverse(
     network: TNet, batch: Sequence[TrainingSlide], settings: TrainingSettings, rng: np.random.Generator
 ) -> list[Traversal]:
-    config = network.config
-
     def look(patches: Tensor, positions: np.ndarray, allowed: np.ndarray | None) -> Look:
         return network.look(
             patches, torch.from_numpy(positions), None if allowed is None else torch.from_numpy(allowed)
         )
 
     with ExitStack() as open_slides:
-        errands = []
-        for slide in batch:
-            handle = open_slides.enter_context(open_slide(slide.entry.path, mpp=slide.entry.mpp))
-
-            def read(region: Region, handle=handle) -> np.ndarray:  # type: ignore[no-untyped-def]  # noqa: ANN001
-                pixels: np.ndarray = handle.read(region, config.base_px, config.base_px)
-                return pixels
-
-            plan = plan_traversal(config, slide.preparation.scale, settings.hard_locations, GumbelTopK(rng))
-            preparation = slide.preparation
-            errands.append(
-                Errand(
-                    traversal=traverse(
-                        preparation.root_regions, preparation.root_log_probs, plan, preparation.allowed()
-                    ),
-                    read=read,
-                )
+        errands = [
+            slide_errand(
+                open_slides.enter_context(open_slide(slide.entry.path, mpp=slide.entry.mpp)),
+                slide.preparation,
+                network.config,
+                settings.hard_locations,
+                GumbelTopK(rng),
             )
-        ended = dict(
-            drive(errands, look, batch_size=BATCH_PATCHES, readers=READERS, slides_in_flight=len(errands))
-        )
+            for slide in batch
+        ]
+        ended = dict(drive(errands, look, batch_size=BATCH_PATCHES, readers=READERS, slides_in_flight=len(errands)))
     traversals = []
     for number in range(len(batch)):
         journey = ended[number]
@@ -166,7 +153,9 @@ def _annotation_term(teachers: Sequence[Teacher], traversals: Sequence[Traversal
     """Keep teaching the location module where lesions are."""
     losses = []
     for teacher, traversal in zip(teachers, traversals, strict=True):
-        for record in traversal.levels[:-1]:
+        for record in traversal.levels:
+            if record.allowed is None or record.cell_log_probs is None:
+                continue
             targets = np.stack(
                 [teacher.cell_targets(region, row) for region, row in zip(record.regions, record.allowed, strict=True)]
             )

@@ -14,10 +14,9 @@ from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.model.choice import GumbelTopK
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
-from tnet_cli.model.traversal import traverse
 from tnet_cli.pipeline.classify import look_with
-from tnet_cli.pipeline.engine import Errand, Journey, drive
-from tnet_cli.pipeline.preparation import plan_traversal
+from tnet_cli.pipeline.engine import Journey, drive
+from tnet_cli.pipeline.errand import slide_errand
 from tnet_cli.pipeline.training.settings import TrainingSettings
 from tnet_cli.pipeline.training.slides import TrainingSlide
 from tnet_cli.slide.opening import open_slide
@@ -84,7 +83,8 @@ class Teacher:
         cells = AttentionGrid(self.config.grid, self.config.cell_fraction).cells(region)
         covered = self.slide.annotated_fractions(cells) * allowed
         total = covered.sum()
-        return (covered / total if total > 0 else np.zeros_like(covered)).astype(np.float32)
+        shares: np.ndarray = covered / total if total > 0 else np.zeros_like(covered)
+        return shares.astype(np.float32)
 
     def label(self, region: Region) -> int:
         """Return the class of a finest region, or -1 where the annotations do not decide it."""
@@ -94,7 +94,6 @@ class Teacher:
         if covered > 0 or self.settings.normal_class is None:
             return NO_LABEL
         return self.config.class_names.index(self.settings.normal_class)
-
 
     def feature_label(self, region: Region, *, is_finest: bool) -> int:
         """Return the class of any region's own features: by annotation where there is one, else the slide's."""
@@ -122,7 +121,15 @@ def add_guided_patches(
         child_positions: list[np.ndarray] = []
         everything = np.ones(grid.cell_count, dtype=bool)
         allowed = [everything if processing_level == last else may_attend(grid.cells(region)) for region in regions]
-        _append(pool, teacher, regions, positions, allowed, slide.read(regions, config.base_px), processing_level == last)
+        _append(
+            pool,
+            teacher,
+            regions,
+            positions,
+            allowed,
+            slide.read(regions, config.base_px),
+            is_finest=processing_level == last,
+        )
         for region, position, open_cells in zip(regions, positions, allowed, strict=True):
             for cell, child in enumerate(grid.cells(region)):
                 if open_cells[cell]:
@@ -154,6 +161,7 @@ def _append(
     positions: Sequence[np.ndarray],
     allowed: Sequence[np.ndarray],
     pixels: Sequence[np.ndarray],
+    *,
     is_finest: bool,
 ) -> None:
     for region, position, open_cells, patch in zip(regions, positions, allowed, pixels, strict=True):
@@ -178,15 +186,7 @@ def add_attended_patches(
     with torch.no_grad():
         for slide in slides:
             with open_slide(slide.entry.path, mpp=slide.entry.mpp) as handle:
-                errand = Errand(
-                    traversal=traverse(
-                        slide.preparation.root_regions,
-                        slide.preparation.root_log_probs,
-                        plan_traversal(config, slide.preparation.scale, settings.hard_locations, GumbelTopK(rng)),
-                        slide.preparation.allowed(),
-                    ),
-                    read=lambda region, handle=handle: handle.read(region, config.base_px, config.base_px),
-                )
+                errand = slide_errand(handle, slide.preparation, config, settings.hard_locations, GumbelTopK(rng))
                 look = look_with(network, torch.device("cpu"))
                 for _, journey in drive([errand], look, batch_size=settings.batch_patches, readers=2):
                     if not isinstance(journey, Journey):
@@ -200,4 +200,4 @@ def _append_journey(pool: PatchPool, teacher: Teacher, journey: Journey) -> None
     for record, patches in zip(journey.traversal.levels, journey.patches, strict=True):
         is_finest = record.processing_level == last
         allowed = [everything] * len(record.regions) if record.allowed is None else list(record.allowed)
-        _append(pool, teacher, record.regions, list(record.positions), allowed, list(patches), is_finest)
+        _append(pool, teacher, record.regions, list(record.positions), allowed, list(patches), is_finest=is_finest)

@@ -1,4 +1,4 @@
-"""The warm-up: extractor, location module and classifier learn from the pool of patches, with annotations as teacher."""
+"""The warm-up: extractor, location module and classifier learn from a pool of patches, taught by annotations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ def warm_up(
         chosen = rng.choice(len(pool), size=settings.batch_patches, p=weights)
         terms = _losses(network, pool, chosen, settings, rng)
         optimiser.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
+        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         schedule.step()
         for name, term in terms.items():
@@ -96,7 +96,10 @@ def _losses(
         detach_location=False,
     )
     labels = torch.tensor([pool.labels[index] for index in chosen])
-    terms = {"location": location_loss(seen.cell_log_probs, torch.from_numpy(carried_cells[:, 1].astype(np.float32)))}
+    targets = torch.from_numpy(carried_cells[:, 1].astype(np.float32))
+    terms: dict[str, Tensor] = {}
+    if seen.cell_log_probs is not None:
+        terms["location"] = location_loss(seen.cell_log_probs, targets)
     if bool((labels >= 0).any()):
         logits = network.classification(seen.features)
         terms["patch"] = functional.cross_entropy(logits, labels, ignore_index=-1)
