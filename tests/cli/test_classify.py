@@ -40,7 +40,8 @@ def test_one_slide_gives_a_line_a_row_and_the_files(tnet, made_slide, untrained_
         regions = list(csv.DictReader(file))
     assert len(regions) == int(row["roots"]) + 9
     assert sum(float(region["weight"]) for region in regions) == pytest.approx(1, abs=1e-4)
-    assert Image.open(out / "slides" / "made" / "overlay.png").width == 1600
+    with Image.open(out / "slides" / "made" / "overlay.png") as overlay:
+        assert overlay.width == 1600
     record = json.loads((out / "run.json").read_text())
     assert record["slides"] == {"ok": 1, "no_tissue": 0, "failed": 0}
     assert len(record["model"]["sha256"]) == 64

@@ -38,7 +38,7 @@ def errand_over(image: np.ndarray, root: Region) -> Errand:
         step = crop.shape[0] // 8
         return crop[::step, ::step]
 
-    return Errand(traversal=traverse([root], np.zeros(1), PLAN, everything), read=read)
+    return Errand(traversal=traverse([root], torch.zeros(1), PLAN, everything), read=read)
 
 
 def bright_corner(row: int, column: int) -> np.ndarray:

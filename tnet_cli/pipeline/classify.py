@@ -2,8 +2,9 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -109,7 +110,7 @@ def classify_slides(
     *,
     chooser: Chooser | None = None,
     events: Events | None = None,
-) -> Iterator[tuple[int, Outcome]]:
+) -> Generator[tuple[int, Outcome], None, None]:
     """Classify slides, several in flight, and yield each as it ends.
 
     A slide that cannot be read or lacks what is needed gives a ``failed`` outcome with one sentence; a slide without
@@ -134,6 +135,7 @@ def classify_slides(
         raise UsageError(f"{model.card.name} is a model of whole images; classify needs a model of slides")
     at_once: deque[tuple[int, Outcome]] = deque()
     under_way: dict[int, tuple[int, _OpenSlide]] = {}
+    numbers = count()
 
     def errands() -> Iterator[Errand]:
         for position, entry in enumerate(inputs):
@@ -142,25 +144,32 @@ def classify_slides(
             if isinstance(opened, Outcome):
                 at_once.append((position, opened))
                 continue
-            under_way[len(under_way)] = (position, opened)
+            under_way[next(numbers)] = (position, opened)
             yield slide_errand(
                 opened.slide, opened.preparation, model.card.network, opened.locations, chooser or TopK()
             )
 
-    for number, journey in drive(
+    journeys = drive(
         errands(),
         look_with(network, options.device),
         batch_size=options.batch_size,
         readers=options.readers,
         slides_in_flight=options.slides_in_flight,
         on_look=events.on_look,
-    ):
-        while at_once:
-            yield at_once.popleft()
-        position, opened = under_way[number]
-        with opened.slide:
-            yield position, _conclude(opened, journey, network, model.card)
-    yield from at_once
+    )
+    try:
+        for number, journey in journeys:
+            while at_once:
+                yield at_once.popleft()
+            position, opened = under_way.pop(number)
+            with opened.slide:
+                yield position, _conclude(opened, journey, network, model.card)
+        yield from at_once
+    finally:
+        # Whoever stops listening, or an error in one slide, must leave none of the others open.
+        journeys.close()
+        for _, opened in under_way.values():
+            opened.slide.close()
 
 
 def _open(

@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -123,14 +124,15 @@ def run_classify(request: RunRequest, events: RunEvents | None = None) -> RunRep
     overlays: dict[int, Path | None] = {}
     class_names = model.card.network.class_names
     looks = Events(on_look=events.on_look, on_reduce=events.on_reduce)
-    for position, outcome in classify_slides(inputs, model, options, events=looks):
-        overlays[position] = _write(directory, outcome, model, draw=request.overlay)
-        results[position] = outcome.result
-        directory.write_predictions([results[index] for index in sorted(results)], class_names)
-        if events.on_slide is not None:
-            events.on_slide(outcome.result, overlays[position])
-        if request.fail_fast and outcome.result.status == "failed":
-            break
+    with closing(classify_slides(inputs, model, options, events=looks)) as outcomes:
+        for position, outcome in outcomes:
+            overlays[position] = _write(directory, outcome, model, draw=request.overlay)
+            results[position] = outcome.result
+            directory.write_predictions([results[index] for index in sorted(results)], class_names)
+            if events.on_slide is not None:
+                events.on_slide(outcome.result, overlays[position])
+            if request.fail_fast and outcome.result.status == "failed":
+                break
     ordered = tuple(results[index] for index in sorted(results))
     record = run_record(request, model, device, ordered, time.perf_counter() - started)
     directory.write_run(record)

@@ -72,7 +72,7 @@ def drive(
     readers: int,
     slides_in_flight: int = 1,
     on_look: ProgressFunction | None = None,
-) -> Iterator[tuple[int, Journey | SlideError]]:
+) -> Generator[tuple[int, Journey | SlideError], None, None]:
     """Run traversals to their end, several at a time, and yield each as it ends.
 
     Batches hold patches in the order in which they were wanted, so the same errands give the same batches whatever
