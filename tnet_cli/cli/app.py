@@ -1,7 +1,6 @@
 """The command ``tnet``: registers the commands and turns errors into a line and an exit code."""
 
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -18,11 +17,15 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # Plain help: drawing it with boxes would cost as much as all the rest of starting up.
+    rich_markup_mode=None,
 )
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         typer.echo(f"tnet {version('tnet')}")
         raise typer.Exit
 

@@ -1,20 +1,18 @@
 """Two streams: answers on stdout, everything else on stderr."""
 
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-
-COLUMN_WHEN_PIPED = 200
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 
 def answer(text: str) -> None:
-    """Print one line of the answer on stdout, never wrapped and never coloured."""
-    Console(soft_wrap=True, highlight=False, markup=False, color_system=None).print(text)
+    """Print one line of the answer on stdout."""
+    sys.stdout.write(f"{text}\n")
 
 
 def answer_json(document: dict[str, Any]) -> None:
@@ -24,67 +22,68 @@ def answer_json(document: dict[str, Any]) -> None:
 
 def note(text: str) -> None:
     """Print a line that is not part of the answer on stderr."""
-    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
+    sys.stderr.write(f"{text}\n")
 
 
-@dataclass(slots=True)
 class SlideProgress:
-    """The bar of ``tnet classify``: slides done, current processing level, regions looked at."""
+    """The bar of ``tnet classify``: slides done, current processing level, regions looked at.
 
-    bar: Progress
-    task: TaskID
-    regions: int = 0
+    Args:
+        bar: Where it is shown.
+        task: The line of the bar.
+    """
+
+    def __init__(self, bar: "Progress", task: "TaskID") -> None:
+        self._bar = bar
+        self._task = task
+        self._regions = 0
 
     def start(self, slides: int, intended_use: str) -> None:
         """Set the number of slides; say what the model is for."""
-        self.bar.update(self.task, total=slides)
-        self.bar.console.print(intended_use, style="dim", highlight=False, markup=False)
+        self._bar.update(self._task, total=slides)
+        self._bar.console.print(intended_use, highlight=False, markup=False, soft_wrap=True)
 
     def look(self, processing_level: int, patches: int) -> None:
         """Count the regions of one batch."""
-        self.regions += patches
-        self.bar.update(self.task, description=f"processing level {processing_level}, {self.regions} regions looked at")
+        self._regions += patches
+        text = f"processing level {processing_level}, {self._regions} regions looked at"
+        self._bar.update(self._task, description=text)
 
     def reduce(self, done: int, total: int) -> None:
         """Show how far the reduction of a slide without a pyramid is."""
-        self.bar.update(
-            self.task, description=f"no pyramid in the file: reducing it once, {100 * done // max(1, total)} %"
-        )
+        text = f"no pyramid in the file: reducing it once, {100 * done // max(1, total)} %"
+        self._bar.update(self._task, description=text)
 
     def slide_done(self) -> None:
         """Move the bar on by one slide."""
-        self.bar.advance(self.task)
+        self._bar.advance(self._task)
 
 
 @contextmanager
 def slide_progress() -> Iterator[SlideProgress]:
     """Show progress on stderr while the block runs; leaves nothing behind."""
-    columns = (
-        TextColumn("slides"),
-        MofNCompleteColumn(),
-        BarColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with _bar("slides", "{task.description}") as bar:
         yield SlideProgress(bar, bar.add_task("opening", total=None))
 
 
 @contextmanager
-def counting(what: str) -> Iterator["Counter"]:
-    """Show a plain counter on stderr while the block runs."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show on stderr how many of how many are done, while the block runs."""
+    with _bar(what) as bar:
+        task = bar.add_task(what, total=None)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield show
+
+
+@contextmanager
+def _bar(title: str, *texts: str) -> Iterator["Progress"]:
+    # Here and not above: rich would double the time `tnet --help` takes.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = [TextColumn(title), MofNCompleteColumn(), BarColumn(), *map(TextColumn, texts), TimeElapsedColumn()]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield Counter(bar, bar.add_task(what, total=None))
-
-
-@dataclass(slots=True)
-class Counter:
-    """A bar that is told how many of how many are done."""
-
-    bar: Progress
-    task: TaskID
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show that ``done`` of ``total`` are done."""
-        self.bar.update(self.task, completed=done, total=total)
+        yield bar

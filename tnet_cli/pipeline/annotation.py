@@ -12,8 +12,8 @@ from tnet_cli.errors import ManifestError
 from tnet_cli.geometry import Size
 from tnet_cli.slide.tissue import TissueMask
 
-MASK_PX = 2500
-"""Longest side of the raster that polygons are filled into."""
+MASK_PX = 1024
+"""Longest side of the raster that polygons are filled into; hundreds of slides are held at once in training."""
 
 
 def read_annotation(path: Path, slide_size: Size) -> TissueMask:
