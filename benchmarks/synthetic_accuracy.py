@@ -39,14 +39,15 @@ def classify_one(model: LoadedModel, path: Path, arm: str, seed: int) -> SlideRe
     return outcome.result
 
 
-def measure_slide(task: tuple[int, int, str, str, tuple[str, ...]]) -> list[dict[str, Any]]:
-    """Render one slide, classify it with every arm, and delete it."""
-    seed, size, label, model_name, arms = task
+def measure_slide(task: tuple[int, int, str, str, tuple[str, ...], Path | None]) -> list[dict[str, Any]]:
+    """Render one slide, classify it with every arm, and delete it unless it is to be kept."""
+    seed, size, label, model_name, arms, kept = task
     torch.set_num_threads(1)
     model = load_model(find_model(model_name))
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{seed}.tif"
-        write_synthetic_slide(path, seed=seed, side_px=size, label=label, workers=1)
+        path = (kept or Path(folder)) / f"{seed}-{size}.tif"
+        if not path.exists():
+            write_synthetic_slide(path, seed=seed, side_px=size, label=label, workers=1)
         rows = []
         for arm in arms:
             started = time.perf_counter()
@@ -96,11 +97,15 @@ def main() -> None:
     parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--keep", type=Path, help="keep the slides in this folder, and use those already there")
     parser.add_argument("--rows", type=Path, help="also write one JSON line for each slide and arm here")
     given = parser.parse_args()
     arms = tuple(given.arms.split(","))
     labels = ("benign", "lesion")
-    tasks = [(given.seed + number, given.size, labels[number % 2], given.model, arms) for number in range(given.count)]
+    tasks = [
+        (given.seed + number, given.size, labels[number % 2], given.model, arms, given.keep)
+        for number in range(given.count)
+    ]
     rows: list[dict[str, Any]] = []
     with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
         for slide_rows in pool.map(measure_slide, tasks):

@@ -1,6 +1,9 @@
 """Model files: what is written is what is read, and what is wrong is said."""
 
 import json
+import os
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -124,6 +127,38 @@ def test_decisions():
     assert three.decide([0.2, 0.5, 0.3]) == 1
     with pytest.raises(ValidationError, match="exactly two classes"):
         made_card(network=TNetConfig.slide(("x", "y", "z")), threshold=0.4)
+
+
+def find_on_hub(address: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    """Look for a model in a process of its own: the hub's library reads its environment once."""
+    script = "import sys; from tnet_cli.pipeline.model_file import find_model; print(find_model(sys.argv[1]))"
+    return subprocess.run(
+        [sys.executable, "-c", script, address],
+        env={**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_model_of_the_hub_is_taken_from_the_cache_when_offline(saved, tmp_path):
+    repository = tmp_path / "cache" / "models--owner--repo"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    (snapshot / "model.safetensors").write_bytes(saved[1].read_bytes())
+    found = find_on_hub("hf://owner/repo", tmp_path / "cache")
+    assert found.stdout.strip() == str(snapshot / "model.safetensors")
+
+
+def test_a_model_of_the_hub_that_is_not_cached_says_so_when_offline(tmp_path):
+    found = find_on_hub("hf://owner/repo/other.safetensors", tmp_path / "cache")
+    assert found.returncode != 0
+    last = found.stderr.strip().splitlines()[-1]
+    assert "hf://owner/repo/other.safetensors: the hub cannot be reached" in last
+    assert "other.safetensors is not in the local cache" in last
 
 
 def test_a_hub_address_without_owner():

@@ -12,6 +12,7 @@ import torch
 
 from tnet_cli.errors import SlideError, UsageError
 from tnet_cli.model.choice import Chooser, TopK
+from tnet_cli.model.normalisation import fold_normalisation
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Look, Traversal
 from tnet_cli.pipeline.card import ModelCard
@@ -118,7 +119,7 @@ def classify_slides(
 
     Args:
         inputs: The slides.
-        model: The model; its network is moved to ``options.device``.
+        model: The model; its network is moved to ``options.device`` and its normalisation folded.
         options: How to classify.
         chooser: How locations are chosen; the most probable ones unless given.
         events: Who wants to know how it goes.
@@ -130,7 +131,8 @@ def classify_slides(
         UsageError: the options do not fit the model.
     """
     events = events or Events()
-    network = model.network.to(options.device)
+    network = model.network.to(options.device).eval()
+    fold_normalisation(network)
     if model.card.network.mpp is None:
         raise UsageError(f"{model.card.name} is a model of whole images; classify needs a model of slides")
     at_once: deque[tuple[int, Outcome]] = deque()
