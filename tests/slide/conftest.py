@@ -29,7 +29,8 @@ def averages(pixels: np.ndarray, factor: int) -> np.ndarray:
     """Averages of whole squares, float64: the obvious oracle of every reduction."""
     height, width = pixels.shape[0] // factor, pixels.shape[1] // factor
     cut = pixels[: height * factor, : width * factor].astype(float)
-    return cut.reshape(height, factor, width, factor, -1).mean(axis=(1, 3))
+    averaged: np.ndarray = cut.reshape(height, factor, width, factor, -1).mean(axis=(1, 3))
+    return averaged
 
 
 def write_pyramid(path: Path, levels: Sequence[np.ndarray], *, subifds: bool = False, **options) -> Path:

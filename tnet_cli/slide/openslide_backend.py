@@ -19,13 +19,15 @@ def _named(path: str, problem: str, error: type[SlideError] = SlideError) -> Ite
         yield
     except openslide.OpenSlideError as exc:
         reason = " ".join(str(exc).split()) or type(exc).__name__
+        reason = reason.removeprefix(f"Reading {path}: ").replace(path, "the file")
         raise error(path, f"{problem}: {reason}") from exc
 
 
 class OpenSlideSlide(Slide):
     """A slide read through OpenSlide.
 
-    OpenSlide keeps an error: after one region could not be read, all further reads of the same slide fail.
+    OpenSlide keeps an error: after one region could not be read, all further reads through the same handle fail. So
+    the file is opened anew after an error. A handle is released when the last thread that reads through it is done.
 
     Args:
         path: The file.
@@ -41,24 +43,40 @@ class OpenSlideSlide(Slide):
 
     def __init__(self, path: str, *, mpp: float | None = None, on_progress: ProgressFunction | None = None) -> None:
         with _named(path, "OpenSlide cannot open it"):
-            self._slide = openslide.OpenSlide(path)
-        try:
-            facts = _facts_of(path, self._slide, mpp)
-        except BaseException:
-            self._slide.close()
-            raise
+            slide = openslide.OpenSlide(path)
+        facts = _facts_of(path, slide, mpp)
         super().__init__(path, facts, on_progress)
+        self._slide: openslide.OpenSlide | None = slide
+        self._downsamples = slide.level_downsamples
+        with _named(path, "its associated images cannot be listed"):
+            self._associated = tuple(slide.associated_images)
 
     def close(self) -> None:
         """Release the file."""
-        if not self._closed:
-            super().close()
-            self._slide.close()
+        super().close()
+        self._slide = None
+
+    def _handle(self) -> openslide.OpenSlide:
+        """Return a handle that works. Whoever reads keeps a reference, so that none is closed under a read.
+
+        Raises:
+            SlideError: the slide is closed.
+        """
+        self._check_open()
+        with self._lock, _named(self.path, "OpenSlide cannot open it again"):
+            if self._slide is None:
+                self._slide = openslide.OpenSlide(self.path)
+            return self._slide
+
+    def _drop(self, failed: openslide.OpenSlide) -> None:
+        with self._lock:
+            if self._slide is failed:
+                self._slide = None
 
     @property
     def associated_images(self) -> tuple[str, ...]:
         """Names of label, macro and the like."""
-        return tuple(self._slide.associated_images)
+        return self._associated
 
     def read_associated(self, name: str) -> np.ndarray:
         """Read an associated image, uint8 (H, W, 3).
@@ -66,34 +84,47 @@ class OpenSlideSlide(Slide):
         Raises:
             SlideError: there is none of that name, or it cannot be decoded.
         """
-        if name not in self._slide.associated_images:
+        slide = self._handle()
+        if name not in self._associated:
             return super().read_associated(name)
         with _named(self.path, f"its image {name!r} cannot be decoded"):
-            return _opaque(np.asarray(self._slide.associated_images[name]), self.background)
+            return _opaque(np.asarray(slide.associated_images[name]), self.background)
+
+    def _unit(self, pyramid_level: int) -> Size:
+        properties = self.properties
+        try:
+            width = int(properties[f"openslide.level[{pyramid_level}].tile-width"])
+            height = int(properties[f"openslide.level[{pyramid_level}].tile-height"])
+        except (KeyError, ValueError):
+            return super()._unit(pyramid_level)
+        return Size(width, height)
 
     def _read_stored(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
-        # OpenSlide takes the corner in level-0 pixels, and rounds it down again to its own idea of the downsample.
-        own = self._slide.level_downsamples[pyramid_level]
+        # OpenSlide takes the corner in level-0 pixels, and divides it by its own idea of the downsample.
+        own = self._downsamples[pyramid_level]
         corner = (round(x * own), round(y * own))
+        slide = self._handle()
         with _named(
             self.path,
             f"the region at {x}, {y} of pyramid level {pyramid_level} cannot be decoded",
             UnreadableRegionError,
         ):
-            picture = self._slide.read_region(corner, pyramid_level, (width, height))
+            try:
+                picture = slide.read_region(corner, pyramid_level, (width, height))
+            except openslide.OpenSlideError:
+                self._drop(slide)
+                raise
         self._count(self._decoded_pixels(pyramid_level, x, y, width, height), 0)
         return _opaque(np.asarray(picture), self.background)
 
     def _decoded_pixels(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> int:
         """Return the pixels of the whole tiles under a box, where OpenSlide says how large tiles are."""
-        try:
-            tile_width = int(self._slide.properties[f"openslide.level[{pyramid_level}].tile-width"])
-            tile_height = int(self._slide.properties[f"openslide.level[{pyramid_level}].tile-height"])
-        except (KeyError, ValueError):
+        if f"openslide.level[{pyramid_level}].tile-width" not in self.properties:
             return width * height
-        columns = (x + width - 1) // tile_width - x // tile_width + 1
-        rows = (y + height - 1) // tile_height - y // tile_height + 1
-        return columns * rows * tile_width * tile_height
+        tile = self._unit(pyramid_level)
+        columns = (x + width - 1) // tile.width - x // tile.width + 1
+        rows = (y + height - 1) // tile.height - y // tile.height + 1
+        return columns * rows * tile.area
 
 
 def detect_vendor(path: str) -> str | None:

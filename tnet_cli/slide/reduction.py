@@ -1,23 +1,31 @@
 """Slides without a pyramid, reduced once in bounded memory; then they behave like any other."""
 
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from tnet_cli.geometry import Region, Size
-from tnet_cli.slide.resample import covering_box, resample
+from tnet_cli.slide.blocks import WHOLE, BoxReader, block_size, padded, read_region
 
-STEP = 4
-BAND_PX = 8 * 1024 * 1024
+STEP = WHOLE
+BLOCK_PX = 8 * 1024 * 1024
 """Stored pixels decoded at a time."""
 
 IN_MEMORY_BYTES = 160 * 1024 * 1024
 """Larger reductions go to an unnamed temporary file."""
 
 SMALLEST_PX = 256
+
+FINER = 4
+"""A read is served from a reduction at least this much finer than wanted, if there is one, to lose no sharpness."""
+
+EXACT_PX = 2 * 1024 * 1024
+"""Reduced pixels that are averaged exactly at a time, in float32."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,70 +35,85 @@ class _Reduced:
 
 
 class ReducedLevels:
-    """Reductions of a stored resolution by 4, 16, 64, ..., made in one pass over its rows.
+    """Reductions of a stored resolution by 4, 16, 64, ..., made in one pass over it.
 
     Args:
-        read_rows: First row and number of rows -> uint8 (rows, width, 3).
+        read_box: Reads a box of the stored resolution.
         size: Of the stored resolution.
         downsample: Of the stored resolution.
+        unit: What the file decodes together, as in ``block_size``.
         on_progress: Told rows done and rows in all.
     """
 
     def __init__(
         self,
-        read_rows: Callable[[int, int], np.ndarray],
+        read_box: BoxReader,
         size: Size,
         downsample: float,
+        *,
+        unit: Size,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        pixels = _reduce(read_rows, size, on_progress)
-        self._levels = [_Reduced(pixels, downsample * STEP)]
-        while max(pixels.shape[:2]) > SMALLEST_PX:
-            finer = pixels
-            pixels = _reduce(lambda y, rows, finer=finer: finer[y : y + rows], Size(finer.shape[1], finer.shape[0]))
-            self._levels.append(_Reduced(pixels, self._levels[-1].downsample * STEP))
+        self._levels = [_Reduced(_reduce(read_box, size, unit, on_progress), downsample * STEP)]
+        while max(self._levels[-1].pixels.shape[:2]) > SMALLEST_PX:
+            finer = self._levels[-1]
+            height, width = finer.pixels.shape[:2]
+            pixels = _reduce(_box_reader(finer.pixels), Size(width, height), Size(width, 1), None)
+            self._levels.append(_Reduced(pixels, finer.downsample * STEP))
 
     def read(self, region: Region, width_px: int, height_px: int, background: tuple[int, int, int]) -> np.ndarray:
         """Read a region, as ``Slide.read`` does.
 
         Args:
             region: Level-0 pixels; may reach beyond the slide.
-            width_px, height_px: Size of the result.
+            width_px: Width of the result.
+            height_px: Height of the result.
             background: Colour outside the slide.
 
         Returns:
             uint8 (height_px, width_px, 3).
         """
         wanted = min(region.width / width_px, region.height / height_px)
-        fitting = [level for level in self._levels if level.downsample <= wanted * 1.02]
+        fitting = [reduced for reduced in self._levels if reduced.downsample * FINER <= wanted]
         chosen = fitting[-1] if fitting else self._levels[0]
-        x, y, width, height = covering_box(region, chosen.downsample)
-        pixels = np.empty((height, width, 3), np.uint8)
-        pixels[...] = background
-        stored_height, stored_width = chosen.pixels.shape[:2]
-        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + width, stored_width), min(y + height, stored_height)
-        if x0 < x1 and y0 < y1:
-            pixels[y0 - y : y1 - y, x0 - x : x1 - x] = chosen.pixels[y0:y1, x0:x1]
-        return resample(pixels, region, chosen.downsample, (x, y), width_px, height_px)
+        size = Size(chosen.pixels.shape[1], chosen.pixels.shape[0])
+        return read_region(
+            partial(padded, _box_reader(chosen.pixels), size, background),
+            region,
+            chosen.downsample,
+            width_px,
+            height_px,
+            unit=Size(size.width, 1),
+            most_px=EXACT_PX,
+            exact=True,
+        )
 
 
-def _reduce(
-    read_rows: Callable[[int, int], np.ndarray], size: Size, on_progress: Callable[[int, int], None] | None = None
-) -> np.ndarray:
-    """Average squares of 4 x 4 pixels, band by band; the last row and column average what there is."""
+def _reduce(read_box: BoxReader, size: Size, unit: Size, on_progress: Callable[[int, int], None] | None) -> np.ndarray:
+    """Average squares of 4 x 4 pixels, block by block; the last row and column average what there is."""
     reduced = _empty(-(-size.height // STEP), -(-size.width // STEP))
-    rows = max(STEP, BAND_PX // size.width // STEP * STEP)
-    for y in range(0, size.height, rows):
-        band = Image.fromarray(np.ascontiguousarray(read_rows(y, min(rows, size.height - y)))).reduce(STEP)
-        reduced[y // STEP : y // STEP + band.height] = np.asarray(band)
-        if on_progress is not None:
-            on_progress(min(y + rows, size.height), size.height)
+    block, done = block_size(size, unit, BLOCK_PX), 0
+    for y in range(0, size.height, block.height):
+        for x in range(0, size.width, block.width):
+            width, height = min(block.width, size.width - x), min(block.height, size.height - y)
+            part = np.asarray(Image.fromarray(np.ascontiguousarray(read_box(x, y, width, height))).reduce(STEP))
+            reduced[y // STEP : y // STEP + part.shape[0], x // STEP : x // STEP + part.shape[1]] = part
+            done += width * height
+            if on_progress is not None:
+                on_progress(done // size.width, size.height)
     return reduced
+
+
+def _box_reader(pixels: np.ndarray) -> BoxReader:
+    return lambda x, y, width, height: pixels[y : y + height, x : x + width]
 
 
 def _empty(height: int, width: int) -> np.ndarray:
     if height * width * 3 <= IN_MEMORY_BYTES:
         return np.empty((height, width, 3), np.uint8)
     with tempfile.TemporaryFile(prefix="tnet-") as file:
+        if hasattr(os, "posix_fallocate"):
+            # Claimed now, a full disk is an error; found full while the map is written, it would end the process.
+            os.posix_fallocate(file.fileno(), 0, height * width * 3)
         # The map keeps the file's space alive after its name and handle are gone.
         return np.memmap(file, np.uint8, "w+", shape=(height, width, 3))

@@ -1,5 +1,6 @@
 """Micrometres per pixel: where files keep them, and which are believed. The same rules for every reader."""
 
+import math
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
@@ -9,7 +10,18 @@ from tnet_cli.errors import MissingMppError
 
 PLAUSIBLE = (0.05, 20.0)
 MICROMETRES = {"cm": 10_000.0, "inch": 25_400.0}
-OME_UNITS = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "pm": 1e-6, "Å": 1e-4}
+MICRO_SIGN, GREEK_MU = "\u00b5", "\u03bc"
+OME_UNITS = {
+    f"{MICRO_SIGN}m": 1.0,
+    f"{GREEK_MU}m": 1.0,
+    "um": 1.0,
+    "nm": 1e-3,
+    "mm": 1e3,
+    "cm": 1e4,
+    "m": 1e6,
+    "pm": 1e-6,
+    "Å": 1e-4,
+}
 SQUARE_WITHIN = 0.1
 
 
@@ -26,12 +38,16 @@ class Scale:
     source: str
 
 
-def stated_scale(path: str, x: float, y: float, source: str) -> Scale:
+def stated_scale(path: str, x: float, y: float, source: str) -> Scale | None:
     """Accept a scale that the file states outright; the mean of both axes.
+
+    Zero, negative and non-finite values are how writers say that they do not know: None.
 
     Raises:
         MissingMppError: it is implausible, or pixels are not square.
     """
+    if not (math.isfinite(x) and math.isfinite(y) and x > 0 and y > 0):
+        return None
     if not (PLAUSIBLE[0] <= x <= PLAUSIBLE[1] and PLAUSIBLE[0] <= y <= PLAUSIBLE[1]):
         raise MissingMppError(
             path,
@@ -64,7 +80,8 @@ def resolution_scale(x_per_unit: float, y_per_unit: float, unit: str) -> Scale |
     """Read bare resolution tags, which often state a print size: believed only when they are plausible.
 
     Args:
-        x_per_unit, y_per_unit: Pixels for each unit.
+        x_per_unit: Pixels for each unit, across.
+        y_per_unit: Pixels for each unit, down.
         unit: ``cm`` or ``inch``; anything else says nothing.
     """
     if unit not in MICROMETRES or x_per_unit <= 0 or y_per_unit <= 0:
@@ -74,17 +91,23 @@ def resolution_scale(x_per_unit: float, y_per_unit: float, unit: str) -> Scale |
     return Scale((x + y) / 2, "tiff resolution") if plausible else None
 
 
+def parse_number(text: str) -> float | None:
+    """Read a number as scanners write it, perhaps with a decimal comma, or return None when it is none."""
+    try:
+        return float(text.strip().replace(",", "."))
+    except ValueError:
+        return None
+
+
 def aperio_scale(path: str, description: str) -> Scale | None:
     """Read ``MPP = 0.25`` from an Aperio description, or return None when it has none.
 
     Raises:
         MissingMppError: it is implausible.
     """
-    match = re.search(r"\|\s*MPP\s*=\s*([0-9.]+)", description)
-    if match is None:
-        return None
-    mpp = float(match[1])
-    return stated_scale(path, mpp, mpp, "aperio.MPP")
+    match = re.search(r"\|\s*MPP\s*=([^|\r\n]*)", description)
+    mpp = parse_number(match[1]) if match else None
+    return None if mpp is None else stated_scale(path, mpp, mpp, "aperio.MPP")
 
 
 def ome_scale(path: str, xml: str) -> Scale | None:
@@ -106,9 +129,9 @@ def ome_scale(path: str, xml: str) -> Scale | None:
 def _ome_pixels_scale(path: str, attributes: Mapping[str, str]) -> Scale | None:
     sides = []
     for axis in ("X", "Y"):
-        value = attributes.get(f"PhysicalSize{axis}")
-        factor = OME_UNITS.get(attributes.get(f"PhysicalSize{axis}Unit", "µm"))
+        value = parse_number(attributes.get(f"PhysicalSize{axis}", ""))
+        factor = OME_UNITS.get(attributes.get(f"PhysicalSize{axis}Unit", "um"))
         if value is None or factor is None:
             return None
-        sides.append(float(value) * factor)
+        sides.append(value * factor)
     return stated_scale(path, sides[0], sides[1], "ome-xml")

@@ -1,18 +1,19 @@
 """What a slide can do, whatever reads it: everything that does not depend on the file format."""
 
+import tempfile
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-
+from functools import partial
 from typing import Self
 
 import numpy as np
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region, Size
+from tnet_cli.slide.blocks import padded, read_region
 from tnet_cli.slide.reduction import ReducedLevels
-from tnet_cli.slide.resample import covering_box, resample
 
 ProgressFunction = Callable[[int, int], None]
 
@@ -20,7 +21,10 @@ COARSE_ENOUGH = 1.02
 """A pyramid level this much coarser than wanted still serves, so that 4.0003 counts as 4."""
 
 REDUCE_FROM = 8
-"""A read that would shrink stored pixels by this much or more is served from levels reduced once."""
+"""A read that would shrink the coarsest stored pixels by this much or more is served from levels reduced once."""
+
+AT_ONCE_PX = 16 * 1024 * 1024
+"""Stored pixels that are read at a time; a larger region is put together from blocks."""
 
 WHITE = (255, 255, 255)
 
@@ -132,8 +136,9 @@ class Slide(ABC):
         """Read an associated image, uint8 (H, W, 3).
 
         Raises:
-            SlideError: there is none of that name.
+            SlideError: there is none of that name, or the slide is closed.
         """
+        self._check_open()
         raise SlideError(self.path, f"has no associated image {name!r}")
 
     def read(self, region: Region, width_px: int, height_px: int) -> np.ndarray:
@@ -143,24 +148,38 @@ class Slide(ABC):
 
         Args:
             region: Level-0 pixels; may reach beyond the slide.
-            width_px, height_px: Size of the result.
+            width_px: Width of the result.
+            height_px: Height of the result.
 
         Returns:
-            uint8 (height_px, width_px, 3); the background colour outside the slide.
+            uint8 (height_px, width_px, 3), the caller's own; the background colour outside the slide.
 
         Raises:
-            SlideError: the slide is closed.
+            ValueError: the result would have no pixels.
+            SlideError: the slide is closed, or there is no room to reduce it.
             UnreadableRegionError: what is stored there cannot be decoded.
         """
         self._check_open()
+        if width_px < 1 or height_px < 1:
+            raise ValueError(f"a region is read as at least one pixel, not {width_px} x {height_px}")
         wanted = min(region.width / width_px, region.height / height_px)
         pyramid_level = self._best_level(wanted)
         stored = self.pyramid[pyramid_level]
-        if wanted / stored.downsample >= REDUCE_FROM:
-            return self._reduced_levels(pyramid_level).read(region, width_px, height_px, self.background)
-        x, y, width, height = covering_box(region, stored.downsample)
-        pixels = self._read_padded(pyramid_level, x, y, width, height)
-        return resample(pixels, region, stored.downsample, (x, y), width_px, height_px)
+        # Between two stored resolutions the region alone is read: to reduce the finer one would decode all of it.
+        is_coarsest = pyramid_level == len(self.pyramid) - 1
+        if is_coarsest and wanted / stored.downsample >= REDUCE_FROM:
+            reduced = self._reduced_levels(pyramid_level)
+            return _own(reduced.read(region, width_px, height_px, self.background))
+        pixels = read_region(
+            partial(padded, partial(self._read_stored, pyramid_level), stored.size, self.background),
+            region,
+            stored.downsample,
+            width_px,
+            height_px,
+            unit=self._unit(pyramid_level),
+            most_px=AT_ONCE_PX,
+        )
+        return _own(pixels)
 
     def thumbnail(self, max_px: int) -> np.ndarray:
         """Read the whole slide so that its longest side has at most ``max_px`` pixels, uint8 (H, W, 3)."""
@@ -182,34 +201,33 @@ class Slide(ABC):
     def _read_stored(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         """Read a box that lies inside a pyramid level, in that level's pixels, uint8 (height, width, 3)."""
 
-    def _read_padded(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
-        """Read a box of a pyramid level's pixels; what lies outside has the background colour."""
-        size = self.pyramid[pyramid_level].size
-        x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + width, size.width), min(y + height, size.height)
-        if (x0, y0, x1, y1) == (x, y, x + width, y + height):
-            return self._read_stored(pyramid_level, x, y, width, height)
-        pixels = np.empty((height, width, 3), np.uint8)
-        pixels[...] = self.background
-        if x0 < x1 and y0 < y1:
-            pixels[y0 - y : y1 - y, x0 - x : x1 - x] = self._read_stored(pyramid_level, x0, y0, x1 - x0, y1 - y0)
-        return pixels
+    def _unit(self, pyramid_level: int) -> Size:
+        """Return the size, as shown, of what is decoded together: tiles, strips, or rows where nothing is known."""
+        return Size(self.pyramid[pyramid_level].size.width, 1)
 
     def _best_level(self, wanted: float) -> int:
         fitting = [i for i, stored in enumerate(self.pyramid) if stored.downsample <= wanted * COARSE_ENOUGH]
         return fitting[-1] if fitting else 0
 
     def _reduced_levels(self, pyramid_level: int) -> ReducedLevels:
-        """Return reductions of a pyramid level, made on first use, in bands so that memory stays bounded."""
+        """Return reductions of a pyramid level, made on first use, in blocks so that memory stays bounded."""
         with self._reduction_lock:
             if pyramid_level not in self._reduced:
                 stored = self.pyramid[pyramid_level]
-
-                def read_rows(y: int, height: int) -> np.ndarray:
-                    return self._read_stored(pyramid_level, 0, y, stored.size.width, height)
-
-                self._reduced[pyramid_level] = ReducedLevels(
-                    read_rows, stored.size, stored.downsample, self._on_progress
-                )
+                try:
+                    self._reduced[pyramid_level] = ReducedLevels(
+                        partial(self._read_stored, pyramid_level),
+                        stored.size,
+                        stored.downsample,
+                        unit=self._unit(pyramid_level),
+                        on_progress=self._on_progress,
+                    )
+                except OSError as exc:
+                    raise SlideError(
+                        self.path,
+                        f"has no pyramid, and there is no room for a reduced copy in {tempfile.gettempdir()} "
+                        f"({exc.strerror or exc}); set TMPDIR to a folder with more",
+                    ) from exc
             return self._reduced[pyramid_level]
 
     def _count(self, pixels: int, compressed_bytes: int) -> None:
@@ -220,3 +238,9 @@ class Slide(ABC):
     def _check_open(self) -> None:
         if self._closed:
             raise SlideError(self.path, "is closed and cannot be read any more")
+
+
+def _own(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels that nobody else holds, in plain order, so that the caller may change them."""
+    is_own = pixels.flags.owndata and pixels.flags.writeable and pixels.flags.c_contiguous
+    return pixels if is_own else np.array(pixels, order="C")

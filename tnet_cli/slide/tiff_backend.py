@@ -1,6 +1,5 @@
 """TIFF-family slides through tifffile's page index: exactly the tiles that are needed, decoded by imagecodecs."""
 
-import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,22 +9,27 @@ import numpy as np
 import tifffile
 
 from tnet_cli.errors import SlideError, UnreadableRegionError
-
+from tnet_cli.geometry import Size
 from tnet_cli.slide.scale import Scale, aperio_scale, ome_scale, option_scale, resolution_scale
 from tnet_cli.slide.slide import WHITE, ProgressFunction, PyramidLevel, Slide, SlideFacts
-from tnet_cli.slide.tile_cache import TileCache
 from tnet_cli.slide.tiff_pages import (
     Orientation,
+    can_be_decompressed,
     is_aperio,
     page_size,
     pyramid_pages,
     rgb_converter,
     snapped_downsample,
 )
+from tnet_cli.slide.tiff_segments import SharedFile, TileLayout
+from tnet_cli.slide.tile_cache import TileCache
 
 CACHE_BYTES = 32 * 1024 * 1024
-PLANAR_SEPARATE = 2
-LARGEST_TILE_PX = 1 << 28
+MOST_CACHE_BYTES = 192 * 1024 * 1024
+"""Kept of files whose strips are so large that three of them need more: two that a block cuts, and the one before."""
+
+LARGEST_TILE_BYTES = 400_000_000
+"""A larger tile or strip, which must be decoded at once, would not leave memory bounded."""
 
 DECODING_ERRORS = (
     ValueError,
@@ -77,13 +81,16 @@ class TiffSlide(Slide):
             with _named(path, "its TIFF directory is damaged"):
                 self._pages = pyramid_pages(self._tif)
                 facts = self._facts_of(path, mpp)
-                self._convert = [self._converter(path, page) for page in self._pages]
+                self._convert = [_converter(path, page) for page in self._pages]
+                self._layouts = [_layout(path, page) for page in self._pages]
                 self._associated = _associated_pages(self._tif, self._pages)
-            self._descriptor = os.open(path, os.O_RDONLY)
+            with _named(path, "cannot be opened"):
+                self._file: SharedFile | None = SharedFile(path)
         except BaseException:
             self._tif.close()
             raise
-        self._cache = TileCache(CACHE_BYTES)
+        three_tiles = 3 * max(layout.tile_bytes for layout in self._layouts)
+        self._cache = TileCache(max(CACHE_BYTES, min(three_tiles, MOST_CACHE_BYTES)))
         super().__init__(path, facts, on_progress)
 
     def _facts_of(self, path: str, mpp: float | None) -> SlideFacts:
@@ -103,26 +110,8 @@ class TiffSlide(Slide):
             mpp_source=None if scale is None else scale.source,
             vendor=_vendor_of(first, self._tif),
             background=WHITE,
-            properties={"tiff.ImageDescription": str(first.description)} if first.description else {},
+            properties=_properties_of(first),
         )
-
-    def _converter(self, path: str, page: tifffile.TiffPage) -> Callable[[np.ndarray], np.ndarray]:
-        convert = rgb_converter(page, WHITE)
-        if convert is None:
-            raise SlideError(
-                path,
-                f"its pixels are {_name(page.photometric)}, compressed as {_name(page.compression)}, which is not supported; "
-                "convert it to an RGB TIFF",
-            )
-        tile_pixels = page.tilewidth * page.tilelength if page.is_tiled else page.imagewidth * (page.rowsperstrip or 1)
-        if not page.is_tiled and page.rowsperstrip >= page.imagelength:
-            tile_pixels = page.imagewidth * page.imagelength
-        if tile_pixels > LARGEST_TILE_PX:
-            raise SlideError(
-                path,
-                f"stores {tile_pixels} pixels in one piece, which must be decoded at once; convert it to a tiled TIFF",
-            )
-        return convert
 
     def close(self) -> None:
         """Release the file."""
@@ -130,7 +119,7 @@ class TiffSlide(Slide):
             super().close()
             self._cache.clear()
             self._tif.close()
-            os.close(self._descriptor)
+            self._file = None
 
     @property
     def associated_images(self) -> tuple[str, ...]:
@@ -143,6 +132,7 @@ class TiffSlide(Slide):
         Raises:
             SlideError: there is none of that name, or it cannot be decoded.
         """
+        self._check_open()
         if name not in self._associated:
             return super().read_associated(name)
         page = self._associated[name]
@@ -158,73 +148,73 @@ class TiffSlide(Slide):
         box = self._orientation.stored_box(x, y, width, height, page_size(page))
         return self._orientation.turn(self._read_box(pyramid_level, *box))
 
+    def _unit(self, pyramid_level: int) -> Size:
+        return self._orientation.shown(self._layouts[pyramid_level].tile)
+
     def _read_box(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
-        page = self._pages[pyramid_level]
-        tile_width, tile_height = _tile_size(page)
-        columns = range(x // tile_width, (x + width - 1) // tile_width + 1)
-        rows = range(y // tile_height, (y + height - 1) // tile_height + 1)
-        if len(columns) == len(rows) == 1 and (x % tile_width, y % tile_height) == (0, 0):
+        tile_size = self._layouts[pyramid_level].tile
+        columns = range(x // tile_size.width, (x + width - 1) // tile_size.width + 1)
+        rows = range(y // tile_size.height, (y + height - 1) // tile_size.height + 1)
+        if len(columns) == len(rows) == 1 and (x % tile_size.width, y % tile_size.height) == (0, 0):
             tile = self._tile(pyramid_level, columns[0], rows[0])
             if tile.shape[:2] == (height, width):
                 return tile
         pixels = np.empty((height, width, 3), np.uint8)
-        for row in rows:
-            for column in columns:
+        # The tile nearest the block that is shown next comes last, so that it is still held, however large, by then.
+        for row in self._orientation.rows_as_shown(rows):
+            for column in self._orientation.columns_as_shown(columns):
                 tile = self._tile(pyramid_level, column, row)
-                left, top = column * tile_width, row * tile_height
+                left, top = column * tile_size.width, row * tile_size.height
                 x0, y0 = max(x, left), max(y, top)
                 x1, y1 = min(x + width, left + tile.shape[1]), min(y + height, top + tile.shape[0])
                 pixels[y0 - y : y1 - y, x0 - x : x1 - x] = tile[y0 - top : y1 - top, x0 - left : x1 - left]
         return pixels
 
     def _tile(self, pyramid_level: int, column: int, row: int) -> np.ndarray:
-        """Return a tile, cut to the image, uint8 (h, w, 3)."""
+        """Return a tile, cut to the image, uint8 (h, w, 3), read-only."""
         return self._cache.get((pyramid_level, column, row), lambda: self._decode_tile(pyramid_level, column, row))
 
     def _decode_tile(self, pyramid_level: int, column: int, row: int) -> np.ndarray:
-        page = self._pages[pyramid_level]
-        tile_width, tile_height = _tile_size(page)
-        width = min(tile_width, page.imagewidth - column * tile_width)
-        height = min(tile_height, page.imagelength - row * tile_height)
-        a_row, in_a_column = -(-page.imagewidth // tile_width), -(-page.imagelength // tile_height)
-        index = row * a_row + column
         with _named(
             self.path,
             f"the tile at column {column}, row {row} of pyramid level {pyramid_level} cannot be decoded",
             UnreadableRegionError,
         ):
-            planes = page.samplesperpixel if int(page.planarconfig) == PLANAR_SEPARATE else 1
-            parts = [self._decode_segment(page, index + plane * a_row * in_a_column) for plane in range(planes)]
-            if any(part is None for part in parts):
-                missing = np.empty((height, width, 3), np.uint8)
-                missing[...] = self.background
-                return missing
-            samples = np.concatenate([part for part in parts if part is not None], axis=2)[:height, :width]
-            if samples.shape[:2] != (height, width):
-                raise ValueError(f"it decodes to {samples.shape[1]} x {samples.shape[0]} of {width} x {height} pixels")
-            return self._convert[pyramid_level](samples)
-
-    def _decode_segment(self, page: tifffile.TiffPage, index: int) -> np.ndarray | None:
-        """Return samples (h, w, S) of a tile or strip, or None when the file has left it out."""
-        offset, count = page.dataoffsets[index], page.databytecounts[index]
-        if count == 0:
-            return None
-        data = os.pread(self._descriptor, count, offset)
-        if len(data) != count:
-            raise ValueError(f"the file ends {count - len(data)} bytes too early")
-        samples, _, shape = page.decode(data, index, jpegtables=page.jpegtables)
-        if samples is None:
-            return None
-        tile_width, tile_height = _tile_size(page)
-        self._count(tile_width * min(tile_height, page.imagelength), count)
-        return np.asarray(samples).reshape(-1, *np.shape(samples)[-2:])[: shape[1]] if np.ndim(samples) > 3 else samples
+            file = self._file  # held while it is read, so that its number does not pass to another file
+            if file is None:
+                raise SlideError(self.path, "is closed and cannot be read any more")
+            decoded = self._layouts[pyramid_level].decode(file.descriptor, column, row)
+            self._count(decoded.pixels, decoded.compressed_bytes)
+            if decoded.samples is not None:
+                return self._convert[pyramid_level](decoded.samples)
+        page, tile_size = self._pages[pyramid_level], self._layouts[pyramid_level].tile
+        width = min(tile_size.width, page.imagewidth - column * tile_size.width)
+        height = min(tile_size.height, page.imagelength - row * tile_size.height)
+        missing = np.empty((height, width, 3), np.uint8)
+        missing[...] = self.background
+        return missing
 
 
-def _tile_size(page: tifffile.TiffPage) -> tuple[int, int]:
-    """Return width and height of a page's tiles; a strip is a tile as wide as the image."""
-    if page.is_tiled:
-        return page.tilewidth, page.tilelength
-    return page.imagewidth, min(page.rowsperstrip or page.imagelength, page.imagelength)
+def _converter(path: str, page: tifffile.TiffPage) -> Callable[[np.ndarray], np.ndarray]:
+    convert = rgb_converter(page, WHITE)
+    if convert is None or not can_be_decompressed(page):
+        raise SlideError(
+            path,
+            f"its pixels are {_name(page.photometric)}, compressed as {_name(page.compression)}, which is not "
+            "supported; convert it to an RGB TIFF",
+        )
+    return convert
+
+
+def _layout(path: str, page: tifffile.TiffPage) -> TileLayout:
+    layout = TileLayout(page)
+    if layout.tile_bytes > LARGEST_TILE_BYTES:
+        raise SlideError(
+            path,
+            f"stores {layout.tile.width} x {layout.tile.height} pixels in one piece, which must be decoded at once; "
+            "convert it to a tiled TIFF",
+        )
+    return layout
 
 
 def _orientation_of(page: tifffile.TiffPage) -> int:
@@ -237,7 +227,9 @@ def _scale_of(path: str, tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Sca
     if is_aperio(page):
         return aperio_scale(path, str(page.description))
     if tif.is_ome and tif.ome_metadata:
-        return ome_scale(path, tif.ome_metadata)
+        scale = ome_scale(path, tif.ome_metadata)
+        if scale is not None:
+            return scale
     unit = {3: "cm", 2: "inch"}.get(int(page.resolutionunit), "")
     x, y = page.resolution
     return resolution_scale(float(x), float(y), unit)
@@ -249,6 +241,20 @@ def _vendor_of(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> str | None:
     if tif.is_ome:
         return "ome"
     return "generic-tiff" if page.is_tiled else None
+
+
+def _properties_of(page: tifffile.TiffPage) -> dict[str, str]:
+    """Return a page's description and, as OpenSlide names them, what an Aperio scanner says in it."""
+    description = str(page.description)
+    if not description:
+        return {}
+    properties = {"tiff.ImageDescription": description}
+    if is_aperio(page):
+        for item in description.split("|")[1:]:
+            key, found, value = item.partition("=")
+            if found:
+                properties[f"aperio.{key.strip()}"] = value.strip()
+    return properties
 
 
 def _associated_pages(tif: tifffile.TiffFile, pyramid: list[tifffile.TiffPage]) -> dict[str, tifffile.TiffPage]:

@@ -11,7 +11,6 @@ from tnet_cli.geometry import Size
 TRANSPOSED = frozenset({5, 6, 7, 8})
 MIRRORED_COLUMNS = frozenset({2, 3, 7, 8})
 MIRRORED_ROWS = frozenset({3, 4, 6, 7})
-ASPECT_WITHIN_PX = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,14 @@ class Orientation:
             y = stored.height - y - height
         return x, y, width, height
 
+    def rows_as_shown(self, rows: range) -> range:
+        """Return stored rows in the order in which they are shown: from above, or from the left."""
+        return rows[::-1] if self.value in MIRRORED_ROWS else rows
+
+    def columns_as_shown(self, columns: range) -> range:
+        """Return stored columns in the order in which they are shown: from the left, or from above."""
+        return columns[::-1] if self.value in MIRRORED_COLUMNS else columns
+
     def turn(self, pixels: np.ndarray) -> np.ndarray:
         """Turn stored pixels (H, W, C) the way they are shown."""
         if self.value in MIRRORED_COLUMNS:
@@ -61,8 +68,14 @@ def pyramid_pages(tif: tifffile.TiffFile) -> list[tifffile.TiffPage]:
     """Return the pages that are one image at falling resolutions, finest first.
 
     Reduced copies are sub-pages of the first page (OME-TIFF), or later pages that are marked as reduced, or, in Aperio
-    files, later tiled pages. Labels, macros and thumbnails are none of these.
+    files, later tiled pages. Labels, macros and thumbnails are none of these. Where each channel, depth or time has a
+    page of its own, the first is the image: a fluorescence slide so stored is its first channel, in grey.
+
+    Raises:
+        ValueError: there is no page at all.
     """
+    if len(tif.pages) == 0:
+        raise ValueError("it names no image, so the file is not whole; copy it again")
     first = tif.pages[0].aspage()
     candidates = [page.aspage() for page in first.pages or ()]
     aperio = is_aperio(first)
@@ -72,20 +85,30 @@ def pyramid_pages(tif: tifffile.TiffFile) -> list[tifffile.TiffPage]:
         if (aperio and candidate.is_tiled) or (is_reduced and candidate.is_tiled == first.is_tiled):
             candidates.append(candidate)
     pages = [first]
-    for candidate in sorted(candidates, key=lambda page: -page.imagewidth):
-        if _is_reduction(candidate, first) and candidate.imagewidth < pages[-1].imagewidth:
+    for candidate in sorted(candidates, key=lambda page: -page_size(page).area):
+        if _is_reduction(candidate, first) and page_size(candidate).area < page_size(pages[-1]).area:
             pages.append(candidate)
     return pages
 
 
 def _is_reduction(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:
-    downsample = first.imagewidth / page.imagewidth
+    """Tell whether a page shows the same, smaller: some one factor fits both of its sides to the pixel."""
+    across, down = page.imagewidth / first.imagewidth, page.imagelength / first.imagelength
     return (
-        downsample > 1
-        and abs(first.imagelength / downsample - page.imagelength) < ASPECT_WITHIN_PX
+        min(across, down) < 1
+        and abs(across - down) <= 1 / first.imagewidth + 1 / first.imagelength
         and page.samplesperpixel == first.samplesperpixel
         and page.dtype == first.dtype
     )
+
+
+def can_be_decompressed(page: tifffile.TiffPage) -> bool:
+    """Tell whether there is a decoder for a page's compression."""
+    try:
+        tifffile.TIFF.DECOMPRESSORS[int(page.compression)]
+    except KeyError:
+        return False
+    return True
 
 
 def snapped_downsample(finest: Size, stored: Size) -> float:
@@ -111,18 +134,20 @@ def rgb_converter(
     if photometric == kind.PALETTE:
         palette = np.asarray(page.colormap)
         colours = (palette.T >> 8 if palette.dtype == np.uint16 else palette.T).astype(np.uint8)
-        return lambda samples: colours[samples[..., 0]]
+        return lambda samples: colours[samples[..., 0].astype(np.intp)]
     if photometric not in {kind.MINISBLACK, kind.MINISWHITE, kind.RGB, kind.YCBCR} or page.dtype is None:
         return None
     if photometric == kind.YCBCR and int(page.compression) not in {6, 7, 33003, 33005}:
+        return None
+    if photometric in {kind.RGB, kind.YCBCR} and page.samplesperpixel - bool(alpha) < 3:
         return None
     is_grey = photometric in {kind.MINISBLACK, kind.MINISWHITE} and page.samplesperpixel - bool(alpha) < 3
 
     def convert(samples: np.ndarray) -> np.ndarray:
         values = _eight_bits(samples, bits)
-        if photometric == kind.MINISWHITE:
-            values = 255 - values
         colour = np.repeat(values[..., :1], 3, axis=2) if is_grey else values[..., :3]
+        if photometric == kind.MINISWHITE:
+            colour = 255 - colour
         if not alpha:
             return np.ascontiguousarray(colour)
         return _over(colour, values[..., -1:], background, premultiplied=alpha == "associated")
@@ -139,15 +164,18 @@ def _alpha(page: tifffile.TiffPage) -> str | None:
 
 
 def _eight_bits(samples: np.ndarray, bits: int) -> np.ndarray:
-    if samples.dtype == np.uint8:
-        return samples * (255 // (2**bits - 1)) if bits < 8 else samples
+    eight: np.ndarray
     if samples.dtype == np.bool_:
-        return samples.astype(np.uint8) * 255
-    if samples.dtype.kind == "f":
-        return (np.clip(samples, 0, 1) * 255 + 0.5).astype(np.uint8)
-    if samples.dtype.kind == "i":
-        return (np.clip(samples, 0, None) >> max(0, bits - 9)).astype(np.uint8)
-    return (samples >> max(0, bits - 8)).astype(np.uint8)
+        eight = samples * np.uint8(255)
+    elif samples.dtype == np.uint8:
+        eight = samples if bits >= 8 else samples * np.uint8(255 // (2**bits - 1))
+    elif samples.dtype.kind == "f":
+        eight = (np.clip(np.nan_to_num(samples), 0, 1) * 255 + 0.5).astype(np.uint8)
+    elif samples.dtype.kind == "i":
+        eight = (np.clip(samples, 0, None).astype(np.int64) << 8 >> (bits - 1)).astype(np.uint8)
+    else:
+        eight = (samples >> max(0, bits - 8)).astype(np.uint8)
+    return eight
 
 
 def _over(

@@ -1,0 +1,116 @@
+"""Ordinary pictures: their kinds, their largest size, and what they leave as it was."""
+
+import warnings
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+from PIL import Image
+
+from tnet_cli.errors import SlideError
+from tnet_cli.geometry import Region
+from tnet_cli.slide import pillow_backend
+from tnet_cli.slide.opening import open_slide
+
+
+def shown(path: Path) -> np.ndarray:
+    with open_slide(path) as slide:
+        assert slide.reader == "pillow"
+        assert slide.pixels_read == slide.size.area
+        return slide.read(Region(0, 0, slide.size.width, slide.size.height), slide.size.width, slide.size.height)
+
+
+@pytest.fixture(params=[pillow_backend.STRIP_PX, 1000], ids=["at once", "in strips"])
+def _strips(request, monkeypatch) -> None:
+    monkeypatch.setattr(pillow_backend, "STRIP_PX", request.param)
+
+
+@pytest.mark.usefixtures("_strips")
+@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "jp2", "webp"])
+def test_kinds_of_files(tmp_path, coded, suffix):
+    picture = Image.fromarray(coded(150, 130))
+    if suffix == "gif":
+        picture = picture.quantize(64)
+    path = tmp_path / f"picture.{suffix}"
+    picture.save(path, lossless=True)  # WebP's; the others pass over it
+    np.testing.assert_array_equal(shown(path), np.asarray(picture.convert("RGB")))
+
+
+@pytest.mark.usefixtures("_strips")
+def test_kinds_of_pixels(tmp_path, coded):
+    pixels = coded(150, 130)
+    grey, alpha = pixels[..., 0], pixels[..., 1]
+    laid = np.floor(grey * (alpha / 255) + 255 * (1 - alpha / 255) + 0.5)
+    (tmp_path / "deep.png").write_bytes(imagecodecs.png_encode(pixels.astype(np.uint16) * 257))
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(grey > 70).save(tmp_path / "bits.png")
+    Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)]).save(tmp_path / "alpha.png")
+    palette = Image.fromarray(np.where(grey > 70, 1, 0).astype(np.uint8), "L").convert("P")
+    palette.putpalette([10, 20, 30, 40, 50, 60])
+    palette.save(tmp_path / "palette.png", transparency=0)
+    expected = {
+        "deep.png": pixels,
+        "grey.png": np.repeat(grey[..., None], 3, axis=2),
+        "bits.png": np.repeat(np.where(grey > 70, 255, 0)[..., None], 3, axis=2),
+        "alpha.png": np.repeat(laid[..., None], 3, axis=2),
+        "palette.png": np.where((grey > 70)[..., None], (40, 50, 60), 255),
+    }
+    for name, pixels_of_it in expected.items():
+        difference = np.abs(shown(tmp_path / name).astype(int) - pixels_of_it)
+        assert difference.max() <= (1 if name == "alpha.png" else 0), name
+
+
+@pytest.mark.usefixtures("_strips")
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientations_are_those_of_exif(tmp_path, coded, orientation):
+    pixels = coded(150, 130)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    expected = {
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.transpose(1, 0, 2),
+        6: np.rot90(pixels, -1),
+        7: np.rot90(pixels, 2).transpose(1, 0, 2),
+        8: np.rot90(pixels),
+    }
+    np.testing.assert_array_equal(shown(tmp_path / "turned.png"), expected[orientation])
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_pictures_beyond_the_limit_of_pillow_are_read(tmp_path, smooth, suffix, monkeypatch):
+    path = tmp_path / f"scan.{suffix}"
+    Image.fromarray(smooth(300, 200)).save(path)
+    reference = np.asarray(Image.open(path).convert("RGB"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    np.testing.assert_array_equal(shown(path), reference)
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_a_picture_that_is_too_large_says_so_before_it_is_decoded(tmp_path, smooth, monkeypatch):
+    path = tmp_path / "scan.png"
+    Image.fromarray(smooth(300, 200)).save(path)
+    monkeypatch.setattr(pillow_backend, "LARGEST_PX", 300 * 200 - 1)
+    monkeypatch.setattr(pillow_backend, "_as_rgb", lambda _: pytest.fail("it was decoded"))
+    with pytest.raises(SlideError, match=r"scan\.png: has 300 x 200 pixels, which is too large .* tiled TIFF"):
+        open_slide(path)
+
+
+def test_other_large_pictures_are_refused_in_one_sentence(tmp_path, smooth, monkeypatch):
+    path = tmp_path / "scan.bmp"
+    Image.fromarray(smooth(300, 200)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(SlideError, match=r"scan\.bmp: has more than 2000 pixels, which is too large"):
+        open_slide(path)
+
+
+def test_metadata_that_pillow_warns_of_are_no_matter(tmp_path, coded):
+    path = tmp_path / "odd.jpg"
+    Image.fromarray(coded(64, 48)).save(path, exif=b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x05\x00")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert shown(path).shape == (48, 64, 3)

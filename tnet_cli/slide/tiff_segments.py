@@ -1,0 +1,164 @@
+"""Where a TIFF page's pixels lie in the file, and how a stored piece of them is decoded."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import tifffile
+
+from tnet_cli.geometry import Size
+
+PLANAR_SEPARATE = 2
+JPEG = frozenset({6, 7, 34892, 33007})
+JPEG_END = b"\xff\xd9"
+
+BARE_PX = 1024 * 1024
+"""Uncompressed images in one piece are read about this many pixels at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedTile:
+    """A tile as it came from the file.
+
+    Attributes:
+        samples: (H, W, S) of the page's type, cut to the image; None when the file has left the tile out.
+        pixels: Decoded for it, the part outside the image included.
+        compressed_bytes: Read for it.
+    """
+
+    samples: np.ndarray | None
+    pixels: int
+    compressed_bytes: int
+
+
+class SharedFile:
+    """A file for positional reads by many threads; it is closed when the last of those who hold it lets go.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        descriptor: Its number, for as long as this object is held.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        descriptor = getattr(self, "descriptor", None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+class TileLayout:
+    """The tiles of a page. A strip is a tile as wide as the image, and bare rows can be cut into strips of any height.
+
+    Args:
+        page: Of a TIFF.
+
+    Attributes:
+        tile: Size of every tile; those at the right and bottom edge reach beyond the image.
+        columns: Tiles in a row.
+        rows: Rows of tiles.
+    """
+
+    def __init__(self, page: tifffile.TiffPage) -> None:
+        self._page = page
+        self._is_cut = _is_bare_piece(page)
+        height = page.imagelength
+        if page.is_tiled:
+            self.tile = Size(page.tilewidth, page.tilelength)
+        elif self._is_cut:
+            self.tile = Size(page.imagewidth, min(height, max(1, BARE_PX // page.imagewidth)))
+        else:
+            self.tile = Size(page.imagewidth, min(page.rowsperstrip or height, height))
+        self.columns = -(-page.imagewidth // self.tile.width)
+        self.rows = -(-height // self.tile.height)
+        self._planes = page.samplesperpixel if int(page.planarconfig) == PLANAR_SEPARATE else 1
+
+    @property
+    def tile_bytes(self) -> int:
+        """Memory that a decoded tile takes, as samples or as RGB, whichever is more."""
+        return self.tile.area * max(3, self._page.samplesperpixel * np.dtype(self._page.dtype).itemsize)
+
+    def decode(self, descriptor: int, column: int, row: int) -> DecodedTile:
+        """Read and decode a tile.
+
+        Args:
+            descriptor: Of the open file; its position is neither used nor moved.
+            column: Of the tile.
+            row: Of the tile.
+
+        Raises:
+            ValueError: the file ends too early, or the tile is smaller than it should be.
+            RuntimeError: the tile's data are damaged.
+        """
+        shown = Size(
+            min(self.tile.width, self._page.imagewidth - column * self.tile.width),
+            min(self.tile.height, self._page.imagelength - row * self.tile.height),
+        )
+        planes, pixels, compressed_bytes = [], 0, 0
+        for plane in range(self._planes):
+            offset, count = self._place(plane, column, row, shown)
+            if count == 0:
+                return DecodedTile(None, pixels, compressed_bytes)
+            data = os.pread(descriptor, count, offset)
+            if len(data) != count:
+                raise ValueError(f"the file ends {count - len(data)} bytes too early")
+            samples = self._decode_bare(data) if self._is_cut else self._decode_piece(data, plane, column, row)
+            pixels = max(pixels, samples.shape[0] * samples.shape[1])
+            compressed_bytes += count
+            samples = samples[: shown.height, : shown.width]
+            if samples.shape[:2] != (shown.height, shown.width):
+                raise ValueError(
+                    f"it holds {samples.shape[1]} x {samples.shape[0]} pixels, not {shown.width} x {shown.height}"
+                )
+            planes.append(samples)
+        return DecodedTile(planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2), pixels, compressed_bytes)
+
+    def _place(self, plane: int, column: int, row: int, shown: Size) -> tuple[int, int]:
+        """Return offset and number of the bytes of a tile in the file."""
+        offsets, counts = self._page.dataoffsets, self._page.databytecounts
+        if not self._is_cut:
+            index = (plane * self.rows + row) * self.columns + column
+            return offsets[index], counts[index]
+        if counts[plane] == 0:
+            return 0, 0
+        row_bytes = self._page.imagewidth * self._samples * np.dtype(self._page.dtype).itemsize
+        first = row * self.tile.height
+        if (first + shown.height) * row_bytes > counts[plane]:
+            raise ValueError(f"its {counts[plane]} bytes are too few for the image")
+        return offsets[plane] + first * row_bytes, shown.height * row_bytes
+
+    @property
+    def _samples(self) -> int:
+        return 1 if self._planes > 1 else int(self._page.samplesperpixel)
+
+    def _decode_bare(self, data: bytes) -> np.ndarray:
+        stored = np.dtype(self._page.dtype).newbyteorder(self._page.parent.byteorder)
+        return np.frombuffer(data, stored).reshape(-1, self._page.imagewidth, self._samples)
+
+    def _decode_piece(self, data: bytes, plane: int, column: int, row: int) -> np.ndarray:
+        page = self._page
+        if int(page.compression) in JPEG and JPEG_END not in data:
+            # Its decoder would fill what is missing with grey, and say nothing.
+            raise ValueError("the JPEG data are cut off")
+        index = (plane * self.rows + row) * self.columns + column
+        samples, _, _ = page.decode(data, index, jpegtables=page.jpegtables)
+        decoded: np.ndarray = np.asarray(samples)[0]  # the one plane of (depth, height, width, samples)
+        return decoded
+
+
+def _is_bare_piece(page: tifffile.TiffPage) -> bool:
+    """Tell whether a page is one uncompressed strip (one for each plane) in which any row can be found."""
+    return (
+        not page.is_tiled
+        and (int(page.compression), int(page.predictor), int(page.fillorder)) == (1, 1, 1)
+        and page.bitspersample in {8, 16, 32, 64}
+        and page.rowsperstrip >= page.imagelength
+        and page.imagedepth == 1
+        and not page.is_subsampled
+    )
