@@ -1,5 +1,6 @@
 """The command ``tnet``: registers the commands and turns errors into a line and an exit code."""
 
+import logging
 import sys
 from typing import Annotated
 
@@ -51,6 +52,8 @@ def main(args: list[str] | None = None) -> None:
     Raises:
         SystemExit: always; its code is the exit code.
     """
+    # What tifffile logs of damaged files, tnet says in a sentence of its own.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     try:
         app(args, prog_name="tnet")
     except TnetError as error:

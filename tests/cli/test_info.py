@@ -1,0 +1,43 @@
+"""``tnet info``: one description for each slide, and the exit codes."""
+
+import json
+
+
+def test_a_slide_is_described(tnet, made_slide):
+    ran = tnet("info", made_slide.path)
+    assert ran.code == 0
+    lines = dict(line.split(": ", 1) for line in ran.out.splitlines())
+    assert lines["reader"] == "tifffile"
+    assert (lines["width"], lines["height"]) == ("6000", "6000")
+    assert lines["mpp_source"] == "tiff resolution"
+    assert lines["pyramid"] == "6000 x 6000, 1500 x 1500, 375 x 375"
+    assert lines["associated_images"] == "none"
+
+
+def test_json_gives_one_document_for_several_slides(tnet, made_slide, tmp_path):
+    (tmp_path / "text.svs").write_text("this is no slide, only a line of text")
+    ran = tnet("info", made_slide.path, "text.svs", "--json")
+    assert ran.code == 6
+    first, second = json.loads(ran.out)["slides"]
+    assert (first["width"], first["mpp"], first["reader"]) == (6000, 0.5, "tifffile")
+    assert list(second) == ["path", "error"]
+    assert "1 of 2 slides failed: text.svs: " in ran.err
+
+
+def test_a_slide_that_is_not_there(tnet):
+    ran = tnet("info", "gone.svs")
+    assert (ran.code, ran.err) == (3, "tnet: gone.svs: no such file\n")
+
+
+def test_a_reader_can_be_forced(tnet, made_slide):
+    assert "reader: openslide" in tnet("info", made_slide.path, "--reader", "openslide").out
+    refused = tnet("info", made_slide.path, "--reader", "crystal-ball")
+    assert (refused.code, "expected one of openslide, tifffile, pillow" in refused.err) == (2, True)
+
+
+def test_damage_is_told_in_one_line(tnet, made_slide, tmp_path):
+    (tmp_path / "cut.tif").write_bytes(made_slide.path.read_bytes()[:20_000])
+    ran = tnet("info", "cut.tif")
+    assert ran.code == 3
+    assert ran.err.startswith("tnet: cut.tif: ")
+    assert ran.err.count("\n") == 1
