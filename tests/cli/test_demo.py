@@ -37,4 +37,4 @@ def test_the_demo_finds_the_lesion(tnet, tmp_path: Path):
 def test_a_size_that_cannot_be_drawn_is_refused(tnet):
     refused = tnet("synth", "slides", "--count", "1", "--size", "100")
     assert refused.code == 2
-    assert "100" in refused.err
+    assert "greater than or equal to 2000" in refused.err

@@ -1,6 +1,7 @@
 """Backbones by name: a small one of our own, the paper's, and any classifier of torchvision or timm."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 from tnet_cli.model.small_backbone import SmallBackbone
 from tnet_cli.model.tf_padding import pad_like_tensorflow
 
-PROBE_PX = 224
 MAP_STRIDE = 16
+
+PAPER_BLOCK_DROP = 0.3
+"""Share of samples for which the last block is skipped while training; earlier blocks in proportion."""
 
 
 class Backbone(Protocol):
@@ -25,58 +28,60 @@ class Backbone(Protocol):
         ...
 
 
-def build_backbone(name: str) -> nn.Module:
+def build_backbone(name: str, base_px: int, tap: str | None = None) -> nn.Module:
     """Build a backbone with random weights.
 
     Args:
         name: ``tnet_small``, ``tf_efficientnet_b0``, a torchvision classifier, or ``timm:NAME``.
+        base_px: Side of the patches it will see.
+        tap: Module whose output is the location map; by default the last block with a map at stride 16.
+
+    Returns:
+        A module that is a ``Backbone``.
 
     Raises:
-        ValueError: the name is unknown, timm is not installed, or the network has no map at stride 16.
+        ValueError: the name is unknown, timm is not installed, the network cannot take such patches, or it has no
+            map to locate with.
     """
     if name == "tnet_small":
+        if tap is not None:
+            raise ValueError(f"backbone tnet_small has one location map; leave tap out instead of giving {tap!r}")
         return SmallBackbone()
     if name == "tf_efficientnet_b0":
-        return _paper_efficientnet()
-    if name.startswith("timm:"):
-        return TimmBackbone(name.removeprefix("timm:"))
-    # torchvision takes a second to import, which the small backbone must not cost.
-    from torchvision.models import get_model, list_models
-
-    if name not in list_models():
-        raise ValueError(
-            f"backbone {name!r}: expected tnet_small, tf_efficientnet_b0, a torchvision classifier or timm:NAME"
-        )
-    return TappedBackbone(partial(get_model, name, weights=None), name)
+        # The last block of 14 x 14 x 80: torchvision counts the stem as the first stage.
+        return TappedBackbone(_paper_efficientnet(), name, base_px, tap or "features.4")
+    make = _timm_network if name.startswith("timm:") else _torchvision_network
+    return TappedBackbone(make(name), name, base_px, tap)
 
 
 class TappedBackbone(nn.Module):
-    """A torchvision classifier without its head, and a tap at its last map of stride 16.
+    """A network that ends in its feature vector, and a tap at the map it is located with.
 
     Args:
-        make: Builds the classifier.
+        network: Patches (N, 3, H, W) to vectors (N, D).
         name: Named in errors.
+        base_px: Side of the patches it will see; it is run once to learn its shapes.
         tap: Name of the module whose output is the location map; found by trial when None.
+
+    Raises:
+        ValueError: the network cannot take such patches, gives no vector, or has no such map.
     """
 
-    def __init__(self, make: Callable[[], nn.Module], name: str, tap: str | None = None) -> None:
+    def __init__(self, network: nn.Module, name: str, base_px: int, tap: str | None = None) -> None:
         super().__init__()
-        self.network = make()
-        head = _last_linear(self.network, name)
-        _replace(self.network, head, nn.Identity())
-        self.tap = tap or _last_map(self.network, name)
+        self.network = network
+        vectors, maps = _probe(network, name, base_px)
+        if vectors.ndim != 2:
+            raise ValueError(f"backbone {name} gives no feature vector but a tensor of shape {tuple(vectors.shape)}")
+        self.tap = tap or _last_map(network, maps, name, base_px)
+        if self.tap not in maps:
+            raise ValueError(f"backbone {name}: tap {self.tap!r} is not a module of it that gives a map")
+        shape = maps[self.tap]
+        # Transformers with windows keep their maps as (N, H, W, C).
+        self._channels_last = shape[1] == shape[2] != shape[3]
+        self.feature_length, self.map_channels = vectors.shape[1], shape[3 if self._channels_last else 1]
         self._seen: list[Tensor] = []
-        self._channels_last = False
-        self.network.get_submodule(self.tap).register_forward_hook(self._remember)
-        was_training = self.training
-        self.eval()
-        with torch.no_grad():
-            vectors, maps = self(torch.zeros(1, 3, PROBE_PX, PROBE_PX))
-            # Transformers with windows keep their maps as (N, H, W, C).
-            self._channels_last = maps.shape[1] == maps.shape[2] == PROBE_PX // MAP_STRIDE != maps.shape[3]
-            maps = self(torch.zeros(1, 3, PROBE_PX, PROBE_PX))[1]
-        self.train(was_training)
-        self.feature_length, self.map_channels = vectors.shape[1], maps.shape[1]
+        network.get_submodule(self.tap).register_forward_hook(self._remember)
 
     def _remember(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
         self._seen.append(output)
@@ -84,91 +89,110 @@ class TappedBackbone(nn.Module):
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return vectors (N, D) and maps (N, C, h, w) of patches (N, 3, H, W)."""
         self._seen.clear()
-        vectors = self.network(patches)
+        vectors = _first(self.network(patches))
         maps = self._seen.pop()
-        return vectors.flatten(1), maps.permute(0, 3, 1, 2) if self._channels_last else maps
-
-
-class TimmBackbone(nn.Module):
-    """A timm model: its last map of stride 16, and the mean of its last map.
-
-    Args:
-        name: As in ``timm.create_model``.
-    """
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        try:
-            import timm
-        except ImportError as exc:
-            raise ValueError(
-                f"backbone timm:{name} needs the timm extra; install it with: pip install 'tnet[timm]'"
-            ) from exc
-        try:
-            self.network = timm.create_model(name, features_only=True, pretrained=False)
-        except (RuntimeError, AttributeError) as exc:
-            raise ValueError(f"backbone timm:{name}: {exc}") from exc
-        strides, channels = self.network.feature_info.reduction(), self.network.feature_info.channels()
-        if MAP_STRIDE not in strides:
-            raise ValueError(f"backbone timm:{name} has no map of stride {MAP_STRIDE}; its strides are {strides}")
-        self._tap = len(strides) - 1 - strides[::-1].index(MAP_STRIDE)
-        self.map_channels, self.feature_length = channels[self._tap], channels[-1]
-
-    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Return vectors (N, D) and maps (N, C, h, w) of patches (N, 3, H, W)."""
-        maps = self.network(patches)
-        return maps[-1].mean(dim=(2, 3)), maps[self._tap]
+        return vectors, maps.permute(0, 3, 1, 2) if self._channels_last else maps
 
 
 def _paper_efficientnet() -> nn.Module:
     """EfficientNet-B0 as the published weights have it: TensorFlow's padding and batch-norm constants."""
     from torchvision.models import efficientnet_b0
+    from torchvision.ops import StochasticDepth
 
-    def make() -> nn.Module:
-        network: nn.Module = efficientnet_b0(norm_layer=partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01))
-        network.get_submodule("classifier")[0] = nn.Identity()  # type: ignore[index]
-        pad_like_tensorflow(network)
-        return network
+    network: nn.Module = efficientnet_b0(norm_layer=partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01))
+    _remove_head(network, "tf_efficientnet_b0")
+    pad_like_tensorflow(network)
+    blocks = [module for module in network.modules() if isinstance(module, StochasticDepth)]
+    for number, block in enumerate(blocks, start=1):
+        block.p = PAPER_BLOCK_DROP * number / len(blocks)
+    return network
 
-    # The last block of 14 x 14 x 80; torchvision counts the stem as the first part.
-    return TappedBackbone(make, "tf_efficientnet_b0", tap="features.4")
+
+def _torchvision_network(name: str) -> nn.Module:
+    # torchvision takes a second to import, which the small backbone must not cost.
+    import torchvision.models
+
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        raise ValueError(
+            f"backbone {name!r}: expected tnet_small, tf_efficientnet_b0, a torchvision classifier or timm:NAME"
+        )
+    with warnings.catch_warnings():
+        # Two old networks announce another initialisation to come.
+        warnings.simplefilter("ignore", FutureWarning)
+        network: nn.Module = torchvision.models.get_model(name, weights=None)
+    _remove_head(network, name)
+    return network
 
 
-def _last_linear(network: nn.Module, name: str) -> str:
+def _timm_network(name: str) -> nn.Module:
+    try:
+        import timm
+    except ImportError as exc:
+        raise ValueError(f"backbone {name} needs the timm extra; install it with: pip install 'tnet[timm]'") from exc
+    try:
+        network: nn.Module = timm.create_model(name.removeprefix("timm:"), pretrained=False, num_classes=0)
+    except (RuntimeError, ValueError) as exc:
+        raise ValueError(f"backbone {name}: {exc}") from exc
+    return network
+
+
+def _remove_head(network: nn.Module, name: str) -> None:
+    """Replace the last linear layer, and a dropout right before it, by nothing."""
     heads = [path for path, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not heads:
-        raise ValueError(f"backbone {name}: no linear layer to take the features from")
-    return heads[-1]
+        raise ValueError(f"backbone {name} has no linear layer at its end to take the features from")
+    path, _, child = heads[-1].rpartition(".")
+    parent = network.get_submodule(path)
+    setattr(parent, child, nn.Identity())
+    if isinstance(parent, nn.Sequential) and len(parent) > 1 and isinstance(parent[-2], nn.Dropout):
+        # The classification module has its own.
+        parent[-2] = nn.Identity()
 
 
-def _replace(network: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, child = path.rpartition(".")
-    setattr(network.get_submodule(parent), child, module)
+def _first(output: Tensor | Sequence[Tensor]) -> Tensor:
+    """Return the features of networks that add the answers of auxiliary classifiers while they train."""
+    return output if isinstance(output, Tensor) else output[0]
 
 
-def _last_map(network: nn.Module, name: str) -> str:
-    """Find the outermost last module whose output is a map at stride 16, by running the network once."""
-    side = PROBE_PX // MAP_STRIDE
-    found: list[str] = []
+def _probe(network: nn.Module, name: str, base_px: int) -> tuple[Tensor, dict[str, tuple[int, ...]]]:
+    """Run the network once; return its vectors and, in order of execution, the shapes of all four-axis outputs."""
+    shapes: dict[str, tuple[int, ...]] = {}
 
     def note(path: str) -> Callable[[nn.Module, object, object], None]:
         def hook(_module: nn.Module, _inputs: object, output: object) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4 and side in (output.shape[1], output.shape[2]):
-                channels_first = tuple(output.shape[2:]) == (side, side)
-                channels_last = tuple(output.shape[1:3]) == (side, side)
-                if channels_first or channels_last:
-                    found.append(path)
+            if isinstance(output, Tensor) and output.ndim == 4:
+                shapes[path] = tuple(output.shape)
 
         return hook
 
     handles = [module.register_forward_hook(note(path)) for path, module in network.named_modules() if path]
     was_training = network.training
     network.eval()
-    with torch.no_grad():
-        network(torch.zeros(1, 3, PROBE_PX, PROBE_PX))
-    network.train(was_training)
-    for handle in handles:
-        handle.remove()
+    try:
+        with torch.no_grad():
+            vectors = _first(network(torch.zeros(1, 3, base_px, base_px)))
+    except (RuntimeError, AssertionError, ValueError) as exc:
+        raise ValueError(f"backbone {name} cannot take patches of {base_px} px: {exc}") from exc
+    finally:
+        network.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return vectors, shapes
+
+
+def _last_map(network: nn.Module, shapes: dict[str, tuple[int, ...]], name: str, base_px: int) -> str:
+    """Name the last of the outermost modules whose output is a map at stride 16."""
+    sides = {base_px // MAP_STRIDE, -(-base_px // MAP_STRIDE)}
+    found = [
+        path
+        for path, (_, second, third, fourth) in shapes.items()
+        if (third == fourth and third in sides) or (second == third and third in sides)
+    ]
+    # A lone convolution is the patch embedding of a transformer: it has seen nothing around its cell.
+    found = [path for path in found if not isinstance(network.get_submodule(path), nn.Conv2d)]
     if not found:
-        raise ValueError(f"backbone {name} has no map of stride {MAP_STRIDE} to locate with")
-    return found[-1]
+        raise ValueError(
+            f"backbone {name} has no map at stride {MAP_STRIDE} of {base_px} px to locate with; give a tap"
+        )
+    outermost = min(path.count(".") for path in found)
+    return [path for path in found if path.count(".") == outermost][-1]

@@ -32,9 +32,10 @@ class TopK:
 class GumbelTopK:
     """Samples k candidates without replacement, each time in proportion to the probabilities that remain.
 
-    Adding independent Gumbel noise to log-probabilities and keeping the k largest is exactly that sample; over the
-    joint probabilities of a whole tree it is stochastic beam search. Source: Kool, van Hoof and Welling,
-    arXiv:1903.06059, Sec. 2 and 3.
+    Adding independent Gumbel noise to log-probabilities and keeping the k largest is exactly that sample. Source: Kool,
+    van Hoof and Welling, arXiv:1903.06059. In a traversal each step is such a sample among what the step before has
+    reached. Noise is drawn anew at every step, so more than one location over more than one step is not a sample
+    without replacement of whole paths, which that paper's beam search gives.
 
     Args:
         rng: Source of randomness.

@@ -1,6 +1,7 @@
 """The numbers of a TNet: everything a variant is, in one validated object."""
 
 import math
+from itertools import pairwise
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -14,6 +15,7 @@ class TNetConfig(BaseModel):
 
     Attributes:
         backbone: ``tnet_small``, ``tf_efficientnet_b0``, the name of a torchvision classifier, or ``timm:NAME``.
+        tap: Module of the backbone whose output is the location map; its last block at stride 16 when None.
         class_names: The classes, in the order of the logits.
         base_px: Side of the patch the network sees.
         grid: Cells of an attention grid along each axis, n.
@@ -36,6 +38,7 @@ class TNetConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: str = Field(min_length=1)
+    tap: str | None = Field(default=None, min_length=1)
     class_names: tuple[str, ...] = Field(min_length=2)
     base_px: int = Field(ge=16)
     grid: int = Field(ge=2)
@@ -57,28 +60,46 @@ class TNetConfig(BaseModel):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        if len(set(self.class_names)) != len(self.class_names):
-            raise ValueError("class_names must differ from each other")
+        if len(set(self.class_names)) != len(self.class_names) or not all(name.strip() for name in self.class_names):
+            raise ValueError(f"class_names must be different names, none of them empty, not {self.class_names}")
+        if not all(math.isfinite(mean) for mean in self.pixel_mean):
+            raise ValueError(f"pixel_mean must be finite, not {self.pixel_mean}")
+        if not all(math.isfinite(std) and std > 0 for std in self.pixel_std):
+            raise ValueError(f"pixel_std must be positive, not {self.pixel_std}")
         if self.cell_fraction * self.grid < 1 - 1e-9:
             raise ValueError(f"cells of {self.cell_fraction:g} of the side leave gaps in a grid of {self.grid}")
-        if len(self.locations) != self.processing_levels - 1 or any(k < 1 for k in self.locations):
-            raise ValueError(f"locations needs {self.processing_levels - 1} positive numbers, not {self.locations}")
         if (self.mpp is None) == (self.image_px is None):
             raise ValueError("give either mpp (a slide model) or image_px (an image model)")
-        if (self.location_slice is None) == (self.location_pool == "slice"):
-            raise ValueError("location_slice goes with location_pool 'slice', and only with it")
-        if self.choice == "beam" and abs(self.cell_fraction * self.grid - 1) > 1e-9:
-            raise ValueError("beam choice needs cells that tile the region: cell_fraction = 1 / grid")
+        self._check_choice()
+        self._check_slice()
         if self.mpp is not None:
             self._check_scales(self.mpp)
         return self
 
+    @property
+    def _cells_tile(self) -> bool:
+        return abs(self.cell_fraction * self.grid - 1) <= 1e-9
+
+    def _check_choice(self) -> None:
+        if len(self.locations) != self.processing_levels - 1 or any(k < 1 for k in self.locations):
+            raise ValueError(f"locations needs {self.processing_levels - 1} positive numbers, not {self.locations}")
+        if self.choice == "per_grid" and any(k > self.grid**2 for k in self.locations):
+            raise ValueError(f"a grid has {self.grid**2} cells; locations {self.locations} asks for more of each grid")
+        if self.choice == "beam" and not self._cells_tile:
+            raise ValueError("beam choice needs cells that tile the region: cell_fraction = 1 / grid")
+
+    def _check_slice(self) -> None:
+        if (self.location_slice is None) == (self.location_pool == "slice"):
+            raise ValueError("location_slice goes with location_pool 'slice', and only with it")
+        if self.location_slice is not None and (self.location_slice[0] < 0 or self.location_slice[1] < 1):
+            raise ValueError(f"location_slice is a first row >= 0 and a step >= 1, not {self.location_slice}")
+
     def _check_scales(self, mpp: tuple[float, ...]) -> None:
-        if len(mpp) != self.processing_levels or min(mpp) <= 0:
+        if len(mpp) != self.processing_levels or not all(math.isfinite(each) and each > 0 for each in mpp):
             raise ValueError(f"mpp needs {self.processing_levels} positive numbers, coarsest first, not {mpp}")
-        if abs(self.cell_fraction * self.grid - 1) > 1e-9:
+        if not self._cells_tile:
             raise ValueError("a slide model needs cells that tile the region: cell_fraction = 1 / grid")
-        for coarse, fine in zip(mpp, mpp[1:], strict=False):
+        for coarse, fine in pairwise(mpp):
             if not math.isclose(coarse / fine, self.grid, rel_tol=1e-6):
                 raise ValueError(f"each mpp must be {self.grid} times the next, not {coarse:g} and {fine:g}")
 
@@ -94,7 +115,7 @@ class TNetConfig(BaseModel):
             processing_levels=4,
             mpp=(32.0, 8.0, 2.0, 0.5),
             choice="beam",
-            locations=(10, 20, 24),
+            locations=(12, 12, 12),
             location_pool="max",
             location_softmax="plain",
             position_axes="s",

@@ -14,7 +14,10 @@ class FeatureExtraction(nn.Module):
     Source: arXiv:2102.10212, Sec. 3, feature extraction module.
 
     Args:
-        config: ``backbone``, ``base_px``, ``grid``, ``location_pool`` and the normalisation of pixels.
+        config: ``backbone``, ``tap``, ``base_px``, ``grid``, ``location_pool`` and the normalisation of pixels.
+
+    Raises:
+        ValueError: the backbone cannot be built.
     """
 
     pixel_mean: Tensor
@@ -23,7 +26,7 @@ class FeatureExtraction(nn.Module):
     def __init__(self, config: TNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = build_backbone(config.backbone)
+        self.backbone = build_backbone(config.backbone, config.base_px, config.tap)
         self.feature_length: int = self.backbone.feature_length  # type: ignore[assignment]
         self.map_channels: int = self.backbone.map_channels  # type: ignore[assignment]
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(1, 3, 1, 1), persistent=False)
@@ -37,6 +40,9 @@ class FeatureExtraction(nn.Module):
 
         Returns:
             Vectors (N, D) float32 and location features (N, C, n, n) float32.
+
+        Raises:
+            ValueError: ``location_slice`` does not give n x n cells of this backbone's map.
         """
         pixels = patches.float().div_(255) if patches.dtype == torch.uint8 else patches
         base_px = self.config.base_px

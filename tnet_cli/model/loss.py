@@ -38,8 +38,8 @@ class ObjectiveInput:
         feature_logits: (K, C) for each slide, coarsest processing level first, roots included.
         location_log_probs: (K - R,) for each slide: log-probability within its grid of the cell each feature but the
             roots' came from, in the order of ``feature_logits``.
-        feature_labels: (K,) int64 for each slide: the class of each feature where it is known better than by the slide's
-            label; -1 leaves a feature out of the per-feature terms. The slide's label for all when None.
+        feature_labels: (K,) int64 for each slide: the class of each feature where it is known better than by the
+            slide's label; -1 leaves a feature out of the per-feature terms. The slide's label for all when None.
         regularised: Processing levels whose features get their own cross-entropy and reward; all when None.
         processing_levels: (K,) int64 for each slide: the processing level of each feature.
     """
@@ -77,7 +77,7 @@ class Objective:
 def objective(said: ObjectiveInput, baseline: float, weights: ObjectiveWeights) -> Objective:
     """Compute the objective of one step.
 
-    The reward is one where the most probable class is the label, zero elsewhere. The slide's reward moves all its
+    The reward is one where no class is more probable than the label's, zero elsewhere. The slide's reward moves all its
     choices; a feature's own reward moves the choice that led to it. One baseline serves both, and is moved after use.
 
     Args:
@@ -99,8 +99,8 @@ def objective(said: ObjectiveInput, baseline: float, weights: ObjectiveWeights) 
         functional.cross_entropy(logits[counted], owners[counted]) if bool(counted.any()) else logits.new_zeros(())
     )
 
-    reward = (said.logits.argmax(dim=1) == said.labels).to(logits.dtype)
-    feature_reward = (logits.argmax(dim=1) == owners).to(logits.dtype)
+    reward = _is_right(said.logits, said.labels)
+    feature_reward = _is_right(logits, owners)
     chosen = torch.stack([each.sum() for each in said.location_log_probs])
     reinforce = -((reward - baseline) * chosen).mean()
     log_probs = logits.new_zeros(len(levels))
@@ -118,3 +118,9 @@ def objective(said: ObjectiveInput, baseline: float, weights: ObjectiveWeights) 
         feature_reinforce=weights.reinforce * (1 - weights.slide_reinforce) * feature_reinforce,
         baseline=weights.baseline_momentum * baseline + (1 - weights.baseline_momentum) * seen,
     )
+
+
+def _is_right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return 1.0 where no logit exceeds the label's, else 0.0, float (N,); where the label is -1 it means nothing."""
+    own = logits.gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
+    return (own >= logits.amax(dim=1)).to(logits.dtype)

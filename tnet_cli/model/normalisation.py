@@ -4,6 +4,8 @@ Processing levels look different and run in separate batches; running statistics
 are learnt while all processing levels share every batch, then frozen.
 """
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -42,7 +44,7 @@ def fold_normalisation(module: nn.Module) -> None:
         if not isinstance(parent, nn.Sequential):
             continue
         names = list(parent._modules)  # noqa: SLF001 (the order and names of a Sequential's children)
-        for first, second in zip(names, names[1:], strict=False):
+        for first, second in pairwise(names):
             convolution, normalisation = parent.get_submodule(first), parent.get_submodule(second)
             if isinstance(convolution, nn.Conv2d) and isinstance(normalisation, nn.BatchNorm2d):
                 with torch.no_grad():

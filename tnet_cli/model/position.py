@@ -31,7 +31,8 @@ class Position(nn.Module):
         """Return features (N, D) from vectors (N, D) and positions int64 (N, 3), which are y, x and scale."""
         if self.axes == "s":
             positions = positions * positions.new_tensor([0, 0, 1])
-        return functional.silu(vectors + self.project(encode_position(positions, self.length)))
+        code = encode_position(positions, self.length).to(vectors.dtype)
+        return functional.silu(vectors + self.project(code))
 
 
 def encode_position(positions: Tensor, length: int) -> Tensor:

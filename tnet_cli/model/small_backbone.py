@@ -33,7 +33,7 @@ class ResidualBlock(nn.Module):
 
 
 class SmallBackbone(nn.Module):
-    """Five strided stages, about a hundred million multiply-adds for a patch of 256 px.
+    """Five strided stages, 174 million multiply-adds for a patch of 256 px, 0.87 million weights.
 
     The feature vector joins mean and maximum of the last map, so that a few nuclei among hundreds still count.
     """

@@ -57,7 +57,7 @@ class TNet(nn.Module):
         self.position = Position(config, length)
         self.weighting = FeatureWeighting(length) if config.weighting else EqualWeighting()
         self.classification = Classification(length, len(config.class_names), config.dropout)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def look(
         self, patches: Tensor, positions: Tensor, allowed: Tensor | None = None, *, detach_location: bool = True

@@ -5,8 +5,8 @@ tensors keep their gradients. Source: arXiv:2102.10212, Sec. 3 and Fig. 1.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -140,52 +140,103 @@ def traverse(
 
     Returns:
         The record. It ends early where nothing may be attended.
+
+    Raises:
+        ValueError: there is no root or not one log-probability for each, a look does not answer what was wanted, or
+            a cell that may be attended has NaN for its log-probability.
     """
-    regions = tuple(roots)
-    positions = np.zeros((len(regions), 3), dtype=np.int64)
-    parents = np.full(len(regions), -1)
-    cells = np.full(len(regions), -1)
-    location_log_probs = path_log_probs = root_log_probs
+    if len(roots) == 0 or len(roots) != len(root_log_probs):
+        raise ValueError(f"{len(roots)} roots with {len(root_log_probs)} log-probabilities cannot be traversed")
+    reached = _Reached.from_roots(roots, root_log_probs)
     records: list[ProcessingLevelRecord] = []
     for processing_level in range(plan.processing_levels):
         is_last = processing_level == plan.processing_levels - 1
-        grids = [] if is_last else [plan.grid.cells(region) for region in regions]
+        grids = [] if is_last else [plan.grid.cells(region) for region in reached.regions]
         may_attend = None if is_last else _allowed_cells(grids, allowed)
-        look = yield Wanted(processing_level, regions, positions, may_attend)
-        records.append(
-            ProcessingLevelRecord(
-                processing_level=processing_level,
-                regions=regions,
-                positions=positions,
-                parents=parents,
-                cells=cells,
-                location_log_probs=location_log_probs,
-                path_log_probs=path_log_probs,
-                features=look.features,
-                cell_log_probs=look.cell_log_probs,
-                allowed=may_attend,
-            )
-        )
-        if look.cell_log_probs is None or is_last:
+        look = yield Wanted(processing_level, reached.regions, reached.positions, may_attend)
+        _check_answer(look, len(reached.regions), may_attend)
+        if processing_level == 0:
+            reached = reached.beside(look.cell_log_probs)
+        records.append(reached.record(processing_level, look, may_attend))
+        if look.cell_log_probs is None or may_attend is None:
             break
-        joint = path_log_probs[:, None] + look.cell_log_probs  # (N, G)
+        joint = reached.path_log_probs[:, None] + look.cell_log_probs  # (N, G)
         chosen = _choose(joint, may_attend, plan, plan.locations[processing_level])
         if len(chosen) == 0:
             break
-        parents, cells = np.divmod(chosen, plan.grid.cell_count)
-        rows, columns = np.divmod(cells, plan.grid.n)
-        regions = tuple(grids[parent][cell] for parent, cell in zip(parents, cells, strict=True))
-        positions = np.stack(
-            [
-                positions[parents, 0] * plan.grid.n + rows,
-                positions[parents, 1] * plan.grid.n + columns,
-                positions[parents, 2] + 1,
-            ],
-            axis=1,
-        )
-        location_log_probs = look.cell_log_probs[parents, cells]
-        path_log_probs = joint[parents, cells]
+        reached = reached.descend(chosen, grids, look.cell_log_probs, joint, plan.grid)
     return Traversal(levels=tuple(records))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reached:
+    """The regions of one processing level and how they were reached; attributes as in the record."""
+
+    regions: tuple[Region, ...]
+    positions: np.ndarray
+    parents: np.ndarray
+    cells: np.ndarray
+    location_log_probs: Values
+    path_log_probs: Values
+
+    @classmethod
+    def from_roots(cls, roots: Sequence[Region], root_log_probs: Values) -> Self:
+        origin, none = np.zeros((len(roots), 3), dtype=np.int64), np.full(len(roots), -1, dtype=np.int64)
+        return cls(tuple(roots), origin, none, none, root_log_probs, root_log_probs)
+
+    def beside(self, log_probs: Values | None) -> Self:
+        """Bring the log-probabilities of the roots to the kind and device of the network's."""
+        if log_probs is None:
+            return self
+        if not hasattr(log_probs, "new_tensor"):
+            values = np.asarray(self.path_log_probs)
+        elif hasattr(self.path_log_probs, "new_tensor"):
+            values = self.path_log_probs.to(log_probs.device)
+        else:
+            values = log_probs.new_tensor(self.path_log_probs)
+        return replace(self, location_log_probs=values, path_log_probs=values)
+
+    def record(self, processing_level: int, look: Look, allowed: np.ndarray | None) -> ProcessingLevelRecord:
+        return ProcessingLevelRecord(
+            processing_level=processing_level,
+            regions=self.regions,
+            positions=self.positions,
+            parents=self.parents,
+            cells=self.cells,
+            location_log_probs=self.location_log_probs,
+            path_log_probs=self.path_log_probs,
+            features=look.features,
+            cell_log_probs=look.cell_log_probs,
+            allowed=allowed,
+        )
+
+    def descend(
+        self, chosen: np.ndarray, grids: list[list[Region]], log_probs: Values, joint: Values, grid: AttentionGrid
+    ) -> Self:
+        """Go to the chosen cells, given as indices into the flattened (N, G) of all cells."""
+        parents, cells = np.divmod(chosen, grid.cell_count)
+        rows, columns = np.divmod(cells, grid.n)
+        y, x, scale = self.positions[parents].T
+        return replace(
+            self,
+            regions=tuple(grids[parent][cell] for parent, cell in zip(parents, cells, strict=True)),
+            positions=np.stack([y * grid.n + rows, x * grid.n + columns, scale + 1], axis=1),
+            parents=parents,
+            cells=cells,
+            location_log_probs=log_probs[parents, cells],
+            path_log_probs=joint[parents, cells],
+        )
+
+
+def _check_answer(look: Look, wanted: int, allowed: np.ndarray | None) -> None:
+    if len(look.features) != wanted:
+        raise ValueError(f"{wanted} regions were wanted, {len(look.features)} were looked at")
+    if look.cell_log_probs is None or allowed is None:
+        return
+    if tuple(look.cell_log_probs.shape) != allowed.shape:
+        raise ValueError(
+            f"log-probabilities of shape {tuple(look.cell_log_probs.shape)} do not fit cells of {allowed.shape}"
+        )
 
 
 def _allowed_cells(grids: list[list[Region]], allowed: Callable[[Sequence[Region]], np.ndarray] | None) -> np.ndarray:
@@ -195,12 +246,12 @@ def _allowed_cells(grids: list[list[Region]], allowed: Callable[[Sequence[Region
     return np.asarray(allowed(flat), dtype=bool).reshape(len(grids), -1)
 
 
-def _choose(joint: Values, allowed: np.ndarray | None, plan: TraversalPlan, k: int) -> np.ndarray:
+def _choose(joint: Values, allowed: np.ndarray, plan: TraversalPlan, k: int) -> np.ndarray:
     """Return the chosen cells as ascending indices into the flattened (N, G) of all cells."""
     values = joint.detach().cpu().numpy() if hasattr(joint, "detach") else np.asarray(joint)
-    values = values.astype(np.float64)
-    if allowed is not None:
-        values = np.where(allowed, values, -np.inf)
+    values = np.where(allowed, values.astype(np.float64), -np.inf)
+    if np.isnan(values).any():
+        raise ValueError("the network gave NaN as the log-probability of a cell that may be attended")
     if plan.choice == "beam":
         return plan.chooser(values.ravel(), k)
     per_grid = [plan.chooser(row, k) + number * values.shape[1] for number, row in enumerate(values)]

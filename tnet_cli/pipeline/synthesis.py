@@ -3,12 +3,12 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import imagecodecs
 import numpy as np
@@ -76,10 +76,17 @@ def write_synthetic_slide(
         label: ``benign`` or ``lesion``; drawn from the seed when None.
         workers: Processes that draw; one for each core when None, none of their own when 1.
         on_progress: Told how many windows of how many are drawn.
+
+    Returns:
+        Where the slide and its annotation are, and what they show.
+
+    Raises:
+        ValueError: the label is unknown, or the slide is too small to hold a focus.
+        OSError: the file cannot be written; then no part of it is left.
     """
     design = design_slide(seed, side_px, mpp=mpp, label=label)
     workers = workers if workers is not None else (os.cpu_count() or 1)
-    with written_whole(path) as draft, _drawing_pool(design, workers) as pool:
+    with written_whole(path) as draft, _pool(workers, design) as pool:
         _write_pyramid(draft, design, _windows(design, pool), on_progress)
     annotation = path.with_suffix(".geojson")
     write_json(annotation, lesions_geojson(design))
@@ -106,6 +113,13 @@ def synthesize(
         mpp: Micrometres per pixel.
         workers: Processes; one for each core when None.
         on_progress: Told how many slides of how many are done.
+
+    Returns:
+        The slides in the order of ``labels.csv``.
+
+    Raises:
+        ValueError: the slides are too small to hold a focus.
+        OSError: a file cannot be written.
     """
     rng = np.random.default_rng([seed, count])
     labels = rng.permutation([CLASS_NAMES[number % 2] for number in range(count)])
@@ -156,22 +170,41 @@ def lesions_geojson(design: SlideDesign) -> dict[str, Any]:
 
 # --- drawing, in this process or in several
 
-_painter: Painter | None = None
+
+class _Drawing:
+    """What a drawing process keeps between windows; a design is too large to be sent with each of them."""
+
+    painter: ClassVar[Painter | None] = None
+
+    @classmethod
+    def start(cls, design: SlideDesign) -> None:
+        """Prepare this process to draw windows of one slide."""
+        cls.painter = Painter(design)
+
+    @classmethod
+    def window(cls, place: tuple[int, int]) -> _Window:
+        """Draw the window whose top left corner is at x, y in level-0 pixels."""
+        if cls.painter is None:
+            raise RuntimeError("this process was not prepared to draw")
+        return _draw(cls.painter, place)
 
 
-def _start_drawing(design: SlideDesign) -> None:
-    global _painter  # noqa: PLW0603 (one painter for each drawing process, made once)
-    _painter = Painter(design)
-
-
-def _pool(workers: int) -> ProcessPoolExecutor | nullcontext[None]:
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers > 1 else nullcontext()
-
-
-def _drawing_pool(design: SlideDesign, workers: int) -> ProcessPoolExecutor | nullcontext[None]:
+@contextmanager
+def _pool(workers: int, design: SlideDesign | None = None) -> Iterator[Executor | None]:
+    """Give processes, prepared to draw a design when there is one, or None where this process is to do it all."""
     if workers == 1:
-        return nullcontext()
-    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start_drawing, initargs=(design,))
+        yield None
+        return
+    spawn = get_context("spawn")
+    if design is None:
+        pool = ProcessPoolExecutor(workers, mp_context=spawn)
+    else:
+        pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_Drawing.start, initargs=(design,))
+    try:
+        yield pool
+    finally:
+        # The pool's own way out would draw every window of an abandoned slide first.
+        pool.shutdown(cancel_futures=True)
 
 
 def _windows(design: SlideDesign, pool: Executor | None) -> Iterator[_Window]:
@@ -184,16 +217,10 @@ def _windows(design: SlideDesign, pool: Executor | None) -> Iterator[_Window]:
     if pool is None:
         drawn: Iterator[_Window] = (_draw(painter, place) for place in with_tissue)
     else:
-        drawn = pool.map(_draw_here, with_tissue, chunksize=4)
+        drawn = pool.map(_Drawing.window, with_tissue, chunksize=4)
     remaining = set(with_tissue)
     for place in places:
         yield next(drawn) if place in remaining else glass
-
-
-def _draw_here(place: tuple[int, int]) -> _Window:
-    if _painter is None:
-        raise RuntimeError("this process has no painter")
-    return _draw(_painter, place)
 
 
 def _draw(painter: Painter, place: tuple[int, int]) -> _Window:
@@ -258,11 +285,10 @@ def _write_pyramid(
         _write_page(file, finest(), design, 0, description)
         _write_page(file, iter(coarser_tiles), design, 1, None)
         power = 2
-        picture = Image.fromarray(reduced)
         while max(_stored_size(design, power)) >= TILE_PX:
             width, height = _stored_size(design, power)
-            _write_page(file, _tiles(np.asarray(picture.crop((0, 0, width, height)))), design, power, None)
-            picture, power = picture.reduce(STEP), power + 1
+            _write_page(file, _tiles(reduced[:height, :width]), design, power, None)
+            reduced, power = _box_average(reduced), power + 1
 
 
 def _stored_size(design: SlideDesign, power: int) -> tuple[int, int]:
@@ -271,10 +297,17 @@ def _stored_size(design: SlideDesign, power: int) -> tuple[int, int]:
 
 def _tiles(pixels: np.ndarray) -> Iterator[bytes]:
     height, width = pixels.shape[:2]
-    full = np.pad(pixels, ((0, -height % TILE_PX), (0, -width % TILE_PX), (0, 0)), mode="edge")
     for y in range(0, height, TILE_PX):
         for x in range(0, width, TILE_PX):
-            yield _jpeg(full[y : y + TILE_PX, x : x + TILE_PX])
+            tile = pixels[y : y + TILE_PX, x : x + TILE_PX]
+            missing = TILE_PX - tile.shape[0], TILE_PX - tile.shape[1]
+            yield _jpeg(np.pad(tile, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge"))
+
+
+def _box_average(pixels: np.ndarray) -> np.ndarray:
+    """Return the pixels ``STEP`` times smaller, in strips, because Pillow copies what it reduces."""
+    strips = range(0, pixels.shape[0], TILE_PX)
+    return np.concatenate([np.asarray(Image.fromarray(pixels[y : y + TILE_PX]).reduce(STEP)) for y in strips])
 
 
 def _write_page(

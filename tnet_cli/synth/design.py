@@ -1,7 +1,7 @@
 """What is on one synthetic slide: pieces of tissue, foci and stain, all decided before a pixel is drawn.
 
-A design is cheap (fractions of a second for any size) and a pure function of seed, size, scale and label. Lengths are in
-micrometres and maps are rasters of ``MAP_UM`` a pixel, so that the same design can be drawn at any scale.
+A design is cheap (fractions of a second for most sizes) and a pure function of seed, size, scale and label. Lengths
+are in micrometres and maps are rasters of 16 um a pixel or more, so that the same design can be drawn at any scale.
 """
 
 import math
@@ -15,8 +15,14 @@ from tnet_cli.geometry import Size
 
 CLASS_NAMES = ("benign", "lesion")
 
-MAP_UM = 16.0
-"""Side of a pixel of the design's maps."""
+FINEST_MAP_UM = 16.0
+"""Side of a pixel of the design's maps, unless the slide is so large that they would not stay small."""
+
+LARGEST_MAP_PX = 2500
+"""Maps with more pixels a side get coarser ones: 40 mm, or 80 000 px at 0.5 um a pixel, are the limit of the finest."""
+
+LEAST_SIDE_UM = 400.0
+"""A slide any smaller has no place for a focus whose kind of nuclei can be told."""
 
 TISSUE_SHARE = (0.22, 0.28)
 FOCI = (4, 8)
@@ -102,6 +108,7 @@ class SlideDesign:
         depth_um: float32 map; distance inside the tissue's edge, negative on glass.
         thickness: float32 map; relative thickness of the section, high in folds.
         mucosa: float32 map; above zero where glands stand.
+        map_um: Side of a pixel of the three maps.
         foci: All foci, lesions among them.
     """
 
@@ -113,6 +120,7 @@ class SlideDesign:
     depth_um: np.ndarray
     thickness: np.ndarray
     mucosa: np.ndarray
+    map_um: float
     foci: tuple[Focus, ...]
 
     @property
@@ -130,8 +138,11 @@ def design_slide(seed: int, side_px: int, *, mpp: float = 0.5, label: str | None
         mpp: Micrometres per pixel.
         label: ``benign`` or ``lesion``; drawn from the seed when None.
 
+    Returns:
+        The design; one with a lesion holds at least one, and one without holds as many foci.
+
     Raises:
-        ValueError: the label is unknown.
+        ValueError: the label is unknown, or the slide is too small to hold a focus.
     """
     rng = np.random.default_rng([seed, 20211206])
     drawn = CLASS_NAMES[int(rng.integers(2))]
@@ -139,19 +150,31 @@ def design_slide(seed: int, side_px: int, *, mpp: float = 0.5, label: str | None
     if label not in CLASS_NAMES:
         raise ValueError(f"label {label!r}: expected one of {', '.join(CLASS_NAMES)}")
     side_um = side_px * mpp
-    cells = max(8, math.ceil(side_um / MAP_UM))
-    depth_um = _tissue_depth(cells, rng)
-    mucosa = _smooth_noise(cells, 700 / MAP_UM, rng) + 0.15
+    if side_um < LEAST_SIDE_UM:
+        least_px = math.ceil(LEAST_SIDE_UM / mpp)
+        raise ValueError(f"a slide of {side_px} px is too small for a focus: at {mpp} um a pixel it needs {least_px}")
+    map_um = FINEST_MAP_UM
+    while side_um / map_um > LARGEST_MAP_PX:
+        map_um *= 2
+    cells = math.ceil(side_um / map_um)
+    depth_um = _tissue_depth(cells, map_um, rng)
+    mucosa = _smooth_noise(cells, 700 / map_um, rng) + 0.15
+    look = _draw_look(rng)
+    thickness = _section_thickness(cells, map_um, rng)
+    foci = _place_foci(depth_um, map_um, label, rng)
+    if not foci:
+        raise ValueError(f"seed {seed} found no place for a focus on a slide of {side_px} px: take a larger one")
     return SlideDesign(
         seed=seed,
         size=Size(side_px, side_px),
         mpp=mpp,
         label=label,
-        look=_draw_look(rng),
+        look=look,
         depth_um=depth_um,
-        thickness=_section_thickness(cells, rng),
+        thickness=thickness,
         mucosa=mucosa.astype(np.float32),
-        foci=_place_foci(depth_um, label, rng),
+        map_um=map_um,
+        foci=foci,
     )
 
 
@@ -164,10 +187,10 @@ def _smooth_noise(cells: int, period: float, rng: np.random.Generator) -> np.nda
     return np.asarray(zoomed)
 
 
-def _tissue_depth(cells: int, rng: np.random.Generator) -> np.ndarray:
+def _tissue_depth(cells: int, map_um: float, rng: np.random.Generator) -> np.ndarray:
     """Lay out one to four pieces of tissue that cover about a quarter of the slide."""
     axis = (np.arange(cells) + 0.5) / cells
-    x, y = np.meshgrid(axis, axis)
+    x, y = axis[None, :], axis[:, None]
     pieces = int(rng.integers(1, 5)) if cells > 200 else 1
     spots = rng.permutation(4)[:pieces]
     height = np.full((cells, cells), -np.inf)
@@ -180,34 +203,37 @@ def _tissue_depth(cells: int, rng: np.random.Generator) -> np.ndarray:
         u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
         v = (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)
         scale = (0.30 if pieces == 1 else 0.17) * rng.uniform(0.85, 1.15)
-        height = np.maximum(height, 1 - np.hypot(u / stretch, v * stretch**0.3) / scale)
-    height = height + 0.16 * _smooth_noise(cells, cells / 5, rng) + 0.05 * _smooth_noise(cells, cells / 18, rng)
-    border = np.minimum(np.minimum(x, 1 - x), np.minimum(y, 1 - y))
-    height = np.where(border < 0.02, -np.inf, height)
+        np.maximum(height, 1 - np.hypot(u / stretch, v * stretch**0.3) / scale, out=height)
+    height += 0.16 * _smooth_noise(cells, cells / 5, rng)
+    height += 0.05 * _smooth_noise(cells, cells / 18, rng)
+    border = np.minimum(axis, 1 - axis) < 0.02
+    height[border, :] = -np.inf
+    height[:, border] = -np.inf
     tissue = height > np.quantile(height, 1 - rng.uniform(*TISSUE_SHARE))
     tissue = ndimage.binary_opening(tissue, iterations=2)
     inside = ndimage.distance_transform_edt(tissue)
-    outside = ndimage.distance_transform_edt(~tissue)
-    return np.asarray((inside - outside) * MAP_UM, dtype=np.float32)
+    inside -= ndimage.distance_transform_edt(~tissue)
+    return np.asarray(inside * map_um, dtype=np.float32)
 
 
-def _section_thickness(cells: int, rng: np.random.Generator) -> np.ndarray:
+def _section_thickness(cells: int, map_um: float, rng: np.random.Generator) -> np.ndarray:
     """Return the section's relative thickness: slow waves, and a few narrow folds that are twice as dark."""
-    thickness = 1 + 0.07 * _smooth_noise(cells, 2500 / MAP_UM, rng)
+    thickness = 1 + 0.07 * _smooth_noise(cells, 2500 / map_um, rng)
     axis = np.arange(cells, dtype=np.float64)
-    x, y = np.meshgrid(axis, axis)
+    x, y = axis[None, :], axis[:, None]
     for _ in range(int(rng.integers(0, 4))):
         cx, cy = rng.uniform(0.2, 0.8, 2) * cells
-        angle, length = rng.uniform(0, np.pi), rng.uniform(400, 1500) / MAP_UM
+        angle, length = rng.uniform(0, np.pi), rng.uniform(400, 1500) / map_um
         along = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
         bend = rng.uniform(-0.5, 0.5) * along**2 / length
         across = (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle) - bend
-        width = rng.uniform(15, 35) / MAP_UM
+        # On a coarse map a narrower fold would break up into beads.
+        width = max(rng.uniform(15, 35) / map_um, 0.9)
         thickness = thickness + 0.7 * np.exp(-((across / width) ** 2) - (along / length) ** 4)
     return np.asarray(np.clip(thickness, 0.75, 2.2), dtype=np.float32)
 
 
-def _place_foci(depth_um: np.ndarray, label: str, rng: np.random.Generator) -> tuple[Focus, ...]:
+def _place_foci(depth_um: np.ndarray, map_um: float, label: str, rng: np.random.Generator) -> tuple[Focus, ...]:
     """Place foci inside the tissue, clear of its edge and of each other, the same number for both labels."""
     wanted = int(rng.integers(FOCI[0], FOCI[1] + 1))
     lesions = int(rng.integers(1, 3))
@@ -217,7 +243,7 @@ def _place_foci(depth_um: np.ndarray, label: str, rng: np.random.Generator) -> t
         for _ in range(60):
             if len(placed) == wanted:
                 break
-            focus = _draw_focus(depth_um, shrink, rng)
+            focus = _draw_focus(depth_um, map_um, shrink, rng)
             if focus is not None and all(_are_apart(focus, other) for other in placed):
                 placed.append(focus)
         if len(placed) >= 1:
@@ -232,7 +258,7 @@ def _place_foci(depth_um: np.ndarray, label: str, rng: np.random.Generator) -> t
     )
 
 
-def _draw_focus(depth_um: np.ndarray, shrink: float, rng: np.random.Generator) -> Focus | None:
+def _draw_focus(depth_um: np.ndarray, map_um: float, shrink: float, rng: np.random.Generator) -> Focus | None:
     radius = shrink * rng.uniform(*FOCUS_RADIUS_UM)
     harmonics = rng.normal(0, 1, (4, 2)) * np.array([0.09, 0.06, 0.04, 0.03])[:, None]
     arrangement: Arrangement = "sheet" if rng.random() < 0.5 else "acini"
@@ -240,7 +266,7 @@ def _draw_focus(depth_um: np.ndarray, shrink: float, rng: np.random.Generator) -
     if len(rows) == 0:
         return None
     pick = int(rng.integers(len(rows)))
-    x, y = (columns[pick] + rng.random()) * MAP_UM, (rows[pick] + rng.random()) * MAP_UM
+    x, y = (columns[pick] + rng.random()) * map_um, (rows[pick] + rng.random()) * map_um
     return Focus(x, y, radius, harmonics, arrangement, "small")
 
 

@@ -35,7 +35,7 @@ class Packing:
     density: float
 
     def points(self, seed: int, box_um: tuple[float, float, float, float]) -> np.ndarray:
-        """Return where nuclei stand in a box (left, top, right, bottom), float64 (N, 3): x, y in um and a number in [0, 1)."""
+        """Return where nuclei stand in a box (left, top, right, bottom): x, y in um and a number in [0, 1), (N, 3)."""
         start = SMALL_PITCH_UM if self.nuclei == "small" else 1.95 * SMALL_PITCH_UM
         if self.arrangement == "sheet":
             return Scatter(seed, 10, start / self.density**0.5, 0.38).window(*box_um)[:, [0, 1, 2]]

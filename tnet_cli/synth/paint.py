@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from tnet_cli.synth.design import MAP_UM, Focus, Look, SlideDesign
+from tnet_cli.synth.design import Focus, Look, SlideDesign
 from tnet_cli.synth.foci import BASE_EOSIN, BASE_HAEMATOXYLIN, calibrate
 from tnet_cli.synth.scatter import Scatter
 from tnet_cli.synth.sprites import FULL, Gland, gland_bank, large_nuclei, small_nuclei, spindle_nuclei, stamp_max
@@ -47,18 +47,20 @@ class Painter:
 
     def is_glass(self, x: int, y: int, width: int, height: int) -> bool:
         """Tell whether a window, in level-0 pixels, holds nothing but glass."""
-        step = MAP_UM / self.design.mpp
+        step = self.design.map_um / self.design.mpp
         rows = slice(max(0, int(y / step) - 2), int((y + height) / step) + 3)
         columns = slice(max(0, int(x / step) - 2), int((x + width) / step) + 3)
         near = self.design.depth_um[rows, columns]
-        return near.size == 0 or float(near.max()) < -3 * MAP_UM
+        return near.size == 0 or float(near.max()) < -3 * self.design.map_um
 
     def window(self, x: int, y: int, width: int, height: int) -> np.ndarray:
         """Draw a window of the slide.
 
         Args:
-            x, y: Top left corner, level-0 pixels.
-            width, height: Sides, at most ``WINDOW_PX``.
+            x: Left edge, level-0 pixels.
+            y: Top edge, level-0 pixels.
+            width: At most ``WINDOW_PX``.
+            height: At most ``WINDOW_PX``.
 
         Returns:
             uint8 (height, width, 3).
@@ -78,23 +80,24 @@ class Painter:
         return np.asarray(self._colours[index])
 
     def _stroma(self, x: int, y: int, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-        share = self._blend.window(x, y, width, height).astype(np.uint16)
+        share: np.ndarray = self._blend.window(x, y, width, height).astype(np.uint16)
         first, second = (texture.window(x, y, width, height) for texture in self._fibres)
-        eosin = ((first * share + second * (255 - share)) >> 8).astype(np.uint8)
+        mixed: np.ndarray = first * share + second * (255 - share)
+        eosin = (mixed >> 8).astype(np.uint8)
         return np.full((height, width), STROMA_HAEMATOXYLIN, np.uint8), eosin
 
     def _section(self, x: int, y: int, width: int, height: int) -> np.ndarray:
         """Return the relative thickness of the section, zero on glass, float32 (height, width)."""
         thickness = self._field(self.design.thickness, x, y, width, height)
         depth = self._field(self.design.depth_um, x, y, width, height)
-        if float(depth.min()) > 3 * MAP_UM:
+        if float(depth.min()) > 3 * self.design.map_um:
             return thickness
         depth += (self._rough.window(x, y, width, height).astype(np.float32) - 128) / 10
         return thickness * np.clip(depth / EDGE_UM, 0, 1)
 
     def _field(self, values: np.ndarray, x: int, y: int, width: int, height: int) -> np.ndarray:
         """Cut a window out of one of the design's maps, interpolated to level-0 pixels, float32 (height, width)."""
-        step = MAP_UM / self.design.mpp
+        step = self.design.map_um / self.design.mpp
         left, top = int(x / step) - 2, int(y / step) - 2
         rows = np.clip(np.arange(top, int((y + height) / step) + 4), 0, values.shape[0] - 1)
         columns = np.clip(np.arange(left, int((x + width) / step) + 4), 0, values.shape[1] - 1)
@@ -103,7 +106,7 @@ class Painter:
         return np.array(cut.resize((width, height), Image.Resampling.BILINEAR, box=box))
 
     def _at(self, values: np.ndarray, points_um: np.ndarray) -> np.ndarray:
-        index = np.clip((points_um / MAP_UM).astype(int), 0, values.shape[0] - 1)
+        index = np.clip((points_um / self.design.map_um).astype(int), 0, values.shape[0] - 1)
         return np.asarray(values[index[:, 1], index[:, 0]])
 
     def _points(
@@ -128,7 +131,8 @@ class Painter:
         kept = (self._at(self.design.mucosa, sites[:, :2]) > 0) & (self._at(self.design.depth_um, sites[:, :2]) > 90)
         sites = sites[kept & self._clear_of_foci(sites, 85)]
         cells = self._points(2, 24.0, 0.5, frame, 12)
-        cells = cells[(self._at(self.design.depth_um, cells[:, :2]) > -MAP_UM) & self._clear_of_foci(cells, 3)]
+        in_tissue = self._at(self.design.depth_um, cells[:, :2]) > -self.design.map_um
+        cells = cells[in_tissue & self._clear_of_foci(cells, 3)]
         for px, py, number, _ in cells:
             bank = self._spindles if number < 0.62 else self._small
             pick = int(number * 1e6) % len(bank)
@@ -192,7 +196,7 @@ def _stamp_gland(haematoxylin: np.ndarray, eosin: np.ndarray, gland: Gland, x: i
 
 
 def _scaled(concentration: np.ndarray, section: np.ndarray) -> np.ndarray:
-    return np.minimum(concentration * section, 255).astype(np.uint8)
+    return np.asarray(np.minimum(concentration * section, 255), dtype=np.uint8)
 
 
 def colour_table(look: Look) -> np.ndarray:
@@ -204,4 +208,4 @@ def colour_table(look: Look) -> np.ndarray:
     density = steps[:, None, None] * look.haematoxylin + steps[None, :, None] * look.eosin  # (256, 256, 3)
     passed = np.exp(-density) ** look.gamma
     colours = np.asarray(look.glass) * passed
-    return np.clip(np.rint(colours), 0, 255).astype(np.uint8).reshape(-1, 3)
+    return np.asarray(np.clip(np.rint(colours), 0, 255), dtype=np.uint8).reshape(-1, 3)

@@ -1,4 +1,4 @@
-"""Where things stand: points on jittered grids that depend only on the seed and the place, never on the window drawn."""
+"""Where things stand: points on jittered grids that depend on the seed and the place, never on the window drawn."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -161,7 +161,8 @@ def stamp_max(target: np.ndarray, sprite: np.ndarray, x: int, y: int) -> None:
     Args:
         target: uint8 (H, W), changed in place.
         sprite: uint8 (h, w).
-        x, y: Centre, pixels of ``target``.
+        x: Column of the centre, pixels of ``target``.
+        y: Row of the centre.
     """
     height, width = sprite.shape
     left, top = x - width // 2, y - height // 2

@@ -56,7 +56,7 @@ def _waved(values: np.ndarray, amplitude_px: float) -> np.ndarray:
     turn = 2 * np.pi * np.arange(period) / period
     rows = np.arange(period)[:, None] + amplitude_px * (np.sin(5 * turn) + 0.6 * np.sin(9 * turn + 1))[None, :]
     columns = np.arange(period)[None, :] + amplitude_px * (np.sin(4 * turn) + 0.6 * np.sin(11 * turn + 2))[:, None]
-    return values[np.rint(rows).astype(int) % period, np.rint(columns).astype(int) % period]
+    return np.asarray(values[np.rint(rows).astype(int) % period, np.rint(columns).astype(int) % period])
 
 
 def patches(period: int, wavelength_um: float, mpp: float, rng: np.random.Generator) -> Texture:

@@ -97,7 +97,7 @@ def _step(
         logits=answer.logits,
         labels=labels,
         feature_logits=answer.location_logits,
-        location_log_probs=[torch.cat([r.location_log_probs for r in t.levels[1:]]) for t in journeys],
+        location_log_probs=[_chosen_log_probs(t, answer.logits) for t in journeys],
         processing_levels=[
             torch.cat([torch.full((len(r.regions),), r.processing_level) for r in t.levels]) for t in journeys
         ],
@@ -136,6 +136,12 @@ def _traverse(
             raise journey
         traversals.append(journey.traversal)
     return traversals
+
+
+def _chosen_log_probs(traversal: Traversal, like: Tensor) -> Tensor:
+    """Return the log-probability of each attended location within its grid; none when the traversal ended at its roots."""
+    chosen = [record.location_log_probs for record in traversal.levels[1:]]
+    return torch.cat(chosen) if chosen else like.new_zeros(0)
 
 
 def _feature_labels(teacher: Teacher, traversal: Traversal) -> Tensor:

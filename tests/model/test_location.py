@@ -1,0 +1,100 @@
+"""The location module: its arithmetic, its mask, and no NaN in values or gradients."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.model import oracles
+from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.location import Location, masked_log_softmax
+
+SLIDE = TNetConfig.slide(("a", "b"))
+
+
+def module(softmax: str, channels: int = 10, grid: int = 4) -> Location:
+    torch.manual_seed(3)
+    config = SLIDE.model_copy(update={"location_softmax": softmax, "grid": grid})
+    location = Location(config, channels)
+    with torch.no_grad():
+        for parameter in location.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.5)
+    return location
+
+
+@pytest.mark.parametrize("softmax", ["plain", "temperature", "l2"])
+@pytest.mark.parametrize(("channels", "grid"), [(10, 4), (7, 3), (4, 2)])
+def test_the_module_is_the_oracle_whatever_is_allowed(softmax, channels, grid, rng):
+    location = module(softmax, channels, grid)
+    weights = {f"location.{name}": value.double().numpy() for name, value in location.state_dict().items()}
+    cells = rng.normal(size=(5, grid, grid, channels))
+    allowed = rng.random((5, grid * grid)) < 0.6
+    allowed[0], allowed[1] = True, False
+    log_probs = location(torch.from_numpy(cells).float().permute(0, 3, 1, 2), torch.from_numpy(allowed))
+    expected = [oracles.location_probs(weights, c, a, softmax) for c, a in zip(cells, allowed, strict=True)]
+    assert log_probs.shape == (5, grid * grid)
+    assert log_probs.dtype == torch.float32
+    np.testing.assert_allclose(log_probs.detach().exp(), np.stack(expected), atol=1e-5)
+    np.testing.assert_array_equal(np.isneginf(log_probs.detach().numpy()), ~allowed)
+    sums = log_probs.detach().exp().sum(dim=1)
+    np.testing.assert_allclose(sums, allowed.any(axis=1).astype(float), atol=1e-6)
+
+
+def test_a_mask_takes_nothing_but_probability_mass():
+    location = module("plain")
+    cells, everything = torch.randn(1, 10, 4, 4), torch.ones(1, 16, dtype=torch.bool)
+    some = everything.clone()
+    some[0, :9] = False
+    whole, masked = location(cells, everything).exp(), location(cells, some).exp()
+    torch.testing.assert_close(masked[0, 9:], whole[0, 9:] / whole[0, 9:].sum())
+
+
+def test_unit_norm_logits_bound_every_probability():
+    location = module("l2", grid=3)
+    log_probs = location(torch.randn(50, 10, 3, 3) * 100, torch.ones(50, 9, dtype=torch.bool)).detach()
+    assert float(log_probs.exp().max()) < 0.2654
+    assert float(log_probs.exp().min()) > 0.0414
+
+
+def test_logits_that_are_all_zero_make_every_cell_as_likely():
+    location = module("l2", grid=3)
+    torch.nn.init.zeros_(location.score.weight)
+    torch.nn.init.zeros_(location.score.bias)  # type: ignore[arg-type]
+    log_probs = location(torch.randn(2, 10, 3, 3), torch.ones(2, 9, dtype=torch.bool))
+    torch.testing.assert_close(log_probs.exp(), torch.full((2, 9), 1 / 9))
+    log_probs[:, 4].sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in location.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("softmax", ["plain", "temperature", "l2"])
+def test_a_row_with_nothing_allowed_has_no_nan_in_value_or_gradient(softmax):
+    location = module(softmax)
+    cells = torch.randn(3, 10, 4, 4, requires_grad=True)
+    allowed = torch.zeros(3, 16, dtype=torch.bool)
+    allowed[1, [2, 7]] = True
+    log_probs = location(cells, allowed)
+    assert bool(torch.isneginf(log_probs[[0, 2]]).all())
+    log_probs[1, 7].backward()
+    for value in (cells, *location.parameters()):
+        assert value.grad is not None
+        assert bool(value.grad.isfinite().all())
+    assert cells.grad is not None
+    assert float(cells.grad[1].abs().max()) > 0
+    assert float(cells.grad[[0, 2]].abs().max()) == 0
+
+
+def test_a_single_allowed_cell_is_certain():
+    allowed = torch.tensor([[False, True, False, False]])
+    log_probs = masked_log_softmax(torch.tensor([[9.0, -50.0, 3.0, 1e30]]), allowed)
+    assert log_probs[0].tolist() == [float("-inf"), 0.0, float("-inf"), float("-inf")]
+
+
+def test_a_learned_temperature_sharpens():
+    location = module("temperature")
+    cells, everything = torch.randn(1, 10, 4, 4), torch.ones(1, 16, dtype=torch.bool)
+    with torch.no_grad():
+        location.log_temperature.fill_(0.0)
+        flat = location(cells, everything).exp().max()
+        location.log_temperature.fill_(-1.5)
+        sharp = location(cells, everything).exp().max()
+    assert float(sharp) > float(flat)
+    assert location.log_temperature.requires_grad
