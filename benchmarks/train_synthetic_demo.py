@@ -21,6 +21,11 @@ from tnet_cli.pipeline.training.settings import TrainingSettings
 from tnet_cli.pipeline.training.train import train
 from tnet_cli.pipeline.training.warmup import StepReport
 
+GRAIN_SHOWS = (
+    "Lesions and mimics agree in mean colour, but at 2 to 8 µm per pixel the grain of a focus tells them apart: "
+    "the finest scale is not the only one that knows the label."
+)
+
 
 def report(step: StepReport) -> None:
     """Print the losses of some steps."""
@@ -39,8 +44,7 @@ def make_card(
         limits=(
             "It has seen nothing but slides made by `tnet synth`; what it says of a real slide means nothing.",
             "Its two classes are a game with nuclei that a generator draws; they are no diagnosis.",
-            "Lesions and mimics agree in colour, but at 2 to 8 µm per pixel the grain of a focus differs, "
-            "so a network need not look at the finest scale alone.",
+            GRAIN_SHOWS,
         ),
         licence="Apache-2.0",
         training_data=(

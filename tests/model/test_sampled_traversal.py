@@ -67,7 +67,7 @@ def test_a_beam_samples_the_joint_probabilities_of_what_each_step_has_reached():
 def test_a_single_location_is_drawn_with_the_probability_of_its_path():
     chooser = GumbelTopK(np.random.default_rng(42))
     steps = plan(GRID, (1, 1), "beam", chooser)
-    drawn = []
+    drawn: list[tuple[int, ...]] = []
     for _ in range(4000):
         middle, last = travel(ROOTS, np.log(SHARES), steps, fixed(log(FEW))).levels[1:]
         drawn.append((int((middle.parents[0] * 9 + middle.cells[0]) * 9 + last.cells[0]),))

@@ -29,19 +29,18 @@ def read_annotation(path: Path, slide_size: Size) -> TissueMask:
     Raises:
         ManifestError: the file is missing or is not such a collection.
     """
+    shrink = max(1.0, max(slide_size.width, slide_size.height) / MASK_PX)
+    mask = np.zeros((math.ceil(slide_size.height / shrink), math.ceil(slide_size.width / shrink)), dtype=bool)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        rings = [ring for feature in document["features"] for ring in _rings(feature["geometry"])]
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+        for feature in document["features"]:
+            for outer, holes in _rings(feature["geometry"]):
+                inside = _filled(outer, mask.shape, shrink)
+                for hole in holes:
+                    inside &= ~_filled(hole, mask.shape, shrink)
+                mask |= inside
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as exc:
         raise ManifestError(f"{path}: not a GeoJSON FeatureCollection of polygons: {exc}") from exc
-    shrink = max(1.0, max(slide_size.width, slide_size.height) / MASK_PX)
-    shape = (math.ceil(slide_size.height / shrink), math.ceil(slide_size.width / shrink))
-    mask = np.zeros(shape, dtype=bool)
-    for outer, holes in rings:
-        inside = _filled(outer, shape, shrink)
-        for hole in holes:
-            inside &= ~_filled(hole, shape, shrink)
-        mask |= inside
     return TissueMask(mask=mask, slide_size=slide_size)
 
 
@@ -56,7 +55,7 @@ def _rings(geometry: dict[str, Any]) -> list[tuple[list[Any], list[Any]]]:
     return [(polygon[0], polygon[1:]) for polygon in polygons]
 
 
-def _filled(ring: list[Any], shape: tuple[int, int], shrink: float) -> np.ndarray:
-    """Fill a ring of x, y in level-0 pixels into a mask of ``shape``, bool (H, W)."""
-    rows_and_columns = np.asarray(ring, dtype=np.float64)[:, ::-1] / shrink - 0.5
+def _filled(ring: list[Any], shape: tuple[int, ...], shrink: float) -> np.ndarray:
+    """Fill a ring of x, y (and perhaps z) in level-0 pixels into a mask of ``shape``, bool (H, W)."""
+    rows_and_columns = np.asarray(ring, dtype=np.float64)[:, 1::-1] / shrink - 0.5
     return np.asarray(polygon2mask(shape, rows_and_columns), dtype=bool)  # type: ignore[no-untyped-call]

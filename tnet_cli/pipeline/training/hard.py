@@ -139,7 +139,7 @@ def _traverse(
 
 
 def _chosen_log_probs(traversal: Traversal, like: Tensor) -> Tensor:
-    """Return the log-probability of each attended location within its grid; none when the traversal ended at its roots."""
+    """Return the log-probability of each attended location in its grid, (K - R,); empty when only roots were seen."""
     chosen = [record.location_log_probs for record in traversal.levels[1:]]
     return torch.cat(chosen) if chosen else like.new_zeros(0)
 

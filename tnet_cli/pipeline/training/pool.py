@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from tnet_cli.errors import ManifestError
 from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.model.choice import GumbelTopK
 from tnet_cli.model.config import TNetConfig
@@ -50,6 +51,9 @@ class PatchPool:
 
         Patches that teach something are drawn alike from every group: each processing level's located patches, and
         each class's labelled ones. Patches that teach nothing are not drawn.
+
+        Raises:
+            ManifestError: no patch teaches anything.
         """
         scale = np.array([position[2] for position in self.positions])
         located = np.array([target.sum() > 0 for target in self.cell_targets])
@@ -58,6 +62,10 @@ class PatchPool:
         groups[located] = scale[located]
         groups[labels >= 0] = 100 + labels[labels >= 0]
         present, members = np.unique(groups[groups >= 0], return_counts=True)
+        if len(present) == 0:
+            raise ManifestError(
+                "no patch can be learnt from: give annotations of some slides, or the class of what is not annotated"
+            )
         weights = np.zeros(len(self))
         for group, count in zip(present, members, strict=True):
             weights[groups == group] = 1 / (len(present) * count)
