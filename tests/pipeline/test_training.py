@@ -52,7 +52,7 @@ def mask_of(*boxes: Region) -> TissueMask:
 
 def slide_with(annotated: TissueMask | None, tissue: TissueMask | None = None, path: str = "none.png") -> TrainingSlide:
     preparation = Preparation(
-        scale=Scale(root_side_px=SIDE, processing_levels=3, mpp=(16.0, 4.0, 1.0), notes=()),
+        scale=Scale(root_side_px=SIDE, finest_side_px=SIDE // 16, processing_levels=3, mpp=(16.0, 4.0, 1.0), notes=()),
         thumbnail=np.zeros((64, 64, 3), np.uint8),
         tissue=tissue or mask_of(ROOT),
         roots=(Root(region=ROOT, tissue_share=1.0),),

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from tnet_cli.geometry import Region, Size
+from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.tissue import TissueMask, find_tissue
 
 GLASS = {
@@ -241,8 +242,7 @@ def test_real_colon_tissue_without_glass_is_found(shared: Path):
      ("OS-2-ndpi.ome.tif", 0.7, 0.9)],
 )  # fmt: skip
 def test_real_slides(shared: Path, name, least, most):
-    opening = pytest.importorskip("tnet_cli.slide.opening")
-    with opening.open_slide(shared / "data" / "slides" / name) as slide:
+    with open_slide(shared / "data" / "slides" / name) as slide:
         thumbnail = slide.thumbnail(1500)
         mpp = (slide.mpp or 0.45) * slide.size.width / thumbnail.shape[1]
         tissue = find_tissue(thumbnail, slide.size, mpp)

@@ -35,12 +35,14 @@ class Scale:
 
     Attributes:
         root_side_px: Side of a root in level-0 pixels.
+        finest_side_px: Side of a region of the last processing level in level-0 pixels.
         processing_levels: How many processing levels the slide's resolution serves.
         mpp: Micrometres per pixel actually given to the network at each of them, coarsest first.
         notes: One sentence for each processing level that is skipped.
     """
 
     root_side_px: int
+    finest_side_px: int
     processing_levels: int
     mpp: tuple[float, ...]
     notes: tuple[str, ...]
@@ -74,17 +76,13 @@ class Preparation:
 
     def allowed(self) -> Callable[[Sequence[Region]], np.ndarray]:
         """Return the test whether cells hold enough tissue to be attended: regions -> bool (N,)."""
-        finest = self.scale.root_side_px // self._cells_a_side() ** (self.scale.processing_levels - 1)
-        least_px = TISSUE_IN_A_CELL * finest**2
+        least_px = TISSUE_IN_A_CELL * self.scale.finest_side_px**2
 
         def holds_tissue(cells: Sequence[Region]) -> np.ndarray:
             area = np.array([cell.area for cell in cells], dtype=np.float64)
             return np.asarray(self.tissue.fractions(cells) * area >= least_px)
 
         return holds_tissue
-
-    def _cells_a_side(self) -> int:
-        return 1 if len(self.scale.mpp) < 2 else round(self.scale.mpp[0] / self.scale.mpp[1])
 
 
 def fit_scale(slide_path: str, slide_mpp: float | None, config: TNetConfig) -> Scale:
@@ -129,7 +127,13 @@ def fit_scale(slide_path: str, slide_mpp: float | None, config: TNetConfig) -> S
         slide_mpp * root_side_px / config.grid**processing_level / config.base_px
         for processing_level in range(len(usable))
     )
-    return Scale(root_side_px=root_side_px, processing_levels=len(usable), mpp=mpp, notes=notes)
+    return Scale(
+        root_side_px=root_side_px,
+        finest_side_px=finest_side_px,
+        processing_levels=len(usable),
+        mpp=mpp,
+        notes=notes,
+    )
 
 
 def thumbnail_side_px(slide: Slide) -> int:
