@@ -125,7 +125,7 @@ def test_an_unknown_scale_is_never_guessed(tnet, untrained_model, tmp_path):
         (["classify", "a.svs", "--device", "gpu9"], 2, "expected auto, cpu, cuda"),
         (["classify", "a.svs", "-m", "nothing"], 4, "neither a file nor a bundled model"),
         (["classify", "none.csv"], 5, "cannot be read as a CSV manifest"),
-        (["classify", "."], 3, "is a directory"),
+        (["classify", "."], 2, ".: no slides in it or the folders below it; found no files at all"),
         (["frobnicate"], 2, "No such command"),
     ],
 )

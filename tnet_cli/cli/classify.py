@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 def classify(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Slides, or manifests (.csv with a column 'slide').")
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="Slides, folders, patterns, URLs, manifests (.csv with a column 'slide')."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("tnet-out"),
     model: Annotated[
@@ -40,6 +43,9 @@ def classify(
         bool, typer.Option("--overwrite", help="Replace the table of another run in the folder.")
     ] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first slide that fails.")] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive/--no-recursive", help="Search folders with all those below them.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
 ) -> None:
     """Classify slides: label, probability and an overlay that shows where the model looked."""
@@ -59,11 +65,13 @@ def classify(
         overlay=overlay,
         overwrite=overwrite,
         fail_fast=fail_fast,
+        recursive=recursive,
     )
     with slide_progress() as progress:
         report = run_classify(
             request,
             RunEvents(
+                on_note=progress.note,
                 on_start=progress.start,
                 on_slide=lambda _result, _overlay: progress.slide_done(),
                 on_look=progress.look,

@@ -4,18 +4,21 @@ from typing import Annotated
 
 import typer
 
-from tnet_cli.cli.terminal import answer, answer_json
+from tnet_cli.cli.terminal import answer, answer_json, note
 
 
 def info(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Slides.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Slides, folders, patterns, manifests.")],
     reader: Annotated[str | None, typer.Option(metavar="openslide|tifffile|pillow", help="Force a reader.")] = None,
+    recursive: Annotated[
+        bool, typer.Option("--recursive/--no-recursive", help="Search folders with all those below them.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Describe slides: size, scale, pyramid levels, reader, associated images."""
     from tnet_cli.pipeline.description import describe_slides
 
-    report = describe_slides(paths, reader=reader)
+    report = describe_slides(paths, reader=reader, recursive=recursive, on_note=note)
     if as_json:
         answer_json({"slides": report.descriptions})
     else:

@@ -43,6 +43,10 @@ class SlideProgress:
         self._bar.update(self._task, total=slides)
         self._bar.console.print(intended_use, highlight=False, markup=False, soft_wrap=True)
 
+    def note(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
     def look(self, processing_level: int, patches: int) -> None:
         """Count the regions of one batch."""
         self._regions += patches

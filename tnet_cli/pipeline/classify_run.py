@@ -39,6 +39,7 @@ class RunRequest:
     overlay: bool = True
     overwrite: bool = False
     fail_fast: bool = False
+    recursive: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,14 @@ class RunEvents:
     """What a run tells while it goes; each may be called many times a second.
 
     Attributes:
+        on_note: What is worth knowing of the inputs, in a sentence: what was ignored, or is given twice.
         on_start: The number of slides and the model's intended use.
         on_slide: A slide has ended and is written; with it the place of its overlay, or None.
         on_look: Processing level and number of the patches of a batch.
         on_reduce: Rows done and to do, while a slide without a pyramid is reduced.
     """
 
+    on_note: Callable[[str], None] | None = None
     on_start: Callable[[int, str], None] | None = None
     on_slide: Callable[[SlideResult, Path | None], None] | None = None
     on_look: Callable[[int, int], None] | None = None
@@ -95,14 +98,13 @@ def run_classify(request: RunRequest, events: RunEvents | None = None) -> RunRep
     """Classify the inputs and write the results as they come.
 
     Raises:
-        UsageError: an option cannot be followed, or the folder holds another run.
+        UsageError: an option cannot be followed, the inputs hold no slide, or the folder holds another run.
         ModelFileError: the model cannot be used.
         ManifestError: a manifest cannot be used.
-        SlideError: an input is a directory.
     """
     events = events or RunEvents()
     started = time.perf_counter()
-    inputs = find_inputs(request.inputs)
+    inputs = find_inputs(request.inputs, recursive=request.recursive, out=request.out, on_note=events.on_note)
     directory = RunDirectory(request.out)
     directory.refuse_if_it_holds_another_run((entry.path for entry in inputs), overwrite=request.overwrite)
     device = choose_device(request.device)

@@ -1,10 +1,11 @@
 """What ``tnet info`` says of slides."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tnet_cli.errors import PartialFailureError, SlideError
+from tnet_cli.pipeline.inputs import find_inputs
 from tnet_cli.slide.opening import open_slide
 
 
@@ -35,26 +36,43 @@ class DescriptionReport:
         raise PartialFailureError(f"{len(self.errors)} of {len(self.descriptions)} slides failed: {named}")
 
 
-def describe_slides(paths: Sequence[str], *, reader: str | None = None) -> DescriptionReport:
-    """Open each slide and describe it; one that cannot be opened does not stop the others."""
+def describe_slides(
+    paths: Sequence[str],
+    *,
+    reader: str | None = None,
+    recursive: bool = True,
+    on_note: Callable[[str], None] | None = None,
+) -> DescriptionReport:
+    """Open each slide and describe it; one that cannot be opened does not stop the others.
+
+    Args:
+        paths: Slides, and what else ``find_inputs`` takes.
+        reader: Forces a slide backend.
+        recursive: Whether folders are searched with those below them.
+        on_note: Told what was left out.
+
+    Raises:
+        ManifestError: a manifest cannot be used.
+        UsageError: the inputs hold no slide.
+    """
     descriptions: list[dict[str, Any]] = []
     errors: list[SlideError] = []
-    for path in paths:
+    for entry in find_inputs(paths, recursive=recursive, on_note=on_note):
         try:
-            descriptions.append(describe_slide(path, reader=reader))
+            descriptions.append(describe_slide(entry.path, reader=reader, mpp=entry.mpp))
         except SlideError as error:
             errors.append(error)
-            descriptions.append({"path": path, "error": str(error)})
+            descriptions.append({"path": entry.path, "error": str(error)})
     return DescriptionReport(descriptions, errors)
 
 
-def describe_slide(path: str, *, reader: str | None = None) -> dict[str, Any]:
+def describe_slide(path: str, *, reader: str | None = None, mpp: float | None = None) -> dict[str, Any]:
     """Describe one slide as a JSON document.
 
     Raises:
         SlideError: it cannot be opened.
     """
-    with open_slide(path, reader=reader) as slide:
+    with open_slide(path, reader=reader, mpp=mpp) as slide:
         return {
             "path": path,
             "reader": slide.reader,

@@ -1,0 +1,137 @@
+"""Names of slides: unique among the inputs, and fit to be the path of a folder on any file system."""
+
+import hashlib
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+LONGEST_PART = 100
+"""Bytes of UTF-8 in one part of a name; file systems allow 255, and drafts of files add to theirs."""
+
+LONGEST_NAME = 180
+"""Bytes of UTF-8 in a whole name: Windows allows 260 characters for the folder of results, the name and its files."""
+
+WRITTEN_BY_TNET = frozenset({"result.json", "overlay.png", "regions.csv", "regions.geojson"})
+"""Files beside which a part of a name may become a folder."""
+
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\ud800-\udfff\u2028\u2029]')
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class NameSource:
+    """What the name of one slide is made from.
+
+    Attributes:
+        folders: Folders above the file, outermost first, as far as they are known.
+        stem: Of the file.
+        suffix: Of the file, with its dot; tells slides apart that differ in nothing else.
+        depth: How many of the last folders belong to the name in any case.
+    """
+
+    folders: tuple[str, ...]
+    stem: str
+    suffix: str = ""
+    depth: int = 0
+
+    def parts(self, depth: int, *, with_suffix: bool) -> tuple[str, ...]:
+        """Return the name's parts before they are made safe."""
+        folders = self.folders[len(self.folders) - min(depth, len(self.folders)) :]
+        return (*folders, self.stem + self.suffix if with_suffix else self.stem)
+
+
+def unique_names(sources: Sequence[NameSource]) -> list[str]:
+    """Name slides so that no two share a folder, on file systems that tell cases apart and on those that do not.
+
+    A slide keeps its name unless another has the same; then folders above them go before it, the suffix after it,
+    and where all that is alike a number.
+
+    Args:
+        sources: One for each slide.
+
+    Returns:
+        Names of one or more parts with ``/`` between, in the order of the sources: relative, without ``.`` and
+        ``..``, at most ``LONGEST_NAME`` bytes long.
+    """
+    depths = [source.depth for source in sources]
+    suffixed = [False] * len(sources)
+
+    def name(index: int) -> str:
+        return safe_name(sources[index].parts(depths[index], with_suffix=suffixed[index]))
+
+    names = [name(index) for index in range(len(sources))]
+    while clashes := _tell_apart(sources, names, depths, suffixed):
+        for index in clashes:
+            names[index] = name(index)
+    return _numbered(names)
+
+
+def _tell_apart(sources: Sequence[NameSource], names: list[str], depths: list[int], suffixed: list[bool]) -> list[int]:
+    """Lengthen what names are made of where some are alike; return whose changed, none when nothing helps more."""
+    alike = defaultdict(list)
+    for index, name in enumerate(names):
+        alike[name.casefold()].append(index)
+    changed = []
+    for group in alike.values():
+        if len(group) == 1:
+            continue
+        folders = {sources[index].folders for index in group}
+        for index in group:
+            if len(folders) > 1 and depths[index] < len(sources[index].folders):
+                depths[index] += 1
+                changed.append(index)
+            elif len(folders) == 1 and not suffixed[index] and sources[index].suffix:
+                suffixed[index] = True
+                changed.append(index)
+    return changed
+
+
+def _numbered(names: list[str]) -> list[str]:
+    taken: set[str] = set()
+    numbered = []
+    for wanted in names:
+        name, count = wanted, 1
+        while name.casefold() in taken:
+            count += 1
+            name = f"{wanted}-{count}"
+        taken.add(name.casefold())
+        numbered.append(name)
+    return numbered
+
+
+def safe_name(parts: Sequence[str]) -> str:
+    """Join parts to a relative path that every file system takes.
+
+    Args:
+        parts: Outermost first; anything may stand in them.
+
+    Returns:
+        The safe parts with ``/`` between, at most ``LONGEST_NAME`` bytes of UTF-8; what is cut off is replaced by a
+        digest of it, so that names which differ only there still differ.
+    """
+    name = "/".join(_safe_part(part) for part in parts)
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    last = _safe_part(parts[-1])
+    return f"{_digest('/'.join(parts))}/{last}"
+
+
+def _safe_part(part: str) -> str:
+    text = unicodedata.normalize("NFC", _FORBIDDEN.sub("_", part)).strip(" ").rstrip(". ")
+    if text.startswith("."):
+        text = f"_{text[1:]}"  # hidden results would look lost
+    if not text:
+        return "_"
+    if _DEVICE.fullmatch(text) or text.casefold() in WRITTEN_BY_TNET:
+        text = f"{text}_" if "." not in text else f"_{text}"
+    encoded = text.encode()
+    if len(encoded) <= LONGEST_PART:
+        return text
+    kept = encoded[: LONGEST_PART - 9].decode(errors="ignore").rstrip(". ")
+    return f"{kept}-{_digest(part)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:8]
