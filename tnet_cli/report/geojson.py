@@ -1,6 +1,15 @@
 """What the network looked at as a GeoJSON FeatureCollection, which QuPath opens beside the slide.
 
 Each processing level is a class in QuPath, so that it can be shown, hidden and counted by itself.
+
+What QuPath takes is what it writes: a FeatureCollection of Features with a UUID for ``id``, ``objectType``,
+``classification`` with a name and a colour, ``isLocked``, and ``measurements`` as an object of numbers (as an array
+before version 0.4, which reads both). Source: qupath/qupath, qupath-core, qupath/lib/io/QuPathTypeAdapters.java.
+
+Its frame is level 0 from the corner of the slide's bounds: when OpenSlide states all of ``openslide.bounds-x``,
+``-y``, ``-width`` and ``-height``, as it does for MIRAX and Leica slides, QuPath shows that crop, unless the image
+was added with ``--no-crop``, and all coordinates it reads and writes count from there. Source: OpenslideImageServer
+in qupath-extension-openslide (its constructor and ``readTile``); qupath/qupath issue 820.
 """
 
 import math

@@ -58,9 +58,9 @@ def load_training_slides(inputs: Sequence[SlideInput], config: TNetConfig) -> li
             )
         with open_slide(entry.path, mpp=entry.mpp) as slide:
             preparation = prepare(slide, config)
-            size = slide.size
+            size, bounds = slide.size, slide.bounds
         if not preparation.roots:
             raise ManifestError(f"{entry.path}: no tissue was found, so there is nothing to train on")
-        annotated = read_annotation(entry.annotation, size) if entry.annotation else None
+        annotated = read_annotation(entry.annotation, size, origin=(bounds.x, bounds.y)) if entry.annotation else None
         slides.append(TrainingSlide(entry, config.class_names.index(entry.label), preparation, annotated))
     return slides
