@@ -135,6 +135,12 @@ def test_no_inputs_at_all():
         find_inputs([])
 
 
+def test_an_empty_input_is_not_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(touch(tmp_path, "a.svs"))
+    with pytest.raises(UsageError, match="one of the inputs is empty"):
+        find_inputs([""])
+
+
 # Manifests
 
 

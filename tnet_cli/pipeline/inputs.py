@@ -94,12 +94,14 @@ def find_inputs(
 
     Raises:
         ManifestError: a manifest cannot be used.
-        UsageError: a pattern matches nothing, or none of the inputs holds a slide.
+        UsageError: an input is an empty text, a pattern matches nothing, or none of the inputs holds a slide.
     """
     on_note = on_note or _unheard
     candidates: list[_Candidate] = []
     empty: list[str] = []
     for text in given:
+        if not text.strip():
+            raise UsageError("one of the inputs is empty; expected a slide, folder, pattern, URL or manifest")
         if not is_writable(text):
             empty.append(f"{shown(text)}: left out, since its name is not UTF-8 and could not be written down")
         elif is_url(text) or os.path.lexists(text) or not is_pattern(text):
