@@ -1,12 +1,11 @@
 """From a slide's outcome to its pictures: the values the report package draws."""
 
 from PIL.Image import Image
-from PIL.PngImagePlugin import PngInfo
 
 from tnet_cli.pipeline.card import ModelCard
 from tnet_cli.pipeline.classify import Outcome
 from tnet_cli.pipeline.result import SlideResult
-from tnet_cli.report.overlay import PANEL_KEY, AttendedRegion, OverlayPatch, OverlaySubject, draw_overlay
+from tnet_cli.report.overlay import AttendedRegion, OverlayPatch, OverlaySubject, draw_overlay
 
 PATCHES_SHOWN = 12
 
@@ -52,11 +51,3 @@ def overlay_of(outcome: Outcome, card: ModelCard) -> Image | None:
         seconds=result.seconds,
     )
     return draw_overlay(outcome.thumbnail, subject, regions, shown[:PATCHES_SHOWN])
-
-
-def panel_note(overlay: Image) -> PngInfo:
-    """Return what an overlay's file says of itself: where the slide with its boxes stands on the page."""
-    note = PngInfo()
-    if PANEL_KEY in overlay.info:
-        note.add_text(PANEL_KEY, overlay.info[PANEL_KEY])
-    return note

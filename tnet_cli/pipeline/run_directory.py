@@ -10,9 +10,10 @@ from PIL.Image import Image
 from tnet_cli.errors import UsageError
 from tnet_cli.pipeline.atomic import write_text_whole, written_whole
 from tnet_cli.pipeline.documents import table_text, write_json
-from tnet_cli.pipeline.presentation import attended_regions, panel_note
+from tnet_cli.pipeline.presentation import attended_regions
 from tnet_cli.pipeline.result import REGION_COLUMNS, SlideResult, region_row
 from tnet_cli.report.geojson import regions_geojson
+from tnet_cli.report.thumbnail import overlay_note
 
 PREDICTIONS = "predictions.csv"
 
@@ -89,7 +90,7 @@ class RunDirectory:
             return None
         path = folder / "overlay.png"
         with written_whole(path) as draft:
-            overlay.save(draft, format="PNG", pnginfo=panel_note(overlay))
+            overlay.save(draft, format="PNG", pnginfo=overlay_note(overlay))
         return path
 
     def write_predictions(self, results: Sequence[SlideResult], class_names: Sequence[str]) -> None:

@@ -34,7 +34,7 @@ SECTION_GAP_PX = 28
 COLUMN_GAP_PX = 48
 
 PANEL_KEY = "tnet-panel"
-"""Name, in the image's ``info``, of where the slide with its boxes stands: ``left,top,right,bottom`` in page pixels."""
+"""Name, in the image's ``info``, of where the slide with its boxes stands: left, top, right, bottom in page pixels."""
 
 COLUMN_MIN_PX = 640
 """Beside panels of a tall slide that leave at least this, legend and patches stand in a column of their own."""
@@ -104,7 +104,7 @@ def draw_overlay(
     page.paste(content, (MARGIN_PX, MARGIN_PX))
     left_px = MARGIN_PX + FRAME_PX + (0 if plan.is_stacked else left.width + GAP_PX)
     top_px = MARGIN_PX + top.height + SECTION_GAP_PX + FRAME_PX + (left.height + GAP_PX if plan.is_stacked else 0)
-    page.info[PANEL_KEY] = f"{left_px},{top_px},{left_px + plan.size.width},{top_px + plan.size.height}"
+    page.info[PANEL_KEY] = (left_px, top_px, left_px + plan.size.width, top_px + plan.size.height)
     return page
 
 

@@ -25,13 +25,19 @@ def content_hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
+_DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that turn the direction of writing."""
+
+
 def visible(text: object) -> str:
-    """Return a text on one line without what would hide or reorder it: control and direction characters show as �.
+    """Return a text on one line, with a � for each control character and each that turns the direction of writing.
 
     A file may be named with them, so that what is read is not what it is.
     """
     line = " ".join(str(text).split())
-    return "".join("�" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn") else char for char in line)
+    if line.isascii() and line.isprintable():
+        return line
+    return "".join("�" if char in _DIRECTIONS or unicodedata.category(char) in ("Cc", "Cs") else char for char in line)
 
 
 def render(template: str, **values: Any) -> str:
@@ -59,7 +65,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "visible": visible,
-        "percent": percent,
+        "share": lambda value: percent(value) if value < 1 else f"{100 * value:.0f} %",
         "figure": figure,
         "number": lambda value, digits: "" if value is None else f"{value:.{digits}f}",
         "asset": lambda name: Markup(asset_text(name)),  # noqa: S704 - the package's own text
