@@ -1,16 +1,17 @@
-"""The review of a run, ``report.html``: gathered from what lies in the run's folder, and written whole or not at all."""
+"""The review of a run, ``report.html``: gathered from what lies in the run's folder, written whole or not at all."""
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from safetensors import SafetensorError, safe_open
 
-from tnet_cli.errors import ModelFileError, TnetError
+from tnet_cli.errors import TnetError
 from tnet_cli.pipeline.atomic import written_whole
-from tnet_cli.pipeline.device import usable_cores
 from tnet_cli.pipeline.run_on_disk import RunOnDisk, SlideRecord, read_run
 from tnet_cli.report.page import PageCard, PageRow, RunPage, render_page
 from tnet_cli.report.thumbnail import STAMP_PX, Stamp, stamp_in
@@ -24,6 +25,12 @@ MANY = 2500
 """A page with more overlays than this has smaller thumbnails."""
 
 _SIDE_OF_MANY_PX = 64
+
+_READERS = 8
+"""Threads that read overlays; a run may lie on a share."""
+
+CARD_KEY = "tnet_card"
+"""Where a model file's header holds its card. Repeated here, so that a page is made without loading torch."""
 
 
 def write_report(path: Path) -> Path:
@@ -66,7 +73,7 @@ def report_text(run: RunOnDisk, on_progress: Callable[[int, int], None] | None =
         class_names=run.class_names,
         card=card,
         facts=_facts(run),
-        notices=tuple([*([] if run.is_finished else [_UNFINISHED]), *([lost] if lost else [])]),
+        notices=(*(() if run.is_finished else (_UNFINISHED,)), *((lost,) if lost else ())),
     )
     return render_page(page)
 
@@ -103,15 +110,13 @@ def _row(run: RunOnDisk, slide: SlideRecord, stamp: Stamp | None) -> PageRow:
     )
 
 
-def _thumbnails(
-    overlays: Sequence[Path | None], on_progress: Callable[[int, int], None] | None
-) -> list[Stamp | None]:
+def _thumbnails(overlays: Sequence[Path | None], on_progress: Callable[[int, int], None] | None) -> list[Stamp | None]:
     """Take the stamps of overlays, until the page's room for them is used up."""
     count = sum(overlay is not None for overlay in overlays)
     side_px = STAMP_PX if count <= MANY else _SIDE_OF_MANY_PX
     stamps: list[Stamp | None] = []
     room, done = THUMBNAILS_BYTES, 0
-    with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
+    with ThreadPoolExecutor(max_workers=_READERS) as pool:
         for stamp in pool.map(lambda overlay: _thumbnail(overlay, side_px) if overlay else None, overlays):
             # As base64 four bytes stand for three.
             room -= len(stamp[0]) * 4 // 3 if stamp else 0
@@ -152,17 +157,16 @@ def _card(run: RunOnDisk) -> tuple[PageCard | None, str | None]:
 
 
 def _card_in_file(path: str, digest: str) -> tuple[dict[str, Any] | None, str | None]:
-    # Here and not above: to read a model file loads torch, which serving a finished report does not need.
-    from tnet_cli.pipeline.model_file import read_card
-
     try:
         with Path(path).open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != digest:
             return None, f"{path}: is another model file by now, so its card is not shown here."
-        return read_card(Path(path)).model_dump(mode="json"), None
-    except (OSError, ValueError, ModelFileError):
+        with safe_open(path, framework="numpy") as tensors:
+            card = json.loads((tensors.metadata() or {})[CARD_KEY])
+    except (OSError, ValueError, KeyError, RecursionError, SafetensorError):
         return None, f"{path}: the model file is not there any more or cannot be read, so its card is not shown here."
+    return (card if isinstance(card, dict) else None), None
 
 
 def _page_card(known: PageCard, card: dict[str, Any]) -> PageCard:

@@ -69,7 +69,9 @@ def _histogram(name: str, bins: list[int], highest: int) -> Histogram:
         slides = "slide" if count == 1 else "slides"
         text = f"{index / BINS:.2f} to {(index + 1) / BINS:.2f}: {count} {slides}"
         width = PLOT_WIDTH / BINS
-        bars.append(Bar(round(index * width + 0.5, 2), round(PLOT_HEIGHT - height, 2), width - 1, round(height, 2), text))
+        bars.append(
+            Bar(round(index * width + 0.5, 2), round(PLOT_HEIGHT - height, 2), width - 1, round(height, 2), text)
+        )
     total = sum(bins)
     said = "; ".join(bar.text for bar in bars) or "none"
     return Histogram(name, total, highest, tuple(bars), f"{total} slides called {name}, by probability: {said}")

@@ -1,5 +1,8 @@
-"""The slide on an overlay at the size of a stamp. It travels inside the overlay's own file, so that a page of thousands
-of slides is made without decoding thousands of pictures."""
+"""The slide on an overlay at the size of a stamp.
+
+It travels inside the overlay's own file, so that a page of thousands of slides is made without decoding thousands of
+pictures.
+"""
 
 import base64
 import binascii
