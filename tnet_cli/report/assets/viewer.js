@@ -20,6 +20,8 @@
     showNavigator: true,
     navigatorPosition: "BOTTOM_RIGHT",
     navigatorSizeRatio: 0.16,
+    navigatorBackground: "#dfe2e5",
+    navigatorOpacity: 0.9,
     // Up to four screen pixels for one of level 0, where cells are large enough to look at.
     maxZoomPixelRatio: 4,
     visibilityRatio: 0.3,
