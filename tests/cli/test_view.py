@@ -68,7 +68,9 @@ def server(run: Path) -> Iterator[RunServer]:
         thread.join()
 
 
-def ask(server: RunServer, address: str, *, method: str = "GET", host: str | None = None) -> tuple[int, bytes, dict]:
+def ask(
+    server: RunServer, address: str, *, method: str = "GET", host: str | None = None
+) -> tuple[int, bytes, dict[str, str]]:
     """Send a request as it stands; no client library tidies the address."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
     connection.putrequest(method, address, skip_host=True)

@@ -41,7 +41,7 @@ class DeepZoom:
 
     def level_0_px(self, zoom_level: int) -> int:
         """Return how many level-0 pixels a pixel of a zoom level is wide."""
-        return 2 ** (self.last_zoom_level - zoom_level)
+        return 1 << (self.last_zoom_level - zoom_level)
 
     def tile(self, zoom_level: int, column: int, row: int) -> tuple[Region, Size] | None:
         """Return the box that a tile shows and the size it is shown at.
