@@ -65,7 +65,7 @@ class Watched:
 
     def until(self, expression: str) -> None:
         """Wait until an expression holds; Playwright's own way to wait is forbidden by the pages' policies."""
-        for _ in range(200):
+        for _ in range(1200):
             if self.page.evaluate(expression):
                 return
             self.page.wait_for_timeout(50)
@@ -78,6 +78,7 @@ class Watched:
 @pytest.fixture
 def watched(browser: "Browser") -> Iterator[Watched]:
     page = browser.new_page(viewport={"width": 1300, "height": 800})
+    page.set_default_timeout(90_000)
     watched = Watched(page)
     page.on("console", lambda message: watched.complaints.append(message.text))
     page.on("pageerror", lambda error: watched.complaints.append(str(error)))
@@ -316,3 +317,23 @@ def test_deep_zoom_shows_the_slide_with_its_boxes(watched, tmp_path):
             thread.join()
     addresses = [request for request in watched.requests if not request.startswith(("about:", "data:", "blob:"))]
     assert all(request.startswith(server.address) for request in addresses)
+
+
+def test_a_part_that_cannot_be_read_is_told(browser, shared, tmp_path):
+    source = shared / "data" / "slides" / "broken" / "unreadable.svs"
+    directory = RunDirectory(tmp_path / "run")
+    result = SlideResult(slide="a", path=str(source), status="failed", class_names=("x",), error="cannot be decoded")
+    directory.write_slide(result, None)
+    directory.write_predictions([result], ("x",))
+    page = browser.new_page()
+    with run_server(directory.path) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            page.goto(f"{server.address}view/a")
+            page.wait_for_selector("#unread:visible")
+            assert page.text_content("#unread") == "A part of this slide cannot be read and is left empty."
+        finally:
+            page.close()
+            server.shutdown()
+            thread.join()

@@ -22,6 +22,7 @@
     navigatorSizeRatio: 0.16,
     navigatorBackground: "#dfe2e5",
     navigatorOpacity: 0.9,
+    navigatorAutoFade: false,
     // Up to four screen pixels for one of level 0, where cells are large enough to look at.
     maxZoomPixelRatio: 4,
     visibilityRatio: 0.3,
@@ -32,6 +33,15 @@
     timeout: 180000,
   });
   window.viewer = viewer;
+
+  // What cannot be read stays empty, and is never silently so.
+  const unread = new Set();
+  viewer.addHandler("tile-load-failed", (event) => {
+    unread.add(String(event.tile));
+    const parts = unread.size === 1 ? "A part of this slide" : `${unread.size} parts of this slide`;
+    one("#unread").textContent = `${parts} cannot be read and ${unread.size === 1 ? "is" : "are"} left empty.`;
+    one("#unread").hidden = false;
+  });
 
   // The boxes: one drawing in level-0 pixels, moved and scaled with the slide.
   const overlay = document.createElementNS(SVG, "svg");
