@@ -6,7 +6,7 @@ Nothing here trusts a run's folder: names may be hostile, tables half written by
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -90,7 +90,7 @@ def read_run(path: Path) -> RunOnDisk:
     record = _document(path / RUN_RECORD)
     slides = [_slide(path, row) for row in rows]
     listed = {slide.folder for slide in slides}
-    slides.extend(slide for slide in _slides_without_row(path) if slide.folder not in listed)
+    slides.extend(_slides_without_row(path, listed))
     if not slides and not record and not columns:
         raise UsageError(f"{path}: holds no run; expected {PREDICTIONS} or {RUN_RECORD}, as tnet classify writes them")
     keys = columns or (list(slides[0].details) if slides else [])
@@ -129,10 +129,10 @@ def _folder_inside(run: Path, name: str) -> Path | None:
         return None
 
 
-def _slides_without_row(run: Path) -> Iterator[SlideRecord]:
+def _slides_without_row(run: Path, listed: Collection[Path | None]) -> Iterator[SlideRecord]:
     """Find results whose row is not in the table, because the run was cut off before it was written."""
     for file in sorted((run / SLIDES).rglob("result.json")):
-        details = _document(file)
+        details = {} if file.parent in listed else _document(file)
         if details.get("status"):
             name = file.parent.relative_to(run / SLIDES).as_posix()
             yield SlideRecord(name, {}, details, run / SLIDES / name)
