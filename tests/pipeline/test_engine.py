@@ -13,7 +13,7 @@ from tnet_cli.errors import SlideError
 from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.traversal import Look, TraversalPlan, traverse
-from tnet_cli.pipeline.engine import Errand, GivenUpError, Journey, drive
+from tnet_cli.pipeline.engine import Errand, GivenUpError, Journey, NothingToSeeError, OpenErrand, drive
 
 PLAN = TraversalPlan(grid=AttentionGrid(2, 0.5), processing_levels=3, locations=(2, 3), choice="beam", chooser=TopK())
 
@@ -176,7 +176,8 @@ def test_neither_the_slides_in_flight_nor_the_batch_change_an_answer_when_batche
                     batching=batching,
                 )
             )
-            seen.append([[record.regions for record in ended[n].traversal.levels] for n in range(len(images))])
+            journeys = [journey for _, journey in sorted(ended.items()) if isinstance(journey, Journey)]
+            seen.append([[record.regions for record in journey.traversal.levels] for journey in journeys])
             assert set(shapes) == ({2} if batching == "ready" else {1, 2})
         assert seen[0] == seen[1] == seen[2]
         assert seen[0][2][-1] != seen[0][0][-1]
@@ -202,7 +203,7 @@ def test_slides_are_opened_in_threads_while_the_network_computes():
     ended = dict(drive([opening(n) for n in range(3)], slow, batch_size=1, readers=1, slides_in_flight=2))
     assert isinstance(ended[0], Journey)
     assert isinstance(ended[1], Journey)
-    assert ended[2] is None
+    assert isinstance(ended[2], NothingToSeeError)
     assert set(names) == {"tnet-read"}
 
 
@@ -218,7 +219,11 @@ def test_a_read_that_hangs_is_given_up_and_blocks_nobody():
         forever.wait()
         raise AssertionError("nobody waits for this")
 
-    errands = [Errand(errand_over(bright_corner(0, 0), ROOT).traversal, hanging), hanging_open, good]
+    errands: list[Errand | OpenErrand] = [
+        Errand(errand_over(bright_corner(0, 0), ROOT).traversal, hanging),
+        hanging_open,
+        good,
+    ]
     started = time.monotonic()
     ended = dict(
         drive(errands, brightness, batch_size=4, readers=1, slides_in_flight=1, batching="by_slide", timeout_s=0.3)
@@ -238,7 +243,7 @@ def test_any_error_in_one_slide_ends_it_alone_when_all_are_caught():
         raise RecursionError("directory points at itself")
 
     bad = Errand(errand_over(bright_corner(0, 0), ROOT).traversal, broken_decoder)
-    errands = [bad, broken_opening, errand_over(bright_corner(0, 0), ROOT)]
+    errands: list[Errand | OpenErrand] = [bad, broken_opening, errand_over(bright_corner(0, 0), ROOT)]
     ended = dict(drive(errands, brightness, batch_size=4, readers=2, slides_in_flight=3, caught=Exception))
     assert isinstance(ended[0], KeyError)
     assert isinstance(ended[1], RecursionError)

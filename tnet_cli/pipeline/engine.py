@@ -15,10 +15,19 @@ from torch import Tensor
 
 from tnet_cli.errors import SlideError
 from tnet_cli.model.traversal import Look
-from tnet_cli.pipeline.flight import Errand, Flight, GivenUpError, Journey, OpenErrand
+from tnet_cli.pipeline.flight import Errand, Flight, GivenUpError, Journey, NothingToSeeError, OpenErrand
 from tnet_cli.pipeline.workers import Workers
 
-__all__ = ["Errand", "GivenUpError", "Journey", "LookFunction", "StorageHangsError", "drive", "is_device_lost"]
+__all__ = [
+    "Errand",
+    "GivenUpError",
+    "Journey",
+    "LookFunction",
+    "NothingToSeeError",
+    "StorageHangsError",
+    "drive",
+    "is_device_lost",
+]
 
 LookFunction = Callable[[Tensor, np.ndarray, np.ndarray | None], Look]
 ProgressFunction = Callable[[int, int], None]
@@ -31,7 +40,7 @@ TICK_S = 0.5
 MOST_HUNG = 64
 """Threads that may hang in reads that were given up; with more the storage is gone, not a slide."""
 
-Ended = Journey | BaseException | None
+Ended = Journey | BaseException
 _Read = tuple[Flight, int, np.ndarray]
 
 
@@ -75,8 +84,8 @@ def drive(
         caught: Errors that end one slide and not the others.
 
     Yields:
-        The errand's position in the input, and its journey, the error that ended it, or None where opening it said
-        that there is nothing to look at.
+        The errand's position in the input, and its journey or the error that ended it: among these ``GivenUpError``,
+        and ``NothingToSeeError`` where opening it said that there is nothing to look at.
 
     Raises:
         StorageHangsError: more than 64 reads hang.
@@ -95,11 +104,9 @@ def drive(
                 seen = workers.finished
                 _give_up_hung(flights, timeout_s, workers)
                 batch = batcher.next_batch(flights)
-                ended = [flight for flight in flights if flight.proceed(workers, caught)]
-                for flight in ended:
-                    flights.remove(flight)
-                for flight in ended:
-                    yield flight.position, flight.ended
+                ended = [(flight.position, end) for flight in flights if (end := flight.proceed(workers, caught))]
+                flights = [flight for flight in flights if flight.ended is None]
+                yield from ended
                 if batch:
                     batcher.look_at(batch)
                     if on_look is not None:

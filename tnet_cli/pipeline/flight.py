@@ -44,8 +44,15 @@ class Journey:
     patches: tuple[np.ndarray, ...]
 
 
+class NothingToSeeError(Exception):
+    """Opening a slide said that there is nothing to look at."""
+
+
 class GivenUpError(Exception):
     """A slide has been under way for longer than it may, and one of its reads does not return."""
+
+
+OWN_ERRORS = (GivenUpError, NothingToSeeError)
 
 
 @dataclass(slots=True, eq=False)
@@ -54,12 +61,11 @@ class Flight:
 
     Attributes:
         position: Of its errand in the input.
-        ended: Its journey, the error that ended it, or None where there was nothing to look at; once it has ended.
+        ended: Its journey, or the error that ended it; None while it is under way.
     """
 
     position: int
     ended: Journey | BaseException | None = None
-    _has_ended: bool = False
     _started: float | None = None
     _errand: Errand | None = None
     _wanted: Wanted | None = None
@@ -87,7 +93,7 @@ class Flight:
     @property
     def is_pending(self) -> bool:
         """Whether it wants regions looked at that the network was not given yet."""
-        return self._wanted is not None and self._failing is None and not self._has_ended and self.left > 0
+        return self._wanted is not None and self._failing is None and self.ended is None and self.left > 0
 
     @property
     def is_located(self) -> bool:
@@ -150,25 +156,28 @@ class Flight:
             workers.give_up(task)
         self._end(self._failing or GivenUpError())
 
-    def proceed(self, workers: Workers, caught: type[Exception]) -> bool:
-        """Go on where only reading or opening was waited for; say whether the slide has ended."""
-        if self._has_ended:
-            return True
-        if self._wanted is None and self._failing is None and self._tasks[0].finished:
+    def proceed(self, workers: Workers, caught: type[Exception]) -> Journey | BaseException | None:
+        """Go on where only reading or opening was waited for; return how the slide has ended, if it has.
+
+        Raises:
+            BaseException: what ended it, when that is neither caught nor the engine's own.
+        """
+        if self.ended is None and self._wanted is None and self._failing is None and self._tasks[0].finished:
             self._opened(self._tasks[0], workers, caught)
         # All of the reads are waited for: how much of a damaged slide is read must not be left to chance.
-        if self._failing is not None and all(task.finished for task in self._tasks):
+        if self.ended is None and self._failing is not None and all(task.finished for task in self._tasks):
             self._end(self._failing)
-        if isinstance(self.ended, BaseException) and not isinstance(self.ended, (caught, GivenUpError)):
-            raise self.ended
-        return self._has_ended
+        ended = self.ended
+        if isinstance(ended, BaseException) and not isinstance(ended, (caught, *OWN_ERRORS)):
+            raise ended
+        return ended
 
     def _opened(self, opening: Task, workers: Workers, caught: type[Exception]) -> None:
         self._started = opening.started
         if opening.error is not None:
             self._end(opening.error)
         elif opening.value is None:
-            self._has_ended = True
+            self._end(NothingToSeeError())
         else:
             self.begin(opening.value, workers, caught)
 
@@ -189,7 +198,7 @@ class Flight:
             self._end(Journey(traversal=end.value, patches=tuple(self._patches)))
         except caught as exc:
             self._end(exc)
-        return not self._has_ended
+        return self.ended is None
 
     def abandon(self, workers: Workers) -> None:
         """Drop what has not been read yet, because nobody wants the answer any more."""
@@ -210,7 +219,6 @@ class Flight:
 
     def _end(self, ended: Journey | BaseException) -> None:
         self.ended = ended
-        self._has_ended = True
         self._close()
 
     def _close(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tnet_cli.errors import ManifestError, SlideError
 
-MANIFEST_COLUMNS = ("slide", "label", "mpp", "patient", "split", "annotation")
+MANIFEST_COLUMNS = ("slide", "label", "mpp", "patient", "split", "annotation", "error")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from tnet_cli.model.choice import Chooser
 from tnet_cli.model.tnet import TNet
 from tnet_cli.pipeline.card import ModelCard
 from tnet_cli.pipeline.errand import slide_errand
-from tnet_cli.pipeline.flight import Errand, Journey
+from tnet_cli.pipeline.flight import Errand, Journey, NothingToSeeError
 from tnet_cli.pipeline.inputs import SlideInput
 from tnet_cli.pipeline.outcome import Outcome, classified, failed, without_tissue
 from tnet_cli.pipeline.preparation import Preparation, choose_locations, prepare
@@ -85,7 +85,7 @@ class SlideWork:
             return None
         return slide_errand(slide, preparation, network, locations, manner.chooser)
 
-    def conclude(self, ended: Journey | BaseException | None, network: TNet) -> Outcome:
+    def conclude(self, ended: Journey | BaseException, network: TNet) -> Outcome:
         """Turn what the engine says of the slide into its outcome.
 
         Raises:
@@ -96,12 +96,12 @@ class SlideWork:
         entry, card, started = self._entry, self._manner.card, self._started
         slide, preparation = self._slide, self._preparation
         thumbnail = preparation.thumbnail if preparation is not None else None
+        if slide is not None and isinstance(ended, NothingToSeeError):
+            return Outcome(without_tissue(entry, card, started, slide), thumbnail=thumbnail, stamp=self._stamp)
         if isinstance(ended, BaseException):
             return Outcome(failed(entry, card, started, ended, slide), thumbnail=thumbnail, stamp=self._stamp)
         if slide is None or preparation is None:
-            raise ValueError("a slide is concluded after it was opened")
-        if not isinstance(ended, Journey):
-            return Outcome(without_tissue(entry, card, started, slide), thumbnail=thumbnail, stamp=self._stamp)
+            raise ValueError("a journey is concluded of a slide that is open")
         try:
             result = classified(entry, card, started, slide, preparation, ended, network)
         except (ArithmeticError, MemoryError, torch.OutOfMemoryError) as exc:
