@@ -24,6 +24,7 @@ __all__ = [
     "Journey",
     "LookFunction",
     "NothingToSeeError",
+    "OpenErrand",
     "StorageHangsError",
     "drive",
     "is_device_lost",
