@@ -14,10 +14,11 @@ import torch
 
 from tnet_cli.errors import PartialFailureError, SlideError
 from tnet_cli.pipeline.classify import ClassifyOptions, Events, Outcome, classify_slides
-from tnet_cli.pipeline.device import choose_device, reader_threads, usable_cores
+from tnet_cli.pipeline.device import choose_devices, reader_threads, usable_cores
 from tnet_cli.pipeline.inputs import SlideInput, find_inputs
 from tnet_cli.pipeline.ledger import RunIdentity
 from tnet_cli.pipeline.model_file import LoadedModel, find_model, load_model
+from tnet_cli.pipeline.processes import ProcessPlan, rows_in_processes
 from tnet_cli.pipeline.result import SlideRow
 from tnet_cli.pipeline.run_directory import FAILURES, RunDirectory
 from tnet_cli.pipeline.run_store import RunStore, opened_store
@@ -111,7 +112,7 @@ def run_classify(request: RunRequest, events: RunEvents | None = None) -> RunRep
     events = events or RunEvents()
     started = time.perf_counter()
     inputs = find_inputs(request.inputs)
-    device = choose_device(request.device)
+    devices = choose_devices(request.device)
     model = load_model(find_model(request.model))
     directory = RunDirectory(request.out)
     store_of_run = opened_store(
@@ -123,10 +124,10 @@ def run_classify(request: RunRequest, events: RunEvents | None = None) -> RunRep
         with_overlays=request.overlay,
     )
     with store_of_run as store:
-        directory.write_run(run_record(request, model, device, store.rows(), None))
+        directory.write_run(run_record(request, model, devices, store.rows(), None))
         if events.on_start is not None:
             events.on_start(len(store.pending), model.card.intended_use)
-        with closing(_rows_here(request, store, inputs, model, device, events)) as rows:
+        with closing(_rows(request, store, inputs, model, devices, events)) as rows:
             for _, row in rows:
                 store.refresh()
                 if events.on_slide is not None:
@@ -134,7 +135,7 @@ def run_classify(request: RunRequest, events: RunEvents | None = None) -> RunRep
                 if request.fail_fast and row.status == "failed":
                     break
         ended = tuple(store.rows())
-        record = run_record(request, model, device, ended, time.perf_counter() - started)
+        record = run_record(request, model, devices, ended, time.perf_counter() - started)
         directory.write_run(record)
     return RunReport(
         record=record,
@@ -156,9 +157,9 @@ def run_identity(request: RunRequest, model: LoadedModel) -> RunIdentity:
     )
 
 
-def options_for(request: RunRequest, device: torch.device) -> ClassifyOptions:
-    """Return how slides are classified on one device of this machine."""
-    readers = reader_threads(request.workers)
+def options_for(request: RunRequest, device: torch.device, *, processes: int = 1) -> ClassifyOptions:
+    """Return how slides are classified on one device, when several processes share this machine."""
+    readers = max(1, reader_threads(request.workers) // processes)
     return ClassifyOptions(
         locations=request.locations,
         budget=request.budget,
@@ -172,17 +173,42 @@ def options_for(request: RunRequest, device: torch.device) -> ClassifyOptions:
     )
 
 
+def _rows(
+    request: RunRequest,
+    store: RunStore,
+    inputs: Sequence[SlideInput],
+    model: LoadedModel,
+    devices: Sequence[torch.device],
+    events: RunEvents,
+) -> Generator[tuple[int, SlideRow], None, None]:
+    """Classify what is pending, write and keep it, and yield the rows."""
+    looks = Events(on_look=events.on_look, on_reduce=events.on_reduce)
+    if len(devices) == 1:
+        return _rows_here(request, store, inputs, model, devices[0], looks)
+    plans = [
+        ProcessPlan(
+            model=model.path,
+            digest=model.digest,
+            out=request.out,
+            options=options_for(request, device, processes=len(devices)),
+            draw=request.overlay,
+            torch_threads=max(1, usable_cores() // len(devices)),
+            writers=writing_threads(device),
+        )
+        for device in devices
+    ]
+    return rows_in_processes(plans, store, inputs, model.card, looks)
+
+
 def _rows_here(
     request: RunRequest,
     store: RunStore,
     inputs: Sequence[SlideInput],
     model: LoadedModel,
     device: torch.device,
-    events: RunEvents,
+    looks: Events,
 ) -> Generator[tuple[int, SlideRow], None, None]:
-    """Classify what is pending in this process, write and keep it, and yield the rows."""
     torch.set_num_threads(usable_cores())
-    looks = Events(on_look=events.on_look, on_reduce=events.on_reduce)
     entries = [inputs[position] for position in store.pending]
     outcomes = classify_slides(entries, model, options_for(request, device), events=looks)
 
@@ -192,19 +218,28 @@ def _rows_here(
         return row
 
     with closing(outcomes):
-        for number, row in written(outcomes, write, threads=1 if device.type == "cpu" else 4):
+        for number, row in written(outcomes, write, threads=writing_threads(device)):
             yield store.pending[number], row
 
 
+def writing_threads(device: torch.device) -> int:
+    """Return how many threads draw and write: a processor that also runs the network has none to spare."""
+    return 1 if device.type == "cpu" else 4
+
+
 def run_record(
-    request: RunRequest, model: LoadedModel, device: torch.device, rows: Sequence[SlideRow], seconds: float | None
+    request: RunRequest,
+    model: LoadedModel,
+    devices: Sequence[torch.device],
+    rows: Sequence[SlideRow],
+    seconds: float | None,
 ) -> dict[str, Any]:
     """Return what ``run.json`` says: version, model, options, machine and how the slides fared.
 
     Args:
         request: What was asked.
         model: The model.
-        device: Where the network runs.
+        devices: Where the network runs.
         rows: Those there are.
         seconds: How long the run took; None while it goes on.
     """
@@ -219,7 +254,7 @@ def run_record(
             "budget": request.budget,
             "mpp": request.mpp,
             "reader": request.reader,
-            "device": str(device),
+            "device": ",".join(str(device) for device in devices),
             "batch_size": request.batch_size,
             "workers": reader_threads(request.workers),
         },

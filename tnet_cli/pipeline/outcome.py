@@ -44,14 +44,14 @@ def without_tissue(entry: SlideInput, card: ModelCard, started: float, slide: Sl
 
 
 def failed(
-    entry: SlideInput, card: ModelCard, started: float, problem: BaseException, slide: Slide | None = None
+    entry: SlideInput, card: ModelCard, started: float | None, problem: BaseException, slide: Slide | None = None
 ) -> SlideResult:
     """Return the result of a slide that could not be classified.
 
     Args:
         entry: The input.
         card: The model's.
-        started: When work on it began, ``time.perf_counter`` seconds.
+        started: When work on it began, ``time.perf_counter`` seconds; None where that is not known.
         problem: Why; turned into one sentence that names the slide.
         slide: When it could be opened; it may be closed.
     """
@@ -133,13 +133,13 @@ def _region_results(
     return tuple(results)
 
 
-def _facts(entry: SlideInput, card: ModelCard, started: float, slide: Slide | None) -> dict[str, Any]:
+def _facts(entry: SlideInput, card: ModelCard, started: float | None, slide: Slide | None) -> dict[str, Any]:
     """Return what every result says of its slide, whatever became of it."""
     facts: dict[str, Any] = {
         "slide": entry.name,
         "path": entry.path,
         "class_names": card.network.class_names,
-        "seconds": time.perf_counter() - started,
+        "seconds": 0.0 if started is None else time.perf_counter() - started,
     }
     if slide is not None:
         facts |= {

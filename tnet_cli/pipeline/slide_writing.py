@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import TypeVar
 
 from tnet_cli.pipeline.card import ModelCard
 from tnet_cli.pipeline.outcome import Outcome, sentence_of
@@ -14,7 +15,7 @@ from tnet_cli.pipeline.run_directory import RunDirectory
 WAITING = 2
 """Outcomes that wait for a thread; each holds its thumbnail and patches, so there must be few."""
 
-WriteFunction = Callable[[int, Outcome], SlideRow]
+Written = TypeVar("Written")
 
 
 def write_outcome(directory: RunDirectory, outcome: Outcome, card: ModelCard, *, draw: bool) -> SlideRow:
@@ -40,9 +41,9 @@ def write_outcome(directory: RunDirectory, outcome: Outcome, card: ModelCard, *,
 
 
 def written(
-    outcomes: Iterable[tuple[int, Outcome]], write: WriteFunction, *, threads: int
-) -> Generator[tuple[int, SlideRow], None, None]:
-    """Write outcomes in threads, and yield each slide's row when it is written, in the order of the outcomes.
+    outcomes: Iterable[tuple[int, Outcome]], write: Callable[[int, Outcome], Written], *, threads: int
+) -> Generator[tuple[int, Written], None, None]:
+    """Write outcomes in threads, and yield what that returns when each is written, in the order of the outcomes.
 
     Whoever stops listening still has everything written that had come so far.
 
@@ -52,18 +53,18 @@ def written(
         threads: How many write at once.
 
     Yields:
-        The slide's position and its row.
+        The slide's position and what ``write`` returned.
 
     Raises:
         OSError: the disk is full or gone.
     """
-    waiting: deque[tuple[int, Future[SlideRow]]] = deque()
+    waiting: deque[tuple[int, Future[Written]]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="tnet-write") as pool:
         for position, outcome in outcomes:
             waiting.append((position, pool.submit(write, position, outcome)))
             while waiting and (waiting[0][1].done() or len(waiting) >= threads + WAITING):
-                earlier, row = waiting.popleft()
-                yield earlier, row.result()
+                earlier, future = waiting.popleft()
+                yield earlier, future.result()
         while waiting:
-            position, row = waiting.popleft()
-            yield position, row.result()
+            position, future = waiting.popleft()
+            yield position, future.result()
