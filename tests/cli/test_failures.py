@@ -183,3 +183,24 @@ def test_a_slide_that_cannot_be_drawn_has_failed(tnet, small, untrained_model, t
     assert "could not be classified: ZeroDivisionError: no room for the legend" in ran.err
     (row,) = rows_of(tmp_path / "tnet-out").values()
     assert (row["status"], row["prediction"], row["prob_yes"]) == ("failed", "", "")
+
+
+def test_an_interrupted_run_keeps_what_is_done(tnet, small, untrained_model, tmp_path, monkeypatch):
+    names = [f"s{number}.tif" for number in range(3)]
+    for name in names:
+        shutil.copy(small, tmp_path / name)
+    with monkeypatch.context() as patched:
+
+        def interrupted(*_args):
+            raise KeyboardInterrupt
+
+        patched.setattr("tnet_cli.cli.terminal.SlideProgress.slide_done", interrupted)
+        ran = tnet("classify", *names, "-m", untrained_model, "--no-overlay")
+    assert ran.code == 130
+    kept = rows_of(tmp_path / "tnet-out")
+    assert kept["s0"]["status"] == "ok"
+    assert f"tnet: interrupted; {len(kept)} of 3 slides are done and kept" in ran.err
+    assert (
+        f"{len(kept)} of 3 slides were done before"
+        in tnet("classify", *names, "-m", untrained_model, "--no-overlay").err
+    )

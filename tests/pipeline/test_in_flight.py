@@ -13,6 +13,7 @@ from tnet_cli.pipeline.inputs import SlideInput
 from tnet_cli.pipeline.model_file import load_model
 from tnet_cli.pipeline.result import SlideResult
 from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.slide.opening import open_slide
 
 __all__ = ["untrained_model"]
 
@@ -53,14 +54,18 @@ def test_what_is_said_of_a_slide_does_not_depend_on_the_others(classify):
 def test_no_more_slides_are_open_than_asked(entries, untrained_model, monkeypatch: pytest.MonkeyPatch):
     is_open: set[object] = set()
     most = [0]
-    real = slide_work.open_slide
 
     def counted(path, **options):
-        slide = real(path, **options)
+        slide = open_slide(path, **options)
         is_open.add(slide)
         most[0] = max(most[0], len(is_open))
-        close = slide.close
-        monkeypatch.setattr(slide, "close", lambda: (is_open.discard(slide), close())[1])
+        really_close = slide.close
+
+        def close() -> None:
+            is_open.discard(slide)
+            really_close()
+
+        monkeypatch.setattr(slide, "close", close)
         return slide
 
     monkeypatch.setattr(slide_work, "open_slide", counted)

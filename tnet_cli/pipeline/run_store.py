@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tnet_cli.errors import RunStoppedError, UsageError
+from tnet_cli.errors import InterruptedRunError, RunStoppedError, UsageError
 from tnet_cli.pipeline.inputs import MANIFEST_COLUMNS, SlideInput
 from tnet_cli.pipeline.ledger import Ledger, LedgerEntry, RunIdentity
 from tnet_cli.pipeline.lock import locked
@@ -166,6 +166,7 @@ def opened_store(
         UsageError: another run is writing there, has results there that this one would lose, or the folder cannot
             be written.
         RunStoppedError: the disk is full or gone.
+        InterruptedRunError: the user interrupted the block.
     """
     directory.refuse_a_file()
     if not directory.has_ledger and not overwrite:
@@ -181,7 +182,7 @@ def opened_store(
         with Ledger(directory.ledger_path, afresh=overwrite) as ledger:
             _refuse_to_lose(directory.path, ledger, identity, inputs)
             store = RunStore(directory, ledger, identity, inputs, class_names)
-            with _stopping_when_full(store, len(inputs)):
+            with _stopping_in_a_sentence(store, len(inputs)):
                 ledger.begin(identity)
                 store.skip_what_is_done(with_overlays=with_overlays)
                 store.refresh(now=True)
@@ -189,24 +190,27 @@ def opened_store(
 
 
 @contextmanager
-def _stopping_when_full(store: RunStore, slides: int) -> Iterator[None]:
-    """Write the tables at the end, and turn a disk that cannot be written into one sentence."""
-    problem: OSError | None = None
+def _stopping_in_a_sentence(store: RunStore, slides: int) -> Iterator[None]:
+    """Write the tables at the end; turn an interrupt, or a disk that cannot be written, into one sentence."""
+    problem: OSError | KeyboardInterrupt | None = None
     try:
         yield
-    except OSError as exc:
+    except (OSError, KeyboardInterrupt) as exc:
         problem = exc
     finally:
         try:
             store.refresh(now=True)
         except OSError as exc:
             problem = problem or exc
-    if problem is not None:
-        done = sum(row.is_done for row in store.rows())
-        raise RunStoppedError(
-            f"{store.directory.path}: cannot be written any more: {problem.strerror or problem}; "
-            f"{done} of {slides} slides are done and kept; make room there and run the same command again to go on"
-        ) from problem
+    if problem is None:
+        return
+    done = f"{sum(row.is_done for row in store.rows())} of {slides} slides are done and kept"
+    if isinstance(problem, KeyboardInterrupt):
+        raise InterruptedRunError(f"interrupted; {done}; run the same command again to go on") from problem
+    raise RunStoppedError(
+        f"{store.directory.path}: cannot be written any more: {problem.strerror or problem}; "
+        f"{done}; make room there and run the same command again to go on"
+    ) from problem
 
 
 def _refuse_to_lose(out: Path, ledger: Ledger, identity: RunIdentity, inputs: Sequence[SlideInput]) -> None:
