@@ -47,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     picture = Image.new("RGB", (160, 120), (200, 100, 150))
     for result in results:
         directory.write_slide(result, picture if result.status == "ok" else None)
-    directory.write_predictions(results, ("benign", "lesion"))
+    directory.write_predictions([result.row() for result in results], ("benign", "lesion"))
     directory.write_run(RECORD)
     (folder / "secret.png").write_bytes(b"secret")
     (directory.path / "link.png").symlink_to(folder / "secret.png")
@@ -230,13 +230,13 @@ def test_a_slide_that_has_moved_is_told_in_a_sentence(server):
 
 def test_a_run_that_goes_on_is_shown_as_it_is_now(tmp_path):
     directory = RunDirectory(tmp_path / "run")
-    directory.write_predictions([done("one")], ("benign", "lesion"))
+    directory.write_predictions([done("one").row()], ("benign", "lesion"))
     with run_server(directory.path) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
             assert b"one" in ask(server, "/")[1]
-            directory.write_predictions([done("one"), done("two")], ("benign", "lesion"))
+            directory.write_predictions([done("one").row(), done("two").row()], ("benign", "lesion"))
             os.utime(directory.path / "predictions.csv", (1, 1))
             assert b"two" in ask(server, "/")[1]
             assert ask(server, "/view/two")[0] == 200

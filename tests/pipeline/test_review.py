@@ -41,7 +41,7 @@ def run(tmp_path: Path) -> Callable[..., RunDirectory]:
         directory.write_slide(results[0], overlay())
         directory.write_slide(results[1], None)
         directory.write_slide(results[2], None)
-        directory.write_predictions(results, ("benign", "lesion"))
+        directory.write_predictions([result.row() for result in results], ("benign", "lesion"))
         if record is not None:
             directory.write_run(record)
         return directory

@@ -93,7 +93,7 @@ def a_run(folder: Path, results: list[SlideResult], *, picture: Image.Image | No
     directory = RunDirectory(folder)
     for result in results:
         directory.write_slide(result, picture if result.status == "ok" else None)
-    directory.write_predictions(results, ("benign", "lesion"))
+    directory.write_predictions([result.row() for result in results], ("benign", "lesion"))
     directory.write_run(RECORD)
     return folder
 
@@ -227,11 +227,11 @@ def test_two_thousand_rows_sort_and_filter_without_lag(watched, tmp_path, rng):
         called(f"s{n}", ("benign", "lesion")[n % 2], float(p)) if n % 50 else failed_result(f"s{n}")
         for n, p in enumerate(rng.uniform(0.5, 1, ROWS).round(6))
     ]
-    directory.write_predictions(results, ("benign", "lesion"))
+    directory.write_predictions([result.row() for result in results], ("benign", "lesion"))
     first = tmp_path / "overlay.png"
     picture.save(first, pnginfo=overlay_note(picture))
     for result in results:
-        folder = directory.slide_folder(result)
+        folder = directory.slide_folder(result.slide)
         folder.mkdir(parents=True)
         if result.status == "ok":
             os.link(first, folder / "overlay.png")
@@ -324,7 +324,7 @@ def test_a_part_that_cannot_be_read_is_told(browser, shared, tmp_path):
     directory = RunDirectory(tmp_path / "run")
     result = SlideResult(slide="a", path=str(source), status="failed", class_names=("x",), error="cannot be decoded")
     directory.write_slide(result, None)
-    directory.write_predictions([result], ("x",))
+    directory.write_predictions([result.row()], ("x",))
     page = browser.new_page()
     with run_server(directory.path) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

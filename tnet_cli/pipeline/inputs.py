@@ -26,7 +26,7 @@ from tnet_cli.pipeline.discovery import (
 from tnet_cli.pipeline.slide_files import INDEX_SUFFIXES, SLIDE_SUFFIXES, is_folder, listed_in, suffix_of
 from tnet_cli.pipeline.slide_names import NameSource, unique_names
 
-MANIFEST_COLUMNS = ("slide", "label", "mpp", "patient", "split", "annotation")
+MANIFEST_COLUMNS = ("slide", "label", "mpp", "patient", "split", "annotation", "error")
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv"})
 

@@ -139,9 +139,10 @@ class TiffSlide(Slide):
         convert = rgb_converter(page, WHITE)
         if convert is None:
             raise SlideError(self.path, f"its image {name!r} is of a kind that is not supported")
-        with _named(self.path, f"its image {name!r} cannot be decoded"), self._lock:
-            samples = page.asarray()
-        return convert(samples if samples.ndim == 3 else samples[..., None])
+        with _named(self.path, f"its image {name!r} cannot be decoded"):
+            with self._lock:
+                samples = page.asarray()
+            return convert(samples if samples.ndim == 3 else samples[..., None])
 
     def _read_stored(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         page = self._pages[pyramid_level]

@@ -95,11 +95,14 @@ def calibrate(mpp: float) -> Calibration:
     sheet = _sheet(PROBE_SEED, _probe_box())
     benign = probe(sheet, clumps, mpp)
     low, high = 0.7, 1.5
-    for _ in range(8):
+    scale = (low + high) / 2
+    large = _large_nuclei(mpp, scale)
+    lesion = probe(sheet, large, mpp)
+    for _ in range(7):
+        low, high = (scale, high) if _cover(lesion) < _cover(benign) else (low, scale)
         scale = (low + high) / 2
         large = _large_nuclei(mpp, scale)
         lesion = probe(sheet, large, mpp)
-        low, high = (scale, high) if _cover(lesion) < _cover(benign) else (low, scale)
     darkness = _matching(lesion, benign)
     large = [darkness[sprite] for sprite in large]
     wanted = _cover(probe(_rings(PROBE_SEED, _probe_box(), CLUMPS_PER_ACINUS), clumps, mpp))
