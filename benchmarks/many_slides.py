@@ -34,7 +34,7 @@ def make_slides(folder: Path, count: int) -> list[str]:
     for seed in range(DISTINCT):
         path = folder / f"original-{seed}.tif"
         if not path.exists():
-            write_synthetic_slide(path, seed=seed, side_px=600 + 100 * seed, label="lesion", workers=1)
+            write_synthetic_slide(path, seed=seed, side_px=800 + 50 * seed, label="lesion", workers=1)
         originals.append(path)
     slides = []
     for number in range(count):
@@ -48,7 +48,7 @@ def make_slides(folder: Path, count: int) -> list[str]:
 def main() -> None:
     """Measure, and print one JSON document."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=lambda text: Path(text).resolve())
     parser.add_argument("--slides", type=int, default=1000)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--overlay", action="store_true")

@@ -173,6 +173,20 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_the_next_goes_on(
     assert [row["status"] for row in rows_of(out).values()] == ["ok"] * 4
 
 
+def test_a_slide_whose_folder_cannot_be_made_fails_alone(tnet, small, untrained_model, tmp_path):
+    names = ["a.tif", "b.tif"]
+    for name in names:
+        shutil.copy(small, tmp_path / name)
+    (tmp_path / "tnet-out" / "slides").mkdir(parents=True)
+    (tmp_path / "tnet-out" / "slides" / "a").write_text("the user's own")
+    ran = tnet("classify", *names, "-m", untrained_model, "--no-overlay")
+    assert ran.code == 6
+    rows = rows_of(tmp_path / "tnet-out")
+    assert (rows["a"]["status"], rows["b"]["status"]) == ("failed", "ok")
+    assert "a.tif: its folder of results cannot be made: Not a directory" in rows["a"]["error"]
+    assert (tmp_path / "tnet-out" / "slides" / "a").read_text() == "the user's own"
+
+
 def test_a_slide_that_cannot_be_drawn_has_failed(tnet, small, untrained_model, tmp_path, monkeypatch):
     def broken(*_args):
         raise ZeroDivisionError("no room for the legend")

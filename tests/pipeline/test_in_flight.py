@@ -9,6 +9,7 @@ import torch
 from tests.cli.conftest import untrained_model
 from tnet_cli.pipeline import slide_work
 from tnet_cli.pipeline.classify import ClassifyOptions, Outcome, classify_slides
+from tnet_cli.pipeline.engine import drive
 from tnet_cli.pipeline.inputs import SlideInput
 from tnet_cli.pipeline.model_file import load_model
 from tnet_cli.pipeline.result import SlideResult
@@ -47,6 +48,19 @@ def test_what_is_said_of_a_slide_does_not_depend_on_the_others(classify):
     for batch_size in (1, 5):
         for result, other in zip(alone, classify(slides_in_flight=2, batch_size=batch_size), strict=True):
             assert other.logits == pytest.approx(result.logits, abs=1e-5)
+            assert other.probabilities == pytest.approx(result.probabilities, abs=1e-5)
+            assert [region.region for region in other.regions] == [region.region for region in result.regions]
+
+
+def test_nor_where_batches_are_filled_from_all_slides(classify, monkeypatch: pytest.MonkeyPatch):
+    by_slide = classify(slides_in_flight=1)
+
+    def drive_as_on_a_gpu(*args, **options):
+        return drive(*args, **options | {"batching": "ready"})
+
+    monkeypatch.setattr("tnet_cli.pipeline.classify.drive", drive_as_on_a_gpu)
+    for in_flight, batch_size in ((1, 8), (4, 8), (4, 3)):
+        for result, other in zip(by_slide, classify(slides_in_flight=in_flight, batch_size=batch_size), strict=True):
             assert other.probabilities == pytest.approx(result.probabilities, abs=1e-5)
             assert [region.region for region in other.regions] == [region.region for region in result.regions]
 

@@ -137,9 +137,13 @@ FAILURE_COLUMNS = (*(column for column in MANIFEST_COLUMNS if column != "error")
 
 def _failure(entry: SlideInput, row: SlideRow) -> dict[str, Any]:
     """Return a failed slide's row of a manifest that can be read wherever it lies."""
-    path = entry.path if "://" in entry.path else os.path.abspath(entry.path)  # noqa: PTH100 (links stay)
     values = {column: getattr(entry, column, None) for column in FAILURE_COLUMNS}
-    return values | {"slide": path, "error": row.values["error"]}
+    annotation = _from_anywhere(str(entry.annotation)) if entry.annotation else None
+    return values | {"slide": _from_anywhere(entry.path), "annotation": annotation, "error": row.values["error"]}
+
+
+def _from_anywhere(path: str) -> str:
+    return path if "://" in path else os.path.abspath(path)  # noqa: PTH100 (links stay)
 
 
 @contextmanager

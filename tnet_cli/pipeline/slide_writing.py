@@ -1,5 +1,6 @@
 """From outcomes to files: overlays are drawn and written in threads while the next slides are classified."""
 
+import errno
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,11 +10,14 @@ from typing import TypeVar
 from tnet_cli.pipeline.card import ModelCard
 from tnet_cli.pipeline.outcome import Outcome, sentence_of
 from tnet_cli.pipeline.presentation import overlay_of
-from tnet_cli.pipeline.result import SlideRow
+from tnet_cli.pipeline.result import SlideResult, SlideRow
 from tnet_cli.pipeline.run_directory import RunDirectory
 
 WAITING = 2
 """Outcomes that wait for a thread; each holds its thumbnail and patches, so there must be few."""
+
+FAULTS_OF_A_NAME = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ}
+"""Errors of one slide's folder, not of the disk."""
 
 Written = TypeVar("Written")
 
@@ -29,15 +33,18 @@ def write_outcome(directory: RunDirectory, outcome: Outcome, card: ModelCard, *,
         overlay = overlay_of(outcome, card) if draw else None
     except Exception as exc:  # noqa: BLE001 (one slide's picture must not end the run; its row names the error)
         overlay = None
-        result = replace(
-            result,
-            status="failed",
-            prediction=None,
-            probability=None,
-            probabilities=(),
-            error=sentence_of(result.path, exc),
-        )
-    return directory.write_slide(result, overlay)
+        result = _turned_into_failure(result, sentence_of(result.path, exc))
+    try:
+        return directory.write_slide(result, overlay)
+    except OSError as exc:
+        if exc.errno not in FAULTS_OF_A_NAME:
+            raise
+        problem = f"{result.path}: its folder of results cannot be made: {exc.strerror}; rename the slide"
+        return SlideRow(values=_turned_into_failure(result, problem).row())
+
+
+def _turned_into_failure(result: SlideResult, error: str) -> SlideResult:
+    return replace(result, status="failed", prediction=None, probability=None, probabilities=(), error=error)
 
 
 def written(
