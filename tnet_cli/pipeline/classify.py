@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from tnet_cli.errors import SlideError, UsageError
+from tnet_cli.errors import SlideError
 from tnet_cli.model.choice import Chooser, TopK
+from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.normalisation import fold_normalisation
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Look, Traversal
 from tnet_cli.pipeline.card import ModelCard
 from tnet_cli.pipeline.engine import Errand, Journey, LookFunction, drive
 from tnet_cli.pipeline.errand import slide_errand
+from tnet_cli.pipeline.image_errand import image_errand, shown
+from tnet_cli.pipeline.image_preparation import ImagePreparation, prepare_image
 from tnet_cli.pipeline.inputs import SlideInput
 from tnet_cli.pipeline.model_file import LoadedModel
 from tnet_cli.pipeline.preparation import Preparation, choose_locations, prepare
@@ -83,7 +86,7 @@ class Events:
 class _OpenSlide:
     entry: SlideInput
     slide: Slide
-    preparation: Preparation
+    preparation: Preparation | ImagePreparation
     locations: tuple[int, ...]
     started: float
 
@@ -133,8 +136,6 @@ def classify_slides(
     events = events or Events()
     network = model.network.to(options.device).eval()
     fold_normalisation(network)
-    if model.card.network.mpp is None:
-        raise UsageError(f"{model.card.name} is a model of whole images; classify needs a model of slides")
     at_once: deque[tuple[int, Outcome]] = deque()
     under_way: dict[int, tuple[int, _OpenSlide]] = {}
     numbers = count()
@@ -147,9 +148,7 @@ def classify_slides(
                 at_once.append((position, opened))
                 continue
             under_way[next(numbers)] = (position, opened)
-            yield slide_errand(
-                opened.slide, opened.preparation, model.card.network, opened.locations, chooser or TopK()
-            )
+            yield _errand(opened, model.card.network, chooser or TopK())
 
     journeys = drive(
         errands(),
@@ -174,6 +173,12 @@ def classify_slides(
             opened.slide.close()
 
 
+def _errand(opened: _OpenSlide, config: TNetConfig, chooser: Chooser) -> Errand:
+    if isinstance(opened.preparation, ImagePreparation):
+        return image_errand(opened.preparation, config, opened.locations, chooser)
+    return slide_errand(opened.slide, opened.preparation, config, opened.locations, chooser)
+
+
 def _open(
     entry: SlideInput, card: ModelCard, options: ClassifyOptions, events: Events, started: float
 ) -> _OpenSlide | Outcome:
@@ -184,7 +189,8 @@ def _open(
     except SlideError as error:
         return Outcome(_failed(entry, card, error, started))
     try:
-        preparation = prepare(slide, card.network)
+        prepare_it = prepare if card.network.image_px is None else prepare_image
+        preparation = prepare_it(slide, card.network)
         locations = choose_locations(card.network, preparation.scale, options.locations, options.budget)
     except SlideError as error:
         slide.close()
@@ -229,7 +235,7 @@ def _conclude(opened: _OpenSlide, journey: Journey | SlideError, network: TNet, 
         notes=opened.preparation.scale.notes,
         regions=regions,
     )
-    patches = tuple(patch for level_patches in journey.patches for patch in level_patches)
+    patches = tuple(shown(patch) for level_patches in journey.patches for patch in level_patches)
     return Outcome(result, thumbnail=opened.preparation.thumbnail, patches=patches)
 
 
@@ -246,7 +252,7 @@ def _region_results(
                 RegionResult(
                     region=region,
                     processing_level=record.processing_level,
-                    mpp=mpp[record.processing_level],
+                    mpp=mpp[record.processing_level] if mpp else None,
                     location_probability=float(np.exp(float(location_log_prob))),
                     path_probability=float(np.exp(float(path_log_prob))),
                     weight=float(weights[row]),
