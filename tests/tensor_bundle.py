@@ -103,75 +103,104 @@ def write_bundle(
 
 
 def shake(network: TNet, seed: int) -> TNet:
-    """Give a fresh network numbers that leave nothing at zero or one: biases, statistics, scalings."""
+    """Give a fresh network numbers that leave nothing at zero or one, and statistics of what it sees.
+
+    Its location logits are centred, so that pixels and not biases decide where it looks.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, value in network.state_dict().items():
             noise = torch.rand(value.shape, generator=generator)
-            if name.endswith("num_batches_tracked"):
-                continue
-            if value.ndim == 1 and name.endswith(("running_var", "weight")):
+            if value.ndim == 1 and name.endswith("weight"):
                 value.copy_(0.6 + 0.8 * noise)
             elif value.ndim == 1:
                 value.copy_(0.6 * noise - 0.3)
-    return network.eval()
+        for module in network.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.momentum = 1.0
+        coarse = torch.rand(3, 3, 14, 14, generator=generator)
+        patches = torch.nn.functional.interpolate(coarse, scale_factor=16, mode="nearest")
+        positions, everywhere = (
+            torch.zeros(3, 3, dtype=torch.int64),
+            torch.ones(3, network.config.grid**2, dtype=torch.bool),
+        )
+        network.train().look(patches, positions, everywhere)
+        scores: list[torch.Tensor] = []
+        handle = network.location.score.register_forward_hook(lambda _m, _i, out: scores.append(out))
+        network.eval().look(patches, positions, everywhere)
+        handle.remove()
+        network.location.score.bias -= scores[0].mean()
+    return network
 
 
 def authors_variables(network: TNet) -> dict[str, np.ndarray]:
     """Name and lay out a network's weights as the authors' code does (names and shapes of the specification, 7.2)."""
-    features = network.feature.backbone.get_submodule("network.features")
     state = {name: value.detach().numpy() for name, value in network.state_dict().items()}
-    out: dict[str, np.ndarray] = {}
-
-    def conv(name: str, weight: str) -> None:
-        out[f"{name}/kernel"] = state[f"{weight}.weight"].transpose(2, 3, 1, 0)
-        if f"{weight}.bias" in state:
-            out[f"{name}/bias"] = state[f"{weight}.bias"]
-
-    def dense(name: str, weight: str) -> None:
-        out[f"{name}/kernel"], out[f"{name}/bias"] = state[f"{weight}.weight"].T, state[f"{weight}.bias"]
-
-    def norm(name: str, weight: str) -> None:
-        for theirs, ours in (
-            ("gamma", "weight"),
-            ("beta", "bias"),
-            ("moving_mean", "running_mean"),
-            ("moving_variance", "running_var"),
-        ):
-            out[f"{name}/batch_norm/{theirs}"] = state[f"{weight}.{ours}"]
-
-    root = "feature.backbone.network.features"
-    for name, number in (("stem", 0), ("top", 8)):
-        conv(f"feature_extraction/{name}/conv2d", f"{root}.{number}.0")
-        norm(f"feature_extraction/{name}", f"{root}.{number}.1")
-    for stage, blocks in list(features.named_children())[1:8]:
-        for index, _ in blocks.named_children():
-            name = f"feature_extraction/part{int(stage) + 1}_block{int(index) + 1}"
-            steps = ["expand", "depthwise", "se", "bottleneck"][stage == "1" :]
-            for number, step in enumerate(steps):
-                place = f"{root}.{stage}.{index}.block.{number}"
-                if step == "se":
-                    conv(f"{name}/se/conv2d_1", f"{place}.fc1")
-                    conv(f"{name}/se/conv2d_2", f"{place}.fc2")
-                    continue
-                norm(f"{name}/{step}", f"{place}.1")
-                if step == "depthwise":
-                    kernel = state[f"{place}.0.weight"].transpose(2, 3, 0, 1)
-                    out[f"{name}/depthwise/conv2d/depthwise_kernel"] = kernel
-                else:
-                    conv(f"{name}/{step}/conv2d", f"{place}.0")
-    dense("feature_posBurn/linear", "position.project")
-    dense("feature_extraction/logits_layer/linear", "classification.linear")
-    for name, ours in (("init/conv2d", "init"), ("se/conv2d_1", "squeeze"), ("se/conv2d_2", "excite")):
-        conv(f"location_prediction/{name}", f"location.{ours}")
-    conv("location_prediction/final/conv2d", "location.final")
-    conv("location_prediction/output_linear", "location.score")
+    out = _extractor_variables(network, state)
+    _dense(out, state, "feature_posBurn/linear", "position.project")
+    _dense(out, state, "feature_extraction/logits_layer/linear", "classification.linear")
+    for name, ours in (
+        ("init/conv2d", "init"),
+        ("se/conv2d_1", "squeeze"),
+        ("se/conv2d_2", "excite"),
+        ("final/conv2d", "final"),
+        ("output_linear", "score"),
+    ):
+        _conv(out, state, f"location_prediction/{name}", f"location.{ours}")
     for axis, ours in (("height", "row"), ("width", "column")):
         slope, shift = state[f"location.{ours}_scaling"]
         out[f"location_prediction/{axis}_scaling/kernel"] = np.array([[slope]], np.float32)
         out[f"location_prediction/{axis}_scaling/bias"] = np.array([shift], np.float32)
     if network.config.weighting:
-        dense("feat_weighting/se/dense_1", "weighting.squeeze")
-        dense("feat_weighting/se/dense_2", "weighting.excite")
-        dense("feat_weighting/output_linear", "weighting.score")
+        for name, ours in (("se/dense_1", "squeeze"), ("se/dense_2", "excite"), ("output_linear", "score")):
+            _dense(out, state, f"feat_weighting/{name}", f"weighting.{ours}")
     return out
+
+
+Variables = dict[str, np.ndarray]
+EXTRACTOR = "feature.backbone.network.features"
+
+
+def _extractor_variables(network: TNet, state: Variables) -> Variables:
+    out: Variables = {}
+    for name, number in (("stem", 0), ("top", 8)):
+        _conv(out, state, f"feature_extraction/{name}/conv2d", f"{EXTRACTOR}.{number}.0")
+        _norm(out, state, f"feature_extraction/{name}", f"{EXTRACTOR}.{number}.1")
+    stages = list(network.feature.backbone.get_submodule("network.features").children())
+    for stage in range(1, 8):
+        for index in range(len(list(stages[stage].children()))):
+            name = f"feature_extraction/part{stage + 1}_block{index + 1}"
+            steps = ["expand", "depthwise", "se", "bottleneck"][stage == 1 :]
+            for number, step in enumerate(steps):
+                place = f"{EXTRACTOR}.{stage}.{index}.block.{number}"
+                if step == "se":
+                    _conv(out, state, f"{name}/se/conv2d_1", f"{place}.fc1")
+                    _conv(out, state, f"{name}/se/conv2d_2", f"{place}.fc2")
+                    continue
+                _norm(out, state, f"{name}/{step}", f"{place}.1")
+                _conv(out, state, f"{name}/{step}/conv2d", f"{place}.0", depthwise=step == "depthwise")
+    return out
+
+
+def _conv(out: Variables, state: Variables, name: str, weight: str, *, depthwise: bool = False) -> None:
+    kernel = state[f"{weight}.weight"]
+    if depthwise:
+        out[f"{name}/depthwise_kernel"] = kernel.transpose(2, 3, 0, 1)
+    else:
+        out[f"{name}/kernel"] = kernel.transpose(2, 3, 1, 0)
+    if f"{weight}.bias" in state:
+        out[f"{name}/bias"] = state[f"{weight}.bias"]
+
+
+def _dense(out: Variables, state: Variables, name: str, weight: str) -> None:
+    out[f"{name}/kernel"], out[f"{name}/bias"] = state[f"{weight}.weight"].T, state[f"{weight}.bias"]
+
+
+def _norm(out: Variables, state: Variables, name: str, weight: str) -> None:
+    for theirs, ours in (
+        ("gamma", "weight"),
+        ("beta", "bias"),
+        ("moving_mean", "running_mean"),
+        ("moving_variance", "running_var"),
+    ):
+        out[f"{name}/batch_norm/{theirs}"] = state[f"{weight}.{ours}"]

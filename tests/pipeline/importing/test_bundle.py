@@ -117,12 +117,12 @@ def test_data_that_are_missing_cut_or_changed(prefix):
     bundle = open_bundle(prefix)
     whole = data_of(prefix).read_bytes()
     data_of(prefix).write_bytes(whole[: bundle.entries[KERNEL].offset + 10])
-    with pytest.raises(ModelFileError, match="is truncated: feature_extraction.Sstem"):
+    with pytest.raises(ModelFileError, match=r"is truncated: feature_extraction\.Sstem"):
         bundle.read(KERNEL)
     changed = bytearray(whole)
     changed[bundle.entries[KERNEL].offset + 100] ^= 4
     data_of(prefix).write_bytes(changed)
-    with pytest.raises(ModelFileError, match="the check sum of feature_extraction.Sstem"):
+    with pytest.raises(ModelFileError, match=r"the check sum of feature_extraction\.Sstem"):
         bundle.read(KERNEL)
     data_of(prefix).unlink()
     with pytest.raises(ModelFileError, match="a checkpoint needs its data beside its index"):

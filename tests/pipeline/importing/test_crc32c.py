@@ -1,7 +1,6 @@
 """The check sum against published values and a bit-by-bit one."""
 
-import random
-
+import numpy as np
 import pytest
 
 from tnet_cli.pipeline.importing.crc32c import LANE_BYTES, crc32c, masked_crc32c
@@ -33,7 +32,7 @@ def test_published_values(data, expected):
 
 @pytest.mark.parametrize("length", [1, LANE_BYTES - 1, LANE_BYTES, 2 * LANE_BYTES, 3 * LANE_BYTES + 7, 5000])
 def test_lanes_are_joined_to_the_sum_of_the_whole(length):
-    data = random.Random(length).randbytes(length)
+    data = np.random.default_rng(length).bytes(length)
     assert crc32c(data) == bit_by_bit(data)
 
 
