@@ -129,6 +129,7 @@ def shake(network: TNet, seed: int) -> TNet:
         handle = network.location.score.register_forward_hook(lambda _m, _i, out: scores.append(out))
         network.eval().look(patches, positions, everywhere)
         handle.remove()
+        assert network.location.score.bias is not None
         network.location.score.bias -= scores[0].mean()
     return network
 

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def photograph(path: Path, seed: int, width: int, height: int) -> np.ndarray:
     return pixels
 
 
-def details(folder: Path, name: str) -> dict[str, object]:
+def details(folder: Path, name: str) -> dict[str, Any]:
     document = json.loads((folder / "slides" / name / "result.json").read_text())
     assert isinstance(document, dict)
     return document
@@ -153,6 +154,13 @@ def test_a_whole_file_is_verified_and_a_damaged_one_is_not(tnet, tmp_path, image
     refused = tnet("models", "verify", "changed.safetensors")
     assert (refused.code, refused.out) == (4, "")
     assert "changed.safetensors: damaged: its tensors have changed" in refused.err
+
+
+@pytest.mark.parametrize("command", ["list", "show", "verify", "import"])
+def test_every_command_has_help(tnet, command):
+    ran = tnet("models", command, "--help")
+    assert ran.code == 0
+    assert "Options" in ran.out
 
 
 @pytest.mark.parametrize(
