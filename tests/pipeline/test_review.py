@@ -230,10 +230,10 @@ def test_the_page_of_thousands_stays_small(run, monkeypatch):
     a = directory.path / "slides" / "a"
     rows = [done(f"s{number}") for number in range(40)]
     for row in rows:
-        folder = directory.slide_folder(row)
+        folder = directory.slide_folder(row.slide)
         folder.mkdir()
         os.link(a / "overlay.png", folder / "overlay.png")
-    directory.write_predictions(rows, ("benign", "lesion"))
+    directory.write_predictions([row.row() for row in rows], ("benign", "lesion"))
     monkeypatch.setattr(review, "MANY", 39)
     small = report_text(read_run(directory.path))
     assert small.count("data:image/webp") == 41
@@ -247,6 +247,7 @@ def test_the_page_of_thousands_stays_small(run, monkeypatch):
 def test_the_page_is_written_whole_or_not_at_all(run, monkeypatch):
     directory = run()
     before = write_report(directory.path).read_bytes()
+    names = sorted(entry.name for entry in directory.path.iterdir())
 
     def full(*_: object, **__: object) -> int:
         raise OSError(28, "No space left on device")
@@ -255,7 +256,7 @@ def test_the_page_is_written_whole_or_not_at_all(run, monkeypatch):
     with pytest.raises(TnetError, match=r"report\.html: cannot be written: No space left on device"):
         write_report(directory.path)
     assert (directory.path / "report.html").read_bytes() == before
-    assert [entry.name for entry in directory.path.iterdir() if entry.name.startswith(".")] == []
+    assert sorted(entry.name for entry in directory.path.iterdir()) == names
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from tnet_cli.errors import RunStoppedError, UsageError
+from tnet_cli.errors import RunStoppedError
 from tnet_cli.model.choice import Chooser, TopK
 from tnet_cli.model.normalisation import fold_normalisation
 from tnet_cli.model.tnet import TNet
@@ -107,8 +107,6 @@ def classify_slides(
     events = events or Events()
     network = model.network.to(options.device).eval()
     fold_normalisation(network)
-    if model.card.network.mpp is None:
-        raise UsageError(f"{model.card.name} is a model of whole images; classify needs a model of slides")
     manner = Manner(
         card=model.card,
         locations=options.locations,

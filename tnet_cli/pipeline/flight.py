@@ -20,7 +20,7 @@ class Errand:
 
     Attributes:
         traversal: The sans-IO generator of ``tnet_cli.model.traversal.traverse``.
-        read: Region in level-0 pixels -> uint8 (H, W, 3), the same size for every region; called from many threads.
+        read: Region -> (H, W, 3), uint8 or float32 in [0, 1], the same for every region; called from many threads.
     """
 
     traversal: Generator[Wanted, Look, Traversal]
@@ -37,7 +37,7 @@ class Journey:
 
     Attributes:
         traversal: The record of the traversal.
-        patches: The uint8 (N, H, W, 3) pixels the network saw, one array for each processing level.
+        patches: The (N, H, W, 3) pixels the network saw, as they were read, one array for each processing level.
     """
 
     traversal: Traversal

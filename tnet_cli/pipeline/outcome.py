@@ -13,7 +13,7 @@ from tnet_cli.model.traversal import Traversal
 from tnet_cli.pipeline.card import ModelCard
 from tnet_cli.pipeline.flight import GivenUpError, Journey
 from tnet_cli.pipeline.inputs import SlideInput
-from tnet_cli.pipeline.preparation import Preparation
+from tnet_cli.pipeline.preparation import Scale
 from tnet_cli.pipeline.result import RegionResult, SlideResult, softmax
 from tnet_cli.pipeline.stamp import Stamp
 from tnet_cli.slide.slide import Slide
@@ -77,7 +77,8 @@ def classified(
     card: ModelCard,
     started: float,
     slide: Slide,
-    preparation: Preparation,
+    scale: Scale,
+    roots: int,
     journey: Journey,
     network: TNet,
 ) -> SlideResult:
@@ -94,7 +95,7 @@ def classified(
         traversal,
         weights=answer.weights[0].float().cpu().numpy(),
         probabilities=softmax(answer.location_logits[0].float().cpu().numpy(), card.temperature),
-        mpp=preparation.scale.mpp,
+        mpp=scale.mpp,
     )
     return SlideResult(
         **_facts(entry, card, started, slide),
@@ -103,9 +104,9 @@ def classified(
         probability=probabilities[called],
         probabilities=tuple(probabilities),
         logits=tuple(float(value) for value in logits),
-        roots=len(preparation.roots),
+        roots=roots,
         locations=traversal.location_count,
-        notes=preparation.scale.notes,
+        notes=scale.notes,
         regions=regions,
     )
 
@@ -123,7 +124,7 @@ def _region_results(
                 RegionResult(
                     region=region,
                     processing_level=record.processing_level,
-                    mpp=mpp[record.processing_level],
+                    mpp=mpp[record.processing_level] if mpp else None,
                     location_probability=float(np.exp(float(location_log_prob))),
                     path_probability=float(np.exp(float(path_log_prob))),
                     weight=float(weights[row]),

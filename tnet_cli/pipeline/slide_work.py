@@ -13,6 +13,8 @@ from tnet_cli.model.tnet import TNet
 from tnet_cli.pipeline.card import ModelCard
 from tnet_cli.pipeline.errand import slide_errand
 from tnet_cli.pipeline.flight import Errand, Journey, NothingToSeeError
+from tnet_cli.pipeline.image_errand import image_errand, shown
+from tnet_cli.pipeline.image_preparation import ImagePreparation, prepare_image
 from tnet_cli.pipeline.inputs import SlideInput
 from tnet_cli.pipeline.outcome import Outcome, classified, failed, without_tissue
 from tnet_cli.pipeline.preparation import Preparation, choose_locations, prepare
@@ -62,7 +64,7 @@ class SlideWork:
         self._started = time.perf_counter()
         self._stamp: Stamp | None = None
         self._slide: Slide | None = None
-        self._preparation: Preparation | None = None
+        self._preparation: Preparation | ImagePreparation | None = None
 
     def open(self) -> Errand | None:
         """Open and prepare the slide; its errand, or None when it shows no tissue. Called in a reading thread.
@@ -78,11 +80,13 @@ class SlideWork:
         slide = open_slide(entry.path, reader=manner.reader, mpp=entry.mpp or manner.mpp, on_progress=manner.on_reduce)
         self._hold(slide)
         network = manner.card.network
-        preparation = prepare(slide, network)
+        preparation = prepare(slide, network) if network.image_px is None else prepare_image(slide, network)
         self._preparation = preparation
         locations = choose_locations(network, preparation.scale, manner.locations, manner.budget)
         if not preparation.roots:
             return None
+        if isinstance(preparation, ImagePreparation):
+            return image_errand(preparation, network, locations, manner.chooser)
         return slide_errand(slide, preparation, network, locations, manner.chooser)
 
     def conclude(self, ended: Journey | BaseException, network: TNet) -> Outcome:
@@ -103,10 +107,11 @@ class SlideWork:
         if slide is None or preparation is None:
             raise ValueError("a journey is concluded of a slide that is open")
         try:
-            result = classified(entry, card, started, slide, preparation, ended, network)
+            scale, roots = preparation.scale, len(preparation.roots)
+            result = classified(entry, card, started, slide, scale, roots, ended, network)
         except (ArithmeticError, MemoryError, torch.OutOfMemoryError) as exc:
             return Outcome(failed(entry, card, started, exc, slide), thumbnail=thumbnail, stamp=self._stamp)
-        patches = tuple(patch for level_patches in ended.patches for patch in level_patches)
+        patches = tuple(shown(patch) for level_patches in ended.patches for patch in level_patches)
         return Outcome(result, thumbnail=thumbnail, patches=patches, stamp=self._stamp)
 
     def close(self, *, may_hang: bool) -> None:
