@@ -4,7 +4,6 @@ import csv
 import io
 import math
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -25,6 +24,7 @@ from tnet_cli.pipeline.discovery import (
 )
 from tnet_cli.pipeline.slide_files import INDEX_SUFFIXES, SLIDE_SUFFIXES, is_folder, listed_in, suffix_of
 from tnet_cli.pipeline.slide_names import NameSource, unique_names
+from tnet_cli.urls import is_url, redacted
 
 MANIFEST_COLUMNS = ("slide", "label", "mpp", "patient", "split", "annotation")
 
@@ -125,11 +125,6 @@ def find_inputs(
     return [replace(candidate.entry, name=name) for candidate, name in zip(kept, names, strict=True)]
 
 
-def is_url(text: str) -> bool:
-    """Tell a URL, ``scheme://...``, from a path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
-
-
 def _unheard(_note: str) -> None:
     """Take a note that nobody wants to hear."""
 
@@ -137,7 +132,7 @@ def _unheard(_note: str) -> None:
 def _given(text: str) -> _Candidate:
     """Make a candidate of a slide that is named, whatever it is."""
     if is_url(text):
-        parts = urlsplit(text)
+        parts = urlsplit(redacted(text))
         place = PurePosixPath(unquote(parts.path))
         folders = (parts.netloc, *(part for part in place.parent.parts if part not in {"/", "."}))
         source = NameSource(folders, place.stem or parts.netloc, place.suffix)

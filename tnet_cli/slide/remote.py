@@ -115,16 +115,12 @@ class RemoteFile:
         Raises:
             SlideError: they cannot be had.
         """
-        runs = joined([within for wanted in ranges if (within := self._within(wanted)).count > 0])
-        if not runs:
-            return [b""] * len(ranges)
-        data = {run: answer.data for run, answer in zip(runs, self._checked(runs), strict=True)}
-        pieces = []
-        for wanted in ranges:
-            within = self._within(wanted)
-            run = next((run for run in runs if run.offset <= within.offset and within.stop <= run.stop), None)
-            pieces.append(b"" if run is None else data[run][within.offset - run.offset : within.stop - run.offset])
-        return pieces
+        inside = [self._within(wanted) for wanted in ranges]
+        runs = joined([place for place in inside if place.count > 0 and place.stop > len(self.head)])
+        known = [(ByteRange(0, len(self.head)), self.head)]
+        if runs:
+            known += [(run, answer.data) for run, answer in zip(runs, self._checked(runs), strict=True)]
+        return [_cut(known, place) for place in inside]
 
     def raise_failure(self) -> None:
         """Raise what ended an earlier read, if anything did: some libraries take errors for the end of a file.
@@ -171,6 +167,14 @@ class RemoteFile:
         with self._lock:
             self.bytes_moved += len(answer.data)
             self.requests += 1
+
+
+def _cut(known: list[tuple[ByteRange, bytes]], place: ByteRange) -> bytes:
+    """Return the bytes of a place from the one piece that holds all of it."""
+    for run, data in known:
+        if run.offset <= place.offset and place.stop <= run.stop:
+            return data[place.offset - run.offset : place.stop - run.offset]
+    return b""  # beyond the end of the file
 
 
 async def _fetch_all(store: Store, runs: list[ByteRange], policy: RetryPolicy) -> list[Answer]:

@@ -9,8 +9,6 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
-
 
 class RemoteError(Exception):
     """A request that failed; its text is what the user is told, and holds neither the URL nor credentials."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePosixPath
+from typing import IO, cast
 
 import numpy as np
 import tifffile
@@ -226,8 +227,15 @@ class RemoteTiffSlide(TiffSlide):
         super().close()
         self._remote.close()
 
+    def read_associated(self, name: str) -> np.ndarray:
+        """Read an associated image, uint8 (H, W, 3); see ``TiffSlide``."""
+        pixels = super().read_associated(name)
+        self._remote.raise_failure()
+        self._count(0, 0)
+        return pixels
+
     def _open_index(self, path: str) -> tifffile.TiffFile:
-        tif = tifffile.TiffFile(BlockStream(self._remote))
+        tif = tifffile.TiffFile(cast("IO[bytes]", BlockStream(self._remote)))
         vendor = None if self._is_any_vendor or len(tif.pages) == 0 else _vendor_with_quirks(tif.pages[0].aspage())
         if vendor is not None:
             raise SlideError(path, f"is a slide of the format {vendor}, {DOWNLOAD}")

@@ -6,27 +6,22 @@ the object it answered from.
 """
 
 import asyncio
-import email.utils
-import re
-import socket
-import ssl
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
 
 from tnet_cli.errors import SlideError
-from tnet_cli.slide.remote_retry import TRANSIENT_STATUS, LastingError, RetryPolicy, TransientError
-
-NO_RANGES = (
-    "the server does not answer requests for a part of a file (it sends all of it, status 200 instead of 206), "
-    "so the slide cannot be read where it is; download it first"
+from tnet_cli.slide.remote_errors import (
+    OTHER_BYTES,
+    connection_error,
+    host_of,
+    range_size,
+    s3_error,
+    status_error,
 )
-OTHER_BYTES = "the server answered with other bytes than were asked for; download the slide first"
-MOST_RETRY_AFTER_S = 30.0
+from tnet_cli.slide.remote_retry import LastingError, RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,116 +221,3 @@ def open_store(url: str, policy: RetryPolicy) -> Store:
         ) from exc
     except (ValueError, OSError) as exc:
         raise SlideError(url, f"cannot be asked for ({type(exc).__name__}); check the address and credentials") from exc
-
-
-def host_of(url: str) -> str:
-    """Return the name of a URL's host, for messages."""
-    try:
-        return urlsplit(url).hostname or "the server"
-    except ValueError:
-        return "the server"
-
-
-def range_size(content_range: str | None, start: int, stop: int) -> int:
-    """Return the size of the whole object that a part's header tells.
-
-    Raises:
-        LastingError: it is not the part that was asked for.
-    """
-    if content_range is None:
-        raise LastingError(NO_RANGES)
-    told = re.fullmatch(r"\s*bytes\s+(\d+)-(\d+)/(\d+)\s*", content_range)
-    if told is None:
-        raise LastingError(OTHER_BYTES)
-    first, last, size = (int(number) for number in told.groups())
-    if first != start or last + 1 != min(stop, size):
-        raise LastingError(OTHER_BYTES)
-    return size
-
-
-def status_error(status: int, headers: Mapping[str, str]) -> LastingError | TransientError:
-    """Say what a server's status means."""
-    try:
-        phrase = f"{status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        phrase = str(status)
-    if status in TRANSIENT_STATUS:
-        return TransientError(f"the server answered {phrase}", _retry_after_s(headers))
-    if status == HTTPStatus.OK:
-        return LastingError(NO_RANGES)
-    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        # Asked of an empty file; other files are never asked beyond their end.
-        return LastingError("is empty, or shorter than it was; expected a slide")
-    sentences: dict[int, str] = {
-        HTTPStatus.UNAUTHORIZED: "the server wants to know who asks (401 Unauthorized); give user and password in "
-        "~/.netrc, or use a signed URL",
-        HTTPStatus.FORBIDDEN: "the server refuses access (403 Forbidden); check the credentials, and whether the link "
-        "has expired",
-        HTTPStatus.NOT_FOUND: "there is no such file on the server (404 Not Found); check the address",
-        HTTPStatus.GONE: "there is no such file on the server any more (410 Gone); check the address",
-    }
-    return LastingError(sentences.get(status, f"the server answered {phrase}; expected a part of the file"))
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float:
-    """Return the seconds a server asks to wait: told as such, or as a date; never more than half a minute."""
-    told = headers.get("Retry-After", "")
-    try:
-        wait_s = float(told)
-    except ValueError:
-        try:
-            wait_s = email.utils.parsedate_to_datetime(told).timestamp() - time.time()
-        except ValueError:
-            return 0.0
-    return min(max(wait_s, 0.0), MOST_RETRY_AFTER_S)
-
-
-def connection_error(exc: BaseException, host: str) -> LastingError | TransientError:
-    """Say what a failed connection means; only the host is named, for the error's own text may hold the URL."""
-    causes = list(_causes(exc))
-    for cause in causes:
-        if isinstance(cause, socket.gaierror):
-            problem = f"the name {host} cannot be resolved (DNS); check the address and the network"
-            return TransientError(problem) if cause.errno == socket.EAI_AGAIN else LastingError(problem)
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return LastingError(f"the certificate of {host} cannot be verified ({cause.verify_message})")
-    for cause in causes:
-        if isinstance(cause, ssl.SSLError):
-            return LastingError(f"no secure connection to {host} could be made ({cause.reason})")
-        if isinstance(cause, ConnectionRefusedError):
-            return TransientError(f"{host} refuses connections")
-    if any(isinstance(cause, TimeoutError) or "timeout" in type(cause).__name__.lower() for cause in causes):
-        return TransientError(f"{host} did not answer in time")
-    if isinstance(exc, ValueError) and not isinstance(exc, OSError):
-        return LastingError("is not a valid address; check the URL")
-    if "Redirect" in type(exc).__name__:
-        return LastingError(f"{host} sends on to addresses that cannot be followed")
-    return TransientError(f"the connection to {host} was dropped")
-
-
-def s3_error(exc: BaseException) -> LastingError | TransientError:
-    """Say what a failed request to S3 means."""
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
-    from botocore.exceptions import ConnectionError as EndpointError
-
-    for cause in _causes(exc):
-        if isinstance(cause, ClientError):
-            told = cause.response.get("ResponseMetadata", {})
-            if cause.response.get("Error", {}).get("Code") in {"SlowDown", "RequestTimeout", "InternalError"}:
-                return TransientError("S3 asks to slow down, or cannot answer now")
-            return status_error(int(told.get("HTTPStatusCode", 400)), told.get("HTTPHeaders", {}))
-        if isinstance(cause, HTTPClientError | EndpointError):
-            return connection_error(exc, "the S3 server")
-        if isinstance(cause, ParamValidationError):
-            return LastingError("is not a valid address; expected s3://bucket/key")
-        if isinstance(cause, BotoCoreError):
-            return LastingError(f"S3 cannot be asked ({type(cause).__name__}); check AWS_PROFILE and the like")
-    return connection_error(exc, "the S3 server")
-
-
-def _causes(exc: BaseException | None) -> list[BaseException]:
-    found: list[BaseException] = []
-    while exc is not None and exc not in found:
-        found.append(exc)
-        exc = exc.__cause__ or getattr(exc, "os_error", None) or exc.__context__
-    return found
