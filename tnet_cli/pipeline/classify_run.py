@@ -19,6 +19,7 @@ from tnet_cli.pipeline.inputs import find_inputs
 from tnet_cli.pipeline.model_file import LoadedModel, find_model, load_model
 from tnet_cli.pipeline.presentation import overlay_of
 from tnet_cli.pipeline.result import SlideResult
+from tnet_cli.pipeline.review import write_report
 from tnet_cli.pipeline.run_directory import RunDirectory
 
 
@@ -138,6 +139,7 @@ def run_classify(request: RunRequest, events: RunEvents | None = None) -> RunRep
     ordered = tuple(results[index] for index in sorted(results))
     record = run_record(request, model, device, ordered, time.perf_counter() - started)
     directory.write_run(record)
+    write_report(directory.path)
     return RunReport(record, ordered, tuple(overlays[index] for index in sorted(overlays)))
 
 

@@ -13,6 +13,7 @@ from tnet_cli.pipeline.documents import table_text, write_json
 from tnet_cli.pipeline.presentation import attended_regions
 from tnet_cli.pipeline.result import REGION_COLUMNS, SlideResult, region_row
 from tnet_cli.report.geojson import regions_geojson
+from tnet_cli.report.thumbnail import overlay_note
 
 PREDICTIONS = "predictions.csv"
 
@@ -89,7 +90,7 @@ class RunDirectory:
             return None
         path = folder / "overlay.png"
         with written_whole(path) as draft:
-            overlay.save(draft, format="PNG")
+            overlay.save(draft, format="PNG", pnginfo=overlay_note(overlay))
         return path
 
     def write_predictions(self, results: Sequence[SlideResult], class_names: Sequence[str]) -> None:
