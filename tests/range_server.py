@@ -1,5 +1,6 @@
 """A web server on loopback that answers range requests, and misbehaves when told to."""
 
+import base64
 import hashlib
 import re
 import threading
@@ -67,85 +68,81 @@ class RangeServer:
         return f"{self.url}/{path.relative_to(self.folder)}"
 
 
-def _handler(server: RangeServer) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-        wbufsize = -1
+class _Handler(BaseHTTPRequestHandler):
+    rules: RangeServer
 
-        def log_message(self, *_args: object) -> None:
-            """Say nothing."""
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
 
-        def do_GET(self) -> None:  # noqa: N802  (the name that http.server calls)
-            how = server.behaviour
-            told = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
-            first, last = (int(told[1]), int(told[2])) if told else (-1, -1)
-            with server.lock:
-                server.asked.append((self.path, first, last))
-                server.headers.append(dict(self.headers))
-                failure = how.failures.pop(0) if how.failures else how.status
-                if how.change_after is not None and len(server.asked) > how.change_after:
-                    how.stamp = "changed"
-            if failure is None and how.password is not None and not self._knows(how.password):
-                failure = 401
-            path = server.folder / self._name()
-            if failure is None and not path.is_file():
-                failure = 404
-            if failure is not None:
-                self._answer(failure, b"no", {"Retry-After": how.retry_after} if how.retry_after else {})
-                return
-            self._send(path, first, last)
+    def log_message(self, *_args: object) -> None:
+        """Say nothing."""
 
-        def _name(self) -> str:
-            place = unquote(urlsplit(self.path).path)
-            # Google's address of an object: /download/storage/v1/b/BUCKET/o/OBJECT
-            return re.sub(r"^download/storage/v1/b/[^/]+/o/", "", place.lstrip("/"))
+    def do_GET(self) -> None:
+        how = self.rules.behaviour
+        told = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        first, last = (int(told[1]), int(told[2])) if told else (-1, -1)
+        with self.rules.lock:
+            self.rules.asked.append((self.path, first, last))
+            self.rules.headers.append(dict(self.headers))
+            failure = how.failures.pop(0) if how.failures else how.status
+            if how.change_after is not None and len(self.rules.asked) > how.change_after:
+                how.stamp = "changed"
+        if failure is None and how.password is not None and not self._knows(how.password):
+            failure = 401
+        path = self.rules.folder / self._name()
+        if failure is None and not path.is_file():
+            failure = 404
+        if failure is not None:
+            self._answer(failure, b"no", {"Retry-After": how.retry_after} if how.retry_after else {})
+            return
+        self._send(path, first, last)
 
-        def _knows(self, password: str) -> bool:
-            import base64
+    def _name(self) -> str:
+        place = unquote(urlsplit(self.path).path)
+        # Google's address of an object: /download/storage/v1/b/BUCKET/o/OBJECT
+        return re.sub(r"^download/storage/v1/b/[^/]+/o/", "", place.lstrip("/"))
 
-            return self.headers.get("Authorization") == "Basic " + base64.b64encode(password.encode()).decode()
+    def _knows(self, password: str) -> bool:
+        return self.headers.get("Authorization") == "Basic " + base64.b64encode(password.encode()).decode()
 
-        def _send(self, path: Path, first: int, last: int) -> None:
-            how, size = server.behaviour, path.stat().st_size
-            common = {"Last-Modified": "Mon, 06 Dec 2021 00:00:00 GMT"}
-            if how.etag:
-                common["ETag"] = f'"{hashlib.sha256((path.name + how.stamp).encode()).hexdigest()[:16]}"'
-            if not how.ranges or first < 0:
-                self._answer(200, path.read_bytes(), common)
-            elif first >= size:
-                self._answer(416, b"", common | {"Content-Range": f"bytes */{size}"})
-            else:
-                first += how.shift
-                with path.open("rb") as file:
-                    file.seek(first)
-                    body = file.read(last + 1 - first)
-                told = f"bytes {first}-{first + len(body) - 1}/{size}"
-                self._answer(206, body, common | {"Content-Range": told})
+    def _send(self, path: Path, first: int, last: int) -> None:
+        how, size = self.rules.behaviour, path.stat().st_size
+        common = {"Last-Modified": "Mon, 06 Dec 2021 00:00:00 GMT"}
+        if how.etag:
+            common["ETag"] = f'"{hashlib.sha256((path.name + how.stamp).encode()).hexdigest()[:16]}"'
+        if not how.ranges or first < 0:
+            self._answer(200, path.read_bytes(), common)
+        elif first >= size:
+            self._answer(416, b"", common | {"Content-Range": f"bytes */{size}"})
+        else:
+            first += how.shift
+            with path.open("rb") as file:
+                file.seek(first)
+                body = file.read(last + 1 - first)
+            told = f"bytes {first}-{first + len(body) - 1}/{size}"
+            self._answer(206, body, common | {"Content-Range": told})
 
-        def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-            how = server.behaviour
-            with server.lock:
-                is_dropped = how.drop_after is not None and status < 300 and how.drops > 0
-                how.drops -= is_dropped
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            try:
-                part = body[: how.drop_after] if is_dropped else body
-                self.wfile.write(part)
-                self.wfile.flush()
-            except OSError:
-                self.close_connection = True
-                return
-            with server.lock:
-                server.sent += len(part)
-            if is_dropped:
-                self.close_connection = True
-
-    return Handler
+    def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        how = self.rules.behaviour
+        with self.rules.lock:
+            is_dropped = how.drop_after is not None and status < 300 and how.drops > 0
+            how.drops -= is_dropped
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        part = body[: how.drop_after] if is_dropped else body
+        with self.rules.lock:
+            self.rules.sent += len(part)
+        try:
+            self.wfile.write(part)
+            self.wfile.flush()
+        except OSError:
+            self.close_connection = True
+        if is_dropped:
+            self.close_connection = True
 
 
 class _QuietServer(ThreadingHTTPServer):
@@ -159,7 +156,7 @@ class _QuietServer(ThreadingHTTPServer):
 def serving(folder: Path) -> Iterator[RangeServer]:
     """Serve a folder for as long as the context lasts."""
     server = RangeServer(folder)
-    listener = _QuietServer(("127.0.0.1", 0), _handler(server))
+    listener = _QuietServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"rules": server}))
     server.url = f"http://127.0.0.1:{listener.server_address[1]}"
     thread = threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True)
     thread.start()

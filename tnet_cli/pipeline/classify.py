@@ -260,7 +260,7 @@ def _facts(entry: SlideInput, card: ModelCard, started: float, slide: Slide | No
     """Return what every result says of its slide, whatever became of it."""
     facts: dict[str, Any] = {
         "slide": entry.name,
-        "path": entry.path,
+        "path": entry.shown_path,
         "class_names": card.network.class_names,
         "seconds": time.perf_counter() - started,
     }

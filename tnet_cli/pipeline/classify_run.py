@@ -107,7 +107,7 @@ def run_classify(request: RunRequest, events: RunEvents | None = None) -> RunRep
     started = time.perf_counter()
     inputs = find_inputs(request.inputs, recursive=request.recursive, out=request.out, on_note=events.on_note)
     directory = RunDirectory(request.out)
-    directory.refuse_if_it_holds_another_run((entry.path for entry in inputs), overwrite=request.overwrite)
+    directory.refuse_if_it_holds_another_run((entry.shown_path for entry in inputs), overwrite=request.overwrite)
     device = choose_device(request.device)
     model = load_model(find_model(request.model))
     if events.on_start is not None:

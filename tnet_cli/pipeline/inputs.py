@@ -57,6 +57,11 @@ class SlideInput:
     patient: str | None = None
     split: str | None = None
 
+    @property
+    def shown_path(self) -> str:
+        """The path as it may be shown and written down: a URL without credentials and query."""
+        return redacted(self.path)
+
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
@@ -191,7 +196,7 @@ def _matching(pattern: str, *, recursive: bool, out: Path | None, on_note: NoteF
 
 def _in_manifest(text: str, on_note: NoteFunction) -> list[_Candidate]:
     if is_url(text):
-        raise ManifestError(f"{text}: manifests are read from this machine; download it and give the file")
+        raise ManifestError(f"{redacted(text)}: manifests are read from this machine; download it and give the file")
     manifest = Path(text)
     candidates = []
     for entry in read_manifest(manifest, on_note=on_note):
@@ -211,12 +216,14 @@ def _each_once(candidates: list[_Candidate], on_note: NoteFunction) -> list[_Can
     kept: dict[str, _Candidate] = {}
     again: list[str] = []
     for candidate in candidates:
-        path = candidate.entry.path
+        path = candidate.entry.shown_path
         if candidate.identity in wholes and wholes[candidate.identity].identity != candidate.identity:
-            again.append(f"{path}: belongs to {wholes[candidate.identity].entry.path} and is no row of its own")
+            again.append(f"{path}: belongs to {wholes[candidate.identity].entry.shown_path} and is no row of its own")
         elif first := kept.get(candidate.identity):
             same = (
-                f"{path}: given twice" if path == first.entry.path else f"{path}: the same slide as {first.entry.path}"
+                f"{path}: given twice"
+                if path == first.entry.shown_path
+                else f"{path}: the same slide as {first.entry.shown_path}"
             )
             again.append(f"{same}; it counts once")
             kept[candidate.identity] = replace(first, entry=_completed(first.entry, candidate.entry))
@@ -273,8 +280,10 @@ def read_manifest(path: Path, *, on_note: NoteFunction | None = None) -> list[Sl
             if (first := rows.setdefault(row.path, row)) is row:
                 continue
             if first != row:
-                raise ManifestError(f"{path}, line {table.line_num}: {row.path} is listed before with other values")
-            (on_note or _unheard)(f"{path}, line {table.line_num}: {row.path} is listed twice; it counts once")
+                raise ManifestError(
+                    f"{path}, line {table.line_num}: {row.shown_path} is listed before with other values"
+                )
+            (on_note or _unheard)(f"{path}, line {table.line_num}: {row.shown_path} is listed twice; it counts once")
     except (OSError, csv.Error) as exc:
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
         raise ManifestError(f"{path}: cannot be read as a CSV manifest: {reason}") from exc
