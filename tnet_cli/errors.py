@@ -16,6 +16,8 @@ A message names the file, what was found, what was expected and what to do. It i
 
 from pathlib import Path
 
+from tnet_cli.urls import redacted
+
 
 class TnetError(Exception):
     """An error that is shown to the user as one sentence, without a traceback."""
@@ -29,8 +31,8 @@ class SlideError(TnetError):
     exit_code = 3
 
     def __init__(self, path: str | Path, problem: str) -> None:
-        super().__init__(f"{path}: {problem}")
-        self.path = str(path)
+        self.path = redacted(path)
+        super().__init__(f"{self.path}: {problem}")
         self.problem = problem
 
 

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+import pytest
+
+from tests.range_server import serving
 from tnet_cli.pipeline.stamp import SAMPLED_BYTES, stamp_of
 
 
@@ -52,3 +55,16 @@ def test_a_folder_that_is_one_slide_is_known_by_its_files(tmp_path: Path):
     assert first is not None
     (tmp_path / "2.dcm").write_bytes(b"x")
     assert stamp_of(str(tmp_path)) != first
+
+
+def test_a_url_is_known_by_what_its_server_calls_the_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    (tmp_path / "a.svs").write_bytes(b"pixels")
+    with serving(tmp_path) as server:
+        first = stamp_of(f"{server.url}/a.svs")
+        assert first is not None
+        assert first["size"] == 6
+        assert stamp_of(f"{server.url}/a.svs") == first
+        server.behaviour.stamp = "2"
+        assert stamp_of(f"{server.url}/a.svs") != first
+        assert stamp_of(f"{server.url}/gone.svs") is None

@@ -55,7 +55,9 @@ def failed(
         problem: Why; turned into one sentence that names the slide.
         slide: When it could be opened; it may be closed.
     """
-    return SlideResult(**_facts(entry, card, started, slide), status="failed", error=sentence_of(entry.path, problem))
+    return SlideResult(
+        **_facts(entry, card, started, slide), status="failed", error=sentence_of(entry.shown_path, problem)
+    )
 
 
 def sentence_of(path: str, problem: BaseException) -> str:
@@ -138,7 +140,7 @@ def _facts(entry: SlideInput, card: ModelCard, started: float | None, slide: Sli
     """Return what every result says of its slide, whatever became of it."""
     facts: dict[str, Any] = {
         "slide": entry.name,
-        "path": entry.path,
+        "path": entry.shown_path,
         "class_names": card.network.class_names,
         "seconds": 0.0 if started is None else time.perf_counter() - started,
     }

@@ -207,7 +207,7 @@ class _Team:
         if worker.alone:
             for position in worker.handed_out:
                 entry = self._inputs[position]
-                problem = SlideError(entry.path, f"ended the process that classified it: {_how(code)}")
+                problem = SlideError(entry.shown_path, f"ended the process that classified it: {_how(code)}")
                 row = self._store.directory.write_slide(failed(entry, self._card, None, problem), None)
                 self._store.keep(position, row, None)
                 yield position, row

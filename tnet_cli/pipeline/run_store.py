@@ -16,6 +16,7 @@ from tnet_cli.pipeline.lock import locked
 from tnet_cli.pipeline.result import SlideRow
 from tnet_cli.pipeline.run_directory import OVERLAY, RunDirectory
 from tnet_cli.pipeline.stamp import Stamp, stamp_of
+from tnet_cli.urls import is_url
 
 REFRESH_S = 3.0
 """The tables are written again at most so often while slides end; the ledger has every row at once."""
@@ -81,7 +82,7 @@ class RunStore:
                 held is not None
                 and held.row.is_done
                 and held.run == self._identity.digest
-                and (held.row.values["path"], held.given_mpp) == (entry.path, entry.mpp)
+                and (held.row.values["path"], held.given_mpp) == (entry.shown_path, entry.mpp)
                 and (OVERLAY in held.row.files or not with_overlays or held.row.status != "ok")
                 and self.directory.has_files(held.row)
                 and held.stamp is not None
@@ -139,11 +140,11 @@ def _failure(entry: SlideInput, row: SlideRow) -> dict[str, Any]:
     """Return a failed slide's row of a manifest that can be read wherever it lies."""
     values = {column: getattr(entry, column, None) for column in FAILURE_COLUMNS}
     annotation = _from_anywhere(str(entry.annotation)) if entry.annotation else None
-    return values | {"slide": _from_anywhere(entry.path), "annotation": annotation, "error": row.values["error"]}
+    return values | {"slide": _from_anywhere(entry.shown_path), "annotation": annotation, "error": row.values["error"]}
 
 
 def _from_anywhere(path: str) -> str:
-    return path if "://" in path else os.path.abspath(path)  # noqa: PTH100 (links stay)
+    return path if is_url(path) else os.path.abspath(path)  # noqa: PTH100 (links stay)
 
 
 @contextmanager
@@ -174,7 +175,7 @@ def opened_store(
     """
     directory.refuse_a_file()
     if not directory.has_ledger and not overwrite:
-        directory.refuse_if_it_holds_another_run([entry.path for entry in inputs], overwrite=False)
+        directory.refuse_if_it_holds_another_run([entry.shown_path for entry in inputs], overwrite=False)
     try:
         directory.make()
     except OSError as exc:
@@ -233,7 +234,7 @@ def _refuse_to_lose(out: Path, ledger: Ledger, identity: RunIdentity, inputs: Se
             f"{out}: holds results made with {what}; "
             "give another folder with --out, or have everything there done again with --overwrite"
         )
-    given = {entry.path for entry in inputs}
+    given = {entry.shown_path for entry in inputs}
     lost = sorted(str(entry.row.values["path"]) for entry in done if entry.row.values["path"] not in given)
     if lost:
         raise UsageError(

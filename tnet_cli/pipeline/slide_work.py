@@ -136,4 +136,4 @@ class SlideWork:
             given_up = self._closed
         if given_up:
             slide.close()
-            raise SlideError(self._entry.path, "was given up while it was being opened")
+            raise SlideError(self._entry.shown_path, "was given up while it was being opened")

@@ -5,6 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tnet_cli.errors import SlideError
+from tnet_cli.slide.remote import version_of
+from tnet_cli.urls import is_url
+
 Stamp = dict[str, Any]
 """JSON values; equal stamps mean the same content."""
 
@@ -27,7 +31,7 @@ def stamp_of(path: str) -> Stamp | None:
     Of a file: size, time of change, and a hash of its first and last 64 KiB; of the files that belong to it: names,
     sizes and times. Of a URL: what its server says, if that names the content.
     """
-    if "://" in path:
+    if is_url(path):
         return _remote_stamp(path)
     file = Path(path)
     try:
@@ -76,15 +80,7 @@ def _listing(folder: Path, prefix: str = "") -> str:
 
 def _remote_stamp(url: str) -> Stamp | None:
     try:
-        from fsspec.core import url_to_fs
-    except ImportError:
-        return None
-    try:
-        system, place = url_to_fs(url)
-        facts = system.info(place)
-    except Exception:  # noqa: BLE001 (whatever the server's library raises: then opening it says why)
-        return None
-    named = {
-        key: str(facts[key]) for key in ("size", "ETag", "etag", "LastModified", "mtime", "md5Hash") if facts.get(key)
-    }
-    return named if len(named) > 1 else None
+        size, version = version_of(url)
+    except SlideError:
+        return None  # then opening it says why
+    return {"size": size, "version": version} if version else None
