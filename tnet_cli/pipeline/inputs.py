@@ -21,6 +21,8 @@ class SlideInput:
         mpp: From the manifest, or None.
         label: Class name from the manifest, or None.
         annotation: GeoJSON from the manifest, or None.
+        patient: From the manifest, or None.
+        split: From the manifest, as it is written there, or None.
     """
 
     path: str
@@ -28,6 +30,8 @@ class SlideInput:
     mpp: float | None = None
     label: str | None = None
     annotation: Path | None = None
+    patient: str | None = None
+    split: str | None = None
 
 
 def find_inputs(given: Sequence[str]) -> list[SlideInput]:
@@ -101,6 +105,8 @@ def _manifest_row(manifest: Path, line: int, row: dict[str, str | None]) -> Slid
         mpp=mpp,
         label=(row.get("label") or "").strip() or None,
         annotation=manifest.parent / annotation if annotation else None,
+        patient=(row.get("patient") or "").strip() or None,
+        split=(row.get("split") or "").strip() or None,
     )
 
 
