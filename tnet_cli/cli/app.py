@@ -10,6 +10,7 @@ from tnet_cli.cli.classify import classify
 from tnet_cli.cli.demo import demo
 from tnet_cli.cli.info import info
 from tnet_cli.cli.synth import synth
+from tnet_cli.cli.train import train
 from tnet_cli.errors import TnetError
 
 app = typer.Typer(
@@ -44,6 +45,7 @@ app.command()(classify)
 app.command()(info)
 app.command()(demo)
 app.command()(synth)
+app.command()(train)
 
 
 def main(args: list[str] | None = None) -> None:
