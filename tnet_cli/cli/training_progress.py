@@ -100,5 +100,5 @@ def training_progress() -> Iterator[TrainingProgress]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield TrainingProgress(console, bar)

@@ -41,6 +41,7 @@ def test_options_go_over_overrides_and_these_over_the_file(tmp_path):
     [
         ("model.mpp=8,2,0.5", (8.0, 2.0, 0.5)),
         ("model.mpp=[8, 2.0, 0.5]", (8.0, 2.0, 0.5)),
+        ("model.locations=3", (3,)),
         ("model.weighting=false", False),
         ("model.backbone=resnet18", "resnet18"),
         ("model.backbone=timm:resnet10t.c3_in1k", "timm:resnet10t.c3_in1k"),

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -232,7 +232,21 @@ def _override(text: str) -> tuple[str, str, Any]:
         raise UsageError(f"--set {text}: unknown table {table!r}; {_nearest(key)}")
     if key not in TABLES[table]:
         raise UsageError(f"--set {text}: unknown key {key!r} in [{table}]; {_nearest(key, table)}")
-    return table, key, _value(value.strip())
+    read = _value(value.strip())
+    return table, key, [read] if _takes_several(table, key) and not isinstance(read, list) else read
+
+
+def _takes_several(table: str, key: str) -> bool:
+    """Tell whether a key holds a list, so that one value alone stands for a list of one."""
+    kinds: dict[str, type[BaseModel]] = {
+        "model": TNetConfig,
+        "training": TrainingSettings,
+        "data": DataSettings,
+        "card": CardSettings,
+    }
+    field = kinds[table].model_fields.get(key)
+    annotation = None if field is None else field.annotation
+    return any(get_origin(kind) is tuple for kind in (annotation, *get_args(annotation)))
 
 
 def _value(text: str) -> Any:

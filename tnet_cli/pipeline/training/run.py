@@ -187,7 +187,8 @@ def _check_network(config: TrainConfig) -> None:
 
 def _train_folds(run: _Run, folder: TrainingFolder, splits: Sequence[DataSplit], name: str) -> TrainReport:
     was_done = folder.is_done
-    record = folder.record() or run.record({"folds": len(splits)} | run.manifest.count(), [])
+    record = run.record({"folds": len(splits)} | run.manifest.count(), [])
+    record = folder.record() if folder.has_begun else record
     if run.writes and not was_done:
         folder.begin(run.config, fold_table(splits), record)
     # A fold by itself is a run without folds.
@@ -228,7 +229,7 @@ def _train_one(run: _Run, folder: TrainingFolder, split: DataSplit, name: str) -
         return TrainReport(record, (model_path,), record.get("validation"), was_done=True)
     notes = [*split.notes, *_advice(run, split)]
     fresh = run.record({key: run.manifest.count(getattr(split, key)) for key in ("train", "validation", "test")}, notes)
-    record = record | {"resumed": [*record.get("resumed", []), fresh["started"]]} if record else fresh
+    record = record | {"resumed": [*record.get("resumed", []), fresh["started"]]} if folder.has_begun else fresh
     for sentence in (_description(run, split), *notes):
         run.events.on_note(sentence)
     if run.writes:

@@ -46,7 +46,7 @@ class TrainingFolder:
         return bool(self.record().get("finished"))
 
     def check(self, config: TrainConfig, manifest_digest: str) -> None:
-        """Make sure that the folder is empty of runs, or holds this very run.
+        """Make sure that the folder is empty of runs, or holds this very run, or one that has learnt nothing yet.
 
         Raises:
             UsageError: it holds another run, or files of the same names that no run wrote.
@@ -62,6 +62,8 @@ class TrainingFolder:
                     "give another folder with --out"
                 )
             return
+        if not self.has_begun:
+            return
         difference = self._difference(config)
         if difference is None and record.get("manifest", {}).get("digest") != manifest_digest:
             difference = "the manifest's rows have changed since"
@@ -70,6 +72,14 @@ class TrainingFolder:
                 f"{self.path}: holds another run: {difference}; "
                 "give another folder with --out, or replace it with --overwrite"
             )
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything has been learnt here that another run would replace."""
+        learnt = [self.path / METRICS, self.path / MODEL, *(self.path / CHECKPOINTS).glob("*")]
+        return any(path.exists() for path in learnt) or any(
+            TrainingFolder(fold).record() for fold in self.path.glob("fold-*")
+        )
 
     def _difference(self, config: TrainConfig) -> str | None:
         """Say where the run in the folder differs from this one; None where it does not."""
