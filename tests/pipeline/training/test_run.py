@@ -15,8 +15,8 @@ from tnet_cli.model.tnet import TNet
 from tnet_cli.pipeline.model_file import load_model, read_card
 from tnet_cli.pipeline.training import run as run_module
 from tnet_cli.pipeline.training.fitting import Fitting, StepReport
+from tnet_cli.pipeline.training.measurement import WILSON, accuracy_metrics
 from tnet_cli.pipeline.training.run import TrainEvents, TrainReport, TrainRequest, run_train
-from tnet_cli.pipeline.training.validation import WILSON, accuracy_metrics
 
 TINY = ("model.mpp=16,4", "model.base_px=64", "model.locations=3", "training.warmup_steps=3")
 FILES = {

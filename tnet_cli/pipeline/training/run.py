@@ -24,11 +24,11 @@ from tnet_cli.pipeline.training.config_file import ConfigTables, TrainConfig
 from tnet_cli.pipeline.training.curves import draw_curves
 from tnet_cli.pipeline.training.fitting import VALIDATION_STAGE, Fitting, StepReport, fit
 from tnet_cli.pipeline.training.manifest import TrainingManifest
+from tnet_cli.pipeline.training.measurement import folds_table, pooled_metrics, validate
 from tnet_cli.pipeline.training.metrics_log import MetricsLog
 from tnet_cli.pipeline.training.run_folder import TrainingFolder
 from tnet_cli.pipeline.training.splits import DataSplit, fold_slides, fold_table, split_slides, split_table
 from tnet_cli.pipeline.training.training_card import training_card
-from tnet_cli.pipeline.training.validation import folds_table, pooled_metrics, validate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
