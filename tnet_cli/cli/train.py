@@ -87,6 +87,8 @@ def train(
     except KeyboardInterrupt as interrupted:
         note(f"tnet: interrupted; run the same command again to go on from the last checkpoint in {out}")
         raise typer.Exit(130) from interrupted
+    if not report.speaks:
+        return
     if report.was_done:
         note(f"{out} was done before; train into another folder, or again from the beginning with --overwrite")
     if as_json:

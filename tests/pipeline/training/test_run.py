@@ -256,8 +256,10 @@ def test_annotations_without_a_normal_class_are_remarked_on(labelled_slides, tmp
 
 def test_of_several_processes_only_the_first_writes(labelled_slides, tmp_path, trainer, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    train(labelled_slides, tmp_path / "run")
+    notes: list[str] = []
+    assert not train(labelled_slides, tmp_path / "run", notes=notes).speaks
     assert len(trainer.fittings) == 1
+    assert notes == []
     assert files_in(tmp_path / "run") == set()
 
 

@@ -1,12 +1,14 @@
 """The model a run trains: a preset, and the numbers the user puts in place of its own."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from tnet_cli.errors import UsageError
+from tnet_cli.errors import ModelFileError, UsageError
 from tnet_cli.model.config import TNetConfig
+from tnet_cli.pipeline.model_file import read_card
 
 PRESETS = ("slide",)
 GPU_BACKBONE = "efficientnet_b0"
@@ -21,8 +23,8 @@ def model_config(
     """Put the user's numbers in the place of the preset's, and fit the others to them.
 
     The number of processing levels follows ``mpp`` or ``locations``; ``mpp`` that is not given follows ``grid`` and the
-    number of processing levels, from the preset's finest. Pretrained weights of torchvision bring the mean and
-    deviation of the pixels they were trained with.
+    number of processing levels, from the preset's finest. Pretrained weights bring the mean and deviation of the pixels
+    they were trained with.
 
     Args:
         given: Keys of the table [model].
@@ -81,18 +83,41 @@ def _fit_scales(numbers: dict[str, Any], base: TNetConfig) -> None:
 
 
 def _pixel_statistics(numbers: Mapping[str, Any], weights: str | None) -> dict[str, Any]:
-    """Return mean and deviation of the pixels that torchvision's weights were trained with; nothing for others."""
+    """Return mean and deviation of the pixels that pretrained weights were trained with, where that is known.
+
+    What is wrong with a name is left to be said when the weights are loaded.
+    """
     source, _, name = (weights or "").partition(":")
-    backbone = numbers["backbone"]
-    if source != "torchvision" or not isinstance(backbone, str):
-        return {}
+    backbone = str(numbers["backbone"])
+    if source == "torchvision":
+        return _torchvision_statistics(backbone.removeprefix("tf_"), name or "DEFAULT")
+    if source == "timm":
+        return _timm_statistics(backbone.removeprefix("timm:"))
+    if weights is not None and Path(weights).is_file():
+        try:
+            network = read_card(Path(weights)).network
+        except ModelFileError:
+            return {}
+        return {"pixel_mean": network.pixel_mean, "pixel_std": network.pixel_std}
+    return {}
+
+
+def _torchvision_statistics(backbone: str, name: str) -> dict[str, Any]:
     # torchvision takes a second to import.
     from torchvision.models import get_model_weights
 
     try:
-        known = get_model_weights(backbone)
-        transforms = known[name or "DEFAULT"].transforms()
+        known: Any = get_model_weights(backbone)
+        transforms = known[name].transforms()
     except (ValueError, KeyError):
-        # What is wrong with the name, the backbone says itself when it is built.
         return {}
     return {"pixel_mean": tuple(transforms.mean), "pixel_std": tuple(transforms.std)}
+
+
+def _timm_statistics(backbone: str) -> dict[str, Any]:
+    try:
+        from timm.models import get_pretrained_cfg
+    except ImportError:
+        return {}
+    known = get_pretrained_cfg(backbone)
+    return {} if known is None else {"pixel_mean": tuple(known.mean), "pixel_std": tuple(known.std)}

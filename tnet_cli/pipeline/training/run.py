@@ -100,12 +100,14 @@ class TrainReport:
         models: The model file, or one for each fold.
         validation: Figures of the validation slides, all folds together; None when there were none.
         was_done: Whether everything was done before, by the same command.
+        speaks: Whether this process is the one that wrote; of several under torchrun only the first is.
     """
 
     record: dict[str, Any]
     models: tuple[Path, ...]
     validation: dict[str, Any] | None
     was_done: bool = False
+    speaks: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,16 +197,16 @@ def _train_folds(run: _Run, folder: TrainingFolder, splits: Sequence[DataSplit],
     alone = replace(run, config=replace(run.config, data=run.config.data.model_copy(update={"folds": None})))
     reports = []
     for number, split in enumerate(splits, start=1):
-        run.events.on_note(f"fold {number} of {len(splits)}")
         part = folder.fold(number)
         if run.writes:
+            run.events.on_note(f"fold {number} of {len(splits)}")
             part.check(alone.config, run.manifest.digest)
         reports.append(_train_one(alone, part, split, f"{name}-fold-{number}"))
     models = tuple(report.models[0] for report in reports)
     if was_done and all(report.was_done for report in reports):
-        return TrainReport(record, models, record.get("validation"), was_done=True)
+        return TrainReport(record, models, record.get("validation"), was_done=True, speaks=run.writes)
     if not run.writes:
-        return TrainReport(record, models, None)
+        return TrainReport(record, models, None, speaks=False)
     figures = [report.validation or {} for report in reports]
     measured = [pair for number in range(1, len(splits) + 1) for pair in _measured(folder.fold(number))]
     validation = pooled_metrics(figures, measured, run.manifest.class_names)
@@ -226,17 +228,17 @@ def _train_one(run: _Run, folder: TrainingFolder, split: DataSplit, name: str) -
     record = folder.record()
     # Another process than the first may find the record of a run that the first is about to replace.
     if folder.is_done and model_path.exists() and (run.writes or not run.request.overwrite):
-        return TrainReport(record, (model_path,), record.get("validation"), was_done=True)
+        return TrainReport(record, (model_path,), record.get("validation"), was_done=True, speaks=run.writes)
     notes = [*split.notes, *_advice(run, split)]
     fresh = run.record({key: run.manifest.count(getattr(split, key)) for key in ("train", "validation", "test")}, notes)
     record = record | {"resumed": [*record.get("resumed", []), fresh["started"]]} if folder.has_begun else fresh
-    for sentence in (_description(run, split), *notes):
-        run.events.on_note(sentence)
     if run.writes:
+        for sentence in (_description(run, split), *notes):
+            run.events.on_note(sentence)
         folder.begin(run.config, split_table(split), record)
     network = _fit(run, folder, split, name)
     if not run.writes:
-        return TrainReport(record, (model_path,), None)
+        return TrainReport(record, (model_path,), None, speaks=False)
     # Written before it is measured: what has cost a night is not lost to a bad validation slide.
     save_model(network, training_card(name, run.config, network.config, run.manifest, split, None), model_path)
     figures = None
