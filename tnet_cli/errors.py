@@ -7,7 +7,8 @@ TnetError                      1  anything tnet itself reports
 │   └── MissingMppError        3  the micrometres per pixel are unknown or implausible
 ├── ModelFileError             4  a model file is missing, damaged or of another architecture
 ├── ManifestError              5  a manifest or its labels are wrong
-└── PartialFailureError        6  some slides failed, the others are done
+├── PartialFailureError        6  some slides failed, the others are done
+└── TrainingError              1  training cannot go on: the loss is not finite, or memory does not suffice
 
 A message names the file, what was found, what was expected and what to do. It is shown to the user as one line.
 """
@@ -62,3 +63,7 @@ class UsageError(TnetError):
     """Options that cannot be followed: an unknown device, an output folder that holds another run."""
 
     exit_code = 2
+
+
+class TrainingError(TnetError):
+    """Training that cannot go on: the loss is not finite any more, or memory does not suffice."""

@@ -1,11 +1,12 @@
 """Labelled slides made ready for training: open, prepared, with their annotations as masks."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tnet_cli.errors import ManifestError
+from tnet_cli.errors import ManifestError, SlideError
 from tnet_cli.geometry import Region
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.pipeline.annotation import read_annotation
@@ -31,6 +32,14 @@ class TrainingSlide:
     preparation: Preparation
     annotated: TissueMask | None
 
+    def down_to(self, processing_levels: int | None) -> "TrainingSlide":
+        """Return the slide with traversals that end at this many processing levels, or where it ends by itself."""
+        scale = self.preparation.scale
+        if processing_levels is None or processing_levels >= scale.processing_levels:
+            return self
+        shallow = replace(scale, processing_levels=processing_levels)
+        return replace(self, preparation=replace(self.preparation, scale=shallow))
+
     def annotated_fractions(self, regions: Sequence[Region]) -> np.ndarray:
         """Return the share of each region that is annotated, float64 (N,); zero without annotations."""
         if self.annotated is None:
@@ -43,24 +52,57 @@ class TrainingSlide:
             return [slide.read(region, base_px, base_px) for region in regions]
 
 
-def load_training_slides(inputs: Sequence[SlideInput], config: TNetConfig) -> list[TrainingSlide]:
+def load_training_slides(
+    inputs: Sequence[SlideInput],
+    config: TNetConfig,
+    *,
+    annotations: bool = True,
+    readers: int = 1,
+    on_bad: Callable[[SlideError], None] | None = None,
+) -> list[TrainingSlide]:
     """Open and prepare every labelled slide.
 
+    Args:
+        inputs: Labelled slides.
+        config: The model.
+        annotations: Whether to read what pathologists have drawn.
+        readers: Slides that are prepared at once.
+        on_bad: Told of each slide that cannot be read, which is then left out; without it the first one is raised.
+
     Raises:
-        ManifestError: a slide has no label, or one that is not among the model's classes.
-        SlideError: a slide cannot be read, or holds no tissue.
+        ManifestError: a slide has no label, or one that is not among the model's classes, or holds no tissue.
+        SlideError: a slide cannot be read.
     """
-    slides = []
     for entry in inputs:
         if entry.label not in config.class_names:
             raise ManifestError(
                 f"{entry.path}: label {entry.label!r} is not among the classes {', '.join(config.class_names)}"
             )
-        with open_slide(entry.path, mpp=entry.mpp) as slide:
-            preparation = prepare(slide, config)
-            size = slide.size
-        if not preparation.roots:
-            raise ManifestError(f"{entry.path}: no tissue was found, so there is nothing to train on")
-        annotated = read_annotation(entry.annotation, size) if entry.annotation else None
-        slides.append(TrainingSlide(entry, config.class_names.index(entry.label), preparation, annotated))
+
+    def load(entry: SlideInput) -> TrainingSlide | SlideError:
+        try:
+            return _load(entry, config, annotations=annotations)
+        except SlideError as error:
+            return error
+
+    slides: list[TrainingSlide] = []
+    with ThreadPoolExecutor(readers, thread_name_prefix="tnet-prepare") as pool:
+        for loaded in pool.map(load, inputs):
+            if isinstance(loaded, TrainingSlide):
+                slides.append(loaded)
+            elif on_bad is None:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise loaded
+            else:
+                on_bad(loaded)
     return slides
+
+
+def _load(entry: SlideInput, config: TNetConfig, *, annotations: bool) -> TrainingSlide:
+    with open_slide(entry.path, mpp=entry.mpp) as slide:
+        preparation = prepare(slide, config)
+        size = slide.size
+    if not preparation.roots:
+        raise ManifestError(f"{entry.path}: no tissue was found, so there is nothing to train on")
+    annotated = read_annotation(entry.annotation, size) if entry.annotation and annotations else None
+    return TrainingSlide(entry, config.class_names.index(entry.label or ""), preparation, annotated)
