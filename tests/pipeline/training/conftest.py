@@ -4,11 +4,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.tnet import TNet
 from tnet_cli.pipeline.inputs import SlideInput, read_manifest
 from tnet_cli.pipeline.synthesis import CLASS_NAMES, synthesize
+from tnet_cli.pipeline.training.course import Course
+from tnet_cli.pipeline.training.precision import Precision
 from tnet_cli.pipeline.training.settings import TrainingSettings
+from tnet_cli.pipeline.training.slides import TrainingSlide, load_training_slides
+from tnet_cli.pipeline.training.together import Group
 
 CONFIG = TNetConfig.slide(CLASS_NAMES).model_copy(
     update={"base_px": 64, "processing_levels": 3, "mpp": (16.0, 4.0, 1.0), "locations": (3, 4)}
@@ -50,3 +56,24 @@ def tiny_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_inputs(tiny_manifest: Path) -> Sequence[SlideInput]:
     """The slides as inputs."""
     return read_manifest(tiny_manifest)
+
+
+@pytest.fixture(scope="session")
+def tiny_slides(tiny_inputs: Sequence[SlideInput]) -> list[TrainingSlide]:
+    """The slides, prepared."""
+    return load_training_slides(tiny_inputs, CONFIG)
+
+
+def course_of(
+    slides: list[TrainingSlide], settings: TrainingSettings = SETTINGS, config: TNetConfig = CONFIG
+) -> Course:
+    """A run on the CPU that nobody listens to."""
+    torch.manual_seed(0)
+    return Course(
+        network=TNet(config),
+        slides=slides,
+        settings=settings,
+        device=torch.device("cpu"),
+        group=Group(),
+        precision=Precision(torch.device("cpu"), mixed=True),
+    )

@@ -93,9 +93,14 @@ def load_checkpoint(course: Course) -> tuple[Checkpoint, dict[str, np.ndarray]] 
         ModelFileError: the file is damaged.
         UsageError: it is of another run.
     """
-    if course.folder is None or not (course.folder / FILE_NAME).is_file():
+    if course.folder is None:
         return None
     path = course.folder / FILE_NAME
+    if course.group.rank == 0:
+        for draft in course.folder.glob(f".{FILE_NAME}.*"):  # what a killed run was writing
+            draft.unlink(missing_ok=True)
+    if not path.is_file():
+        return None
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[HEADER_KEY])

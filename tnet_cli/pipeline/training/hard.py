@@ -134,7 +134,8 @@ class HardAttention:
         baseline = self.state["baseline"]
         if not travelled:
             like = torch.zeros((), device=course.device)
-            return Computed({}, state={"baseline": objective_of_nothing(baseline, weights, course.group.total, like)})
+            moved = objective_of_nothing(baseline, weights, course.group.total, like)
+            return Computed({}, {"baseline": moved / course.group.size}, {"baseline": moved})
         labels = torch.tensor([slide.label for slide, _ in travelled], device=course.device)
         with course.precision.autocast():
             answer = course.network.classify([all_features(traversal) for traversal in traversals])
@@ -164,7 +165,7 @@ class HardAttention:
             terms["entropy"] = -self.settings.entropy_weight * entropy
         figures = {
             "accuracy": float((logits.argmax(dim=1) == labels).sum()) / slides,
-            # Reported once, though every process knows it.
+            # Every process knows it and reports a share.
             "baseline": result.baseline / course.group.size,
         }
         return Computed(terms, figures, {"baseline": result.baseline})

@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -128,7 +128,10 @@ class StageRun:
         figures: dict[str, float] = {}
         states: list[dict[str, float]] = []
         for share, part in parts:
-            computed = self.stage.compute(self.course, part)
+            try:
+                computed = self.stage.compute(self.course, part)
+            except FloatingPointError:
+                self._stop({"network": math.nan})
             for name, value in _figures_of(computed).items():
                 figures[name] = figures.get(name, 0.0) + share * value
             if computed.terms:
@@ -146,7 +149,7 @@ class StageRun:
         if not all(math.isfinite(value) for value in figures.values()):
             self._stop(figures)
         course.group.add_gradients(course.network)
-        if figures:
+        if "total" in figures:
             norm = course.precision.step(self.optimiser, course.network, self.stage.gradient_clip)
             if not math.isfinite(norm) and not course.precision.scaler.is_enabled():
                 self._stop({**figures, "gradient": norm})
@@ -169,7 +172,7 @@ class StageRun:
         names = dict.fromkeys(name for each in every for name in each)
         return {name: sum(each.get(name, 0.0) for each in every) for name in names}
 
-    def _stop(self, figures: dict[str, float]) -> None:
+    def _stop(self, figures: dict[str, float]) -> NoReturn:
         bad = ", ".join(f"{name} {value:g}" for name, value in figures.items() if not math.isfinite(value))
         kept = "no checkpoint was kept"
         if self.course.folder is not None and self.saved is not None:

@@ -89,7 +89,10 @@ def close_all(opened: Sequence[OpenedSlide]) -> None:
 
 
 def gradient_look(course: Course, *, detach_location: bool, exploration: float = 0.0) -> LookFunction:
-    """Return the engine's view of the network in training: with gradients, and a share of uniform choice mixed in."""
+    """Return the engine's view of the network in training: with gradients, and a share of uniform choice mixed in.
+
+    It raises ``FloatingPointError`` when the network's features are not finite.
+    """
 
     def look(patches: Tensor, positions: np.ndarray, allowed: np.ndarray | None) -> Look:
         may_attend = None if allowed is None else torch.from_numpy(allowed).to(course.device)
@@ -100,9 +103,13 @@ def gradient_look(course: Course, *, detach_location: bool, exploration: float =
                 may_attend,
                 detach_location=detach_location,
             )
+        if not bool(torch.isfinite(seen.features).all()):
+            raise FloatingPointError("the network's features are not finite")
         log_probs = seen.cell_log_probs
         if log_probs is not None and may_attend is not None:
             log_probs = mix_uniform(log_probs.float(), may_attend, exploration)
+            if bool(torch.isnan(log_probs).any()):
+                raise FloatingPointError("the location module's probabilities are not finite")
         return Look(features=seen.features.float(), cell_log_probs=log_probs)
 
     return look
