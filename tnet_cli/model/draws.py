@@ -86,7 +86,9 @@ def _race(above: ProcessingLevelRecord, record: ProcessingLevelRecord, keys: np.
     the region's own time has come, one of them rings at once, and the first k to ring are drawn. A draw's density is
     the rate of its clock times the probability that none of the running clocks rang since the draw before.
     """
-    log_rates = _joint(above).double().flatten()  # (M,)
+    joint = _joint(above).flatten()  # (M,)
+    # Rates of a deep path are tiny; Apple's devices have no float64.
+    log_rates = joint if joint.device.type == "mps" else joint.double()
     chosen = _flat(above, record)
     times = np.exp(-keys)
     order = np.argsort(times, kind="stable")
@@ -107,7 +109,7 @@ def _race(above: ProcessingLevelRecord, record: ProcessingLevelRecord, keys: np.
     if above.perturbed is not None:
         # The first clock of a grid rings with the region's: which one it is has a probability, but no time.
         first = torch.from_numpy(keys == above.perturbed[record.parents]).to(own.device)
-        own = torch.where(first, record.location_log_probs.double(), own)
+        own = torch.where(first, record.location_log_probs.to(own.dtype), own)
     return (own - survived).to(record.location_log_probs.dtype)
 
 

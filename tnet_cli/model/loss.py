@@ -114,7 +114,7 @@ def objective(
     moved = counted & (levels > 0)
     reward, feature_reward = _is_right(said.logits, said.labels), _is_right(logits, owners)[moved]
     local = [len(reward), int(counted.sum()), int(moved.sum()), float(reward.sum()), float(feature_reward.sum())]
-    tally = _tally(local, total, said.logits)
+    tally = _tally(local, total)
 
     chosen = torch.stack([each.sum() for each in said.location_log_probs])
     log_probs = logits.new_zeros(len(levels))
@@ -132,9 +132,9 @@ def objective(
     )
 
 
-def objective_of_nothing(baseline: float, weights: ObjectiveWeights, total: Total, like: Tensor) -> float:
+def objective_of_nothing(baseline: float, weights: ObjectiveWeights, total: Total) -> float:
     """Take part in a step without a slide of one's own; return the baseline after it."""
-    return _tally([0, 0, 0, 0, 0], total, like).move(baseline, weights)
+    return _tally([0, 0, 0, 0, 0], total).move(baseline, weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +153,8 @@ class _Tally:
         return weights.baseline_momentum * baseline + (1 - weights.baseline_momentum) * seen
 
 
-def _tally(local: Sequence[float], total: Total, like: Tensor) -> _Tally:
-    slides, counted, moved, reward, feature_reward = total(
-        torch.tensor(local, dtype=torch.float64, device=like.device)
-    ).tolist()
+def _tally(local: Sequence[float], total: Total) -> _Tally:
+    slides, counted, moved, reward, feature_reward = total(torch.tensor(local, dtype=torch.float64)).tolist()
     return _Tally(
         slides=max(slides, 1),
         counted=max(counted, 1),

@@ -303,7 +303,7 @@ def test_weights_that_do_not_fit_the_backbone_are_refused(tmp_path):
 
 
 def test_validation_is_what_evaluation_would_say(tiny_inputs, tiny_slides):
-    from tnet_cli.pipeline.training.validation import validate
+    from tnet_cli.pipeline.training.held_out import validate
 
     settings = settings_with(rounds=0, hard_epochs=2)
     reports: list[StepReport] = []
@@ -317,3 +317,23 @@ def test_validation_is_what_evaluation_would_say(tiny_inputs, tiny_slides):
     shallow = validate(course, tiny_slides, 1)
     assert set(shallow) == {"accuracy", "loss"}
     assert shallow != told[-1].terms
+
+
+def test_mixed_precision_is_of_cuda_alone():
+    from tnet_cli.pipeline.training.precision import Precision
+
+    plain = Precision(torch.device("cpu"), mixed=True)
+    assert plain.dtype is None
+    with plain.autocast():
+        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == torch.float32
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_run_in_mixed_precision_on_cuda_stays_finite(tiny_inputs):
+    settings = settings_with(soft_steps=2, hard_epochs=1)
+    reports: list[StepReport] = []
+    network = train(tiny_inputs, CONFIG, settings, device=torch.device("cuda"), on_step=reports.append)
+    assert all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
+    assert all(parameter.dtype == torch.float32 for parameter in network.parameters())
+    assert reports

@@ -125,16 +125,11 @@ class HardAttention:
         traversals = [traversal for _, traversal in travelled]
         taught = [each for pair in zip(teachers, traversals, strict=True) for each in _taught_regions(*pair)]
         slides, taught_count, choosing = course.group.total(
-            torch.tensor(
-                [len(travelled), len(taught), sum(_choosing(t) for t in traversals)],
-                dtype=torch.float64,
-                device=course.device,
-            )
+            torch.tensor([len(travelled), len(taught), sum(_choosing(t) for t in traversals)], dtype=torch.float64)
         ).tolist()
         baseline = self.state["baseline"]
         if not travelled:
-            like = torch.zeros((), device=course.device)
-            moved = objective_of_nothing(baseline, weights, course.group.total, like)
+            moved = objective_of_nothing(baseline, weights, course.group.total)
             return Computed({}, {"baseline": moved / course.group.size}, {"baseline": moved})
         labels = torch.tensor([slide.label for slide, _ in travelled], device=course.device)
         with course.precision.autocast():

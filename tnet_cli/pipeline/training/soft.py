@@ -78,7 +78,7 @@ class SoftAttention:
         """Compute the cross-entropy of each processing level's soft average, and of the whole slide."""
         look = gradient_look(course, detach_location=False)
         travelled = travel_together(course, work, look, lambda each: RandomChoice(each.rng))
-        tally = torch.tensor([len(travelled), sum(len(t.levels) - 1 for _, t in travelled)], device=course.device)
+        tally = torch.tensor([len(travelled), sum(len(t.levels) - 1 for _, t in travelled)])
         slides, averages = course.group.total(tally.double()).tolist()
         if not travelled:
             return Computed({})

@@ -7,7 +7,7 @@ batch. So the added gradients are those of one process with the whole batch, the
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
@@ -24,30 +24,31 @@ class Group:
     Attributes:
         rank: This process's number; process 0 writes and speaks.
         size: How many there are.
+        device: Where tensors must be for the processes to exchange them.
     """
 
     rank: int = 0
     size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
         """Return this process's items of a batch."""
         return items[self.rank :: self.size]
 
     def total(self, values: Tensor) -> Tensor:
-        """Return the sum of a tensor over all processes."""
+        """Return the sum of a tensor over all processes, on the tensor's own device."""
         if self.size == 1:
             return values
-        summed = values.detach().clone()
+        summed = values.detach().to(self.device, copy=True)
         dist.all_reduce(summed)
-        return summed
+        return summed.to(values.device)
 
     def add_gradients(self, network: nn.Module) -> None:
         """Replace each gradient by the sum over all processes; what no process has a gradient for keeps none."""
         if self.size == 1:
             return
         parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        device = parameters[0].device
-        has = self.total(torch.tensor([float(p.grad is not None) for p in parameters], device=device))
+        has = self.total(torch.tensor([float(p.grad is not None) for p in parameters]))
         present = [parameter for parameter, count in zip(parameters, has.tolist(), strict=True) if count]
         if not present:
             return
@@ -75,14 +76,14 @@ def joined_group(device: torch.device) -> Iterator[Group]:
         device: Where the network runs; decides how processes talk.
     """
     if dist.is_available() and dist.is_initialized():
-        yield Group(dist.get_rank(), dist.get_world_size())
+        yield Group(dist.get_rank(), dist.get_world_size(), device)
         return
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         yield Group()
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Group(dist.get_rank(), dist.get_world_size())
+        yield Group(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
 

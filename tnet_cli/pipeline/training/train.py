@@ -15,6 +15,7 @@ from tnet_cli.pipeline.inputs import SlideInput
 from tnet_cli.pipeline.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tnet_cli.pipeline.training.course import Course, StepReport, seed_torch
 from tnet_cli.pipeline.training.hard import HardAttention
+from tnet_cli.pipeline.training.held_out import validate
 from tnet_cli.pipeline.training.loop import StageRun
 from tnet_cli.pipeline.training.pool import read_again
 from tnet_cli.pipeline.training.precision import Precision
@@ -24,7 +25,6 @@ from tnet_cli.pipeline.training.slides import TrainingSlide, load_training_slide
 from tnet_cli.pipeline.training.soft import SoftAttention
 from tnet_cli.pipeline.training.stage import Stage
 from tnet_cli.pipeline.training.together import Group, joined_group, own_device
-from tnet_cli.pipeline.training.validation import validate
 from tnet_cli.pipeline.training.warmup import WarmUp
 
 __all__ = ["StepReport", "train"]

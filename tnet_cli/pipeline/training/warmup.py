@@ -112,7 +112,7 @@ class WarmUp:
     def compute(self, course: Course, work: PatchBatch) -> Computed:
         """Compute the location module's term and the classifier's."""
         targets, labels = work.targets.to(course.device), work.labels.to(course.device)
-        counts = torch.stack([(targets.sum(dim=1) > 0).sum(), (labels >= 0).sum()]).double()
+        counts = torch.stack([(work.targets.sum(dim=1) > 0).sum(), (work.labels >= 0).sum()]).double()
         taught, labelled = course.group.total(counts).tolist()
         if len(labels) == 0:
             return Computed({})

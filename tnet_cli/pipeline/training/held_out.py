@@ -53,7 +53,7 @@ def validate(course: Course, slides: Sequence[TrainingSlide], depth: int | None)
             logits = network.classify([all_features(journey.traversal)]).logits.float().cpu()
         loss = functional.cross_entropy(logits, torch.tensor([slide.label]))
         tally += torch.tensor([1.0, float(logits.argmax() == slide.label), float(loss)], dtype=torch.float64)
-    count, right, loss_sum = course.group.total(tally.to(course.device)).tolist()
+    count, right, loss_sum = course.group.total(tally).tolist()
     if not count:
         return {"accuracy": float("nan"), "loss": float("nan")}
     return {"accuracy": right / count, "loss": loss_sum / count}
