@@ -24,7 +24,7 @@ from tnet_cli.pipeline.training.slides import TrainingSlide
 from tnet_cli.pipeline.training.soft import SoftAttention
 from tnet_cli.pipeline.training.stage import Computed, Stage
 from tnet_cli.pipeline.training.train import plan_stages, train
-from tnet_cli.pipeline.training.warmup import WarmUp
+from tnet_cli.pipeline.training.warmup import WarmUp, fill_pool
 
 STILL = CONFIG.model_copy(update={"dropout": 0.0})
 LABELS_ALONE = {"annotations": False, "normal_class": None}
@@ -121,6 +121,26 @@ def test_annotations_teach_only_where_they_are_wanted(tiny_inputs, tiny_slides, 
     assert [report.stage for report in reports] == ["hard attention"]
     assert "location" not in reports[0].terms
     assert notes == ["no slide has an annotation that may teach, so the warm-up on patches is left out"]
+
+
+def test_slide_labels_may_teach_the_warm_up_its_patches(tiny_slides):
+    slides = bare(tiny_slides)
+    weak = settings_with(**LABELS_ALONE, slide_labels_teach_patches=True, rounds=1)
+    assert names_of(weak, slides) == ["warm-up 1", "hard attention"]
+    course = course_of(slides, weak)
+    fill_pool(course, random_source(0, 0, 0))
+    finest = [position[2] == 2 for position in course.pool.positions]
+    expected = [slides[number].label for number in course.pool.slides]
+    labels = [label if is_finest else -1 for label, is_finest in zip(expected, finest, strict=True)]
+    assert course.pool.labels == labels
+    assert {0, 1} <= set(labels)
+    # What somebody drew counts for more.
+    drawn = course_of(tiny_slides, settings_with(slide_labels_teach_patches=True))
+    without = course_of(tiny_slides, SETTINGS)
+    for each in (drawn, without):
+        fill_pool(each, random_source(0, 0, 0))
+    of_annotated = [tiny_slides[number].annotated is not None for number in drawn.pool.slides]
+    assert np.array_equal(np.array(drawn.pool.labels)[of_annotated], np.array(without.pool.labels)[of_annotated])
 
 
 def test_exploration_is_mixed_into_what_is_drawn_and_decays(tiny_slides, monkeypatch):

@@ -132,7 +132,7 @@ class Teacher:
         if self.slide.annotated is None:
             # Nobody drew anything: only on a slide that is normal as a whole is every patch known to be.
             is_normal = self.config.class_names[self.slide.label] == self.settings.normal_class
-            return self.slide.label if is_normal else NO_LABEL
+            return self.slide.label if is_normal or self.settings.slide_labels_teach_patches else NO_LABEL
         covered = float(self.slide.annotated_fractions([region])[0])
         if covered >= self.settings.lesion_share:
             return self.slide.label

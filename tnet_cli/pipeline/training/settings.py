@@ -29,7 +29,10 @@ class TrainingSettings(BaseModel):
         colour_jitter: Largest relative change of a colour channel while training.
         lesion_share: Least share of a patch covered by annotations that labels it with the slide's class.
         normal_class: Class of what is not annotated; None where that is not known.
-        annotations: Whether annotations teach; without them the warm-up on patches is left out.
+        annotations: Whether annotations teach; without them the warm-up on patches is left out, unless slide labels
+            stand in for them.
+        slide_labels_teach_patches: In the warm-up, the finest patches of a slide on which nothing is annotated take
+            the slide's label. Wrong for the tissue that the classes share, where the classifier learns to be unsure.
         normalisation: ``frozen``: batch statistics are learnt in the warm-up and frozen after it; ``none``: no step
             ever uses the statistics of its batch. Where statistics are frozen before a step has been made, those of
             pretrained weights are kept and those of random weights are measured once on patches of all processing
@@ -73,6 +76,7 @@ class TrainingSettings(BaseModel):
     lesion_share: float = Field(default=0.2, gt=0, le=1)
     normal_class: str | None = None
     annotations: bool = True
+    slide_labels_teach_patches: bool = False
     normalisation: Literal["frozen", "none"] = "frozen"
     backbone_weights: str | None = Field(default=None, min_length=1)
     soft_steps: int = Field(default=0, ge=0)

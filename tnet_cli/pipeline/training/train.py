@@ -51,7 +51,8 @@ def train(
     4. Whole slides are traversed with sampled locations under the paper's objective, if asked for to fewer processing
        levels first.
 
-    Without annotations there is nothing for 1 and 2 to learn from, and they are left out.
+    Without annotations there is nothing for 1 and 2 to learn from, and they are left out, unless patches are to take
+    their slide's label.
 
     Args:
         inputs: Labelled slides; annotations where a pathologist has drawn them.
@@ -156,7 +157,7 @@ def plan_stages(course: Course) -> list[Stage]:
     """Return the stages of a run, in order; those without steps are left out."""
     settings, slides = course.settings, course.slides
     stages: list[Stage] = []
-    if any(slide.annotated is not None for slide in slides):
+    if settings.slide_labels_teach_patches or any(slide.annotated is not None for slide in slides):
         stages += [WarmUp(settings, number) for number in range(1, settings.rounds + 1)]
     elif settings.rounds:
         course.note("no slide has an annotation that may teach, so the warm-up on patches is left out")
