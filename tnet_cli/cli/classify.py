@@ -42,7 +42,10 @@ def classify(
         ),
     ] = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Patches in one forward pass.")] = 16,
-    workers: Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Threads that read and decode.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", "-j", min=1, help="Threads that read and decode; with --cluster local, processes."),
+    ] = None,
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Draw an overlay for each slide.")] = True,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Do everything again, in place of what is in the folder.")
@@ -54,6 +57,12 @@ def classify(
     slide_timeout: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Give up a slide that hangs for so long; 0 for never.")
     ] = 600,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS|local", help="Share the slides among the workers of a Dask cluster, or of this machine."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
 ) -> None:
     """Classify slides: label, probability and an overlay that shows where the model looked."""
@@ -75,6 +84,7 @@ def classify(
         fail_fast=fail_fast,
         recursive=recursive,
         slide_timeout_s=slide_timeout,
+        cluster=cluster,
     )
     with slide_progress() as progress:
         report = run_classify(

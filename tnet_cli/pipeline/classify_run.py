@@ -4,7 +4,7 @@ import platform
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -45,6 +45,7 @@ class RunRequest:
     fail_fast: bool = False
     recursive: bool = True
     slide_timeout_s: float = 600.0
+    cluster: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ def run_classify(request: RunRequest, events: RunEvents | None = None) -> RunRep
     events = events or RunEvents()
     started = time.perf_counter()
     inputs = find_inputs(request.inputs, recursive=request.recursive, out=request.out, on_note=events.on_note)
-    devices = choose_devices(request.device)
+    devices = choose_devices(request.device) if request.cluster is None else [torch.device("cpu")]
     model = load_model(find_model(request.model))
     directory = RunDirectory(request.out)
     store_of_run = opened_store(
@@ -186,6 +187,8 @@ def _rows(
     events: RunEvents,
 ) -> Generator[tuple[int, SlideRow], None, None]:
     """Classify what is pending, write and keep it, and yield the rows."""
+    if request.cluster is not None:
+        return _rows_on_cluster(request, store, inputs, model, events)
     looks = Events(on_look=events.on_look, on_reduce=events.on_reduce)
     if len(devices) == 1:
         return _rows_here(request, store, inputs, model, devices[0], looks)
@@ -226,6 +229,30 @@ def _rows_here(
             yield store.pending[number], row
 
 
+def _rows_on_cluster(
+    request: RunRequest, store: RunStore, inputs: Sequence[SlideInput], model: LoadedModel, events: RunEvents
+) -> Generator[tuple[int, SlideRow], None, None]:
+    # Here and not above: it takes a second to import, and most runs have no cluster.
+    from tnet_cli.pipeline.cluster import LOCAL, rows_on_cluster
+    from tnet_cli.pipeline.cluster_work import ClusterPlan
+
+    is_local = request.cluster == LOCAL
+    plan = ClusterPlan(
+        weights=model.path.read_bytes(),
+        digest=model.digest,
+        card=model.card,
+        options=replace(
+            options_for(request, torch.device("cpu")), readers=1 if is_local else reader_threads(request.workers)
+        ),
+        device=request.device,
+        draw=request.overlay,
+        package=version("tnet"),
+    )
+    return rows_on_cluster(
+        request.cluster or LOCAL, plan, store, inputs, workers=request.workers, on_note=events.on_note
+    )
+
+
 def writing_threads(device: torch.device) -> int:
     """Return how many threads draw and write: a processor that also runs the network has none to spare."""
     return 1 if device.type == "cpu" else 4
@@ -263,7 +290,8 @@ def run_record(
             "budget": request.budget,
             "mpp": request.mpp,
             "reader": request.reader,
-            "device": ",".join(str(device) for device in devices),
+            "device": ",".join(str(device) for device in devices) if request.cluster is None else request.device,
+            "cluster": request.cluster,
             "batch_size": request.batch_size,
             "workers": reader_threads(request.workers),
         },

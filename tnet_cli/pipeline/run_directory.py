@@ -19,7 +19,7 @@ from tnet_cli.pipeline.documents import table_text, write_json
 from tnet_cli.pipeline.presentation import attended_regions
 from tnet_cli.pipeline.result import REGION_COLUMNS, SlideResult, SlideRow, region_row
 from tnet_cli.report.geojson import regions_geojson
-from tnet_cli.report.thumbnail import overlay_note
+from tnet_cli.report.thumbnail import overlay_file
 
 PREDICTIONS = "predictions.csv"
 FAILURES = "failures.csv"
@@ -121,12 +121,12 @@ class RunDirectory:
         except OSError:
             return False
 
-    def write_slide(self, result: SlideResult, overlay: Image | None) -> SlideRow:
+    def write_slide(self, result: SlideResult, overlay: Image | bytes | None) -> SlideRow:
         """Write one slide's files: a new folder appears with all of them; in an old one they are replaced.
 
         Args:
             result: What was found.
-            overlay: The picture, or None for none.
+            overlay: The picture or its file, or None for none.
 
         Returns:
             The slide's row, with the files that were written.
@@ -167,7 +167,7 @@ class RunDirectory:
         write_json(self.path / "run.json", record)
 
 
-def _write_files(folder: Path, result: SlideResult, overlay: Image | None) -> None:
+def _write_files(folder: Path, result: SlideResult, overlay: Image | bytes | None) -> None:
     details = result.row() | {
         "logits": list(result.logits),
         "width": result.size.width if result.size else None,
@@ -182,7 +182,7 @@ def _write_files(folder: Path, result: SlideResult, overlay: Image | None) -> No
         write_text_whole(folder / "regions.csv", table_text(columns, rows))
         write_json(folder / "regions.geojson", _geojson(result))
     if overlay is not None:
-        overlay.save(folder / OVERLAY, format="PNG", pnginfo=overlay_note(overlay))
+        (folder / OVERLAY).write_bytes(overlay if isinstance(overlay, bytes) else overlay_file(overlay))
 
 
 def _geojson(result: SlideResult) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from tnet_cli.pipeline.outcome import Outcome, sentence_of
 from tnet_cli.pipeline.presentation import overlay_of
 from tnet_cli.pipeline.result import SlideResult, SlideRow
 from tnet_cli.pipeline.run_directory import RunDirectory
+from tnet_cli.report.thumbnail import overlay_file
 
 WAITING = 2
 """Outcomes that wait for a thread; each holds its thumbnail and patches, so there must be few."""
@@ -28,12 +29,24 @@ def write_outcome(directory: RunDirectory, outcome: Outcome, card: ModelCard, *,
     Raises:
         OSError: the disk is full or gone.
     """
-    result = outcome.result
+    return write_drawn(directory, *drawn(outcome, card, draw=draw))
+
+
+def drawn(outcome: Outcome, card: ModelCard, *, draw: bool) -> tuple[SlideResult, bytes | None]:
+    """Return a slide's result and the bytes of its overlay's file; a slide that cannot be drawn has failed."""
     try:
         overlay = overlay_of(outcome, card) if draw else None
+        return outcome.result, None if overlay is None else overlay_file(overlay)
     except Exception as exc:  # noqa: BLE001 (one slide's picture must not end the run; its row names the error)
-        overlay = None
-        result = _turned_into_failure(result, sentence_of(result.path, exc))
+        return _turned_into_failure(outcome.result, sentence_of(outcome.result.path, exc)), None
+
+
+def write_drawn(directory: RunDirectory, result: SlideResult, overlay: bytes | None) -> SlideRow:
+    """Write one slide's folder; one whose name the disk does not take has failed.
+
+    Raises:
+        OSError: the disk is full or gone.
+    """
     try:
         return directory.write_slide(result, overlay)
     except OSError as exc:

@@ -22,6 +22,13 @@ Stamp = tuple[bytes, tuple[int, int]]
 """WebP, and its width and height."""
 
 
+def overlay_file(overlay: Image.Image) -> bytes:
+    """Return an overlay as the bytes of a PNG that carries its stamp."""
+    data = BytesIO()
+    overlay.save(data, format="PNG", pnginfo=overlay_note(overlay))
+    return data.getvalue()
+
+
 def overlay_note(overlay: Image.Image) -> PngInfo:
     """Return what an overlay's file says of itself: its stamp."""
     note = PngInfo()

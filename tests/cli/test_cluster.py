@@ -1,0 +1,131 @@
+"""A run on a Dask cluster: the rows of a local run, whatever becomes of the workers."""
+
+import csv
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tnet_cli.errors import UsageError
+from tnet_cli.pipeline.classify_run import RunEvents, RunRequest, run_classify
+from tnet_cli.pipeline.synthesis import write_synthetic_slide
+
+# Dask's own threads and sockets end when they like.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.timeout(280),
+]
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of slides that end in every way."""
+    folder = tmp_path_factory.mktemp("slides")
+    original = write_synthetic_slide(folder / "s0.tif", seed=4, side_px=1200, label="lesion", workers=1).path
+    for number in range(1, 6):
+        shutil.copy(original, folder / f"s{number}.tif")
+    (folder / "broken.svs").write_bytes(b"not a slide at all")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two worker processes on this machine."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs="CRITICAL"
+    ) as running:
+        yield running
+
+
+def run(out: Path, slides: Path, model: Path, **named: Any) -> list[dict[str, str]]:
+    events = named.pop("events", None)
+    run_classify(RunRequest(inputs=[str(slides)], out=out, model=str(model), **named), events)
+    with (out / "predictions.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def local_rows(slides: Path, untrained_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """The rows of a run without a cluster."""
+    return run(tmp_path_factory.mktemp("local"), slides, untrained_model)
+
+
+def almost(rows: list[dict[str, str]]) -> list[dict[str, Any]]:
+    """Round what the number of threads may change in its last digit."""
+    return [
+        {
+            key: round(float(value), 4) if key.startswith("prob") and value and key != "prediction" else value
+            for key, value in row.items()
+        }
+        for row in rows
+    ]
+
+
+def test_rows_files_and_messages_are_those_of_a_local_run(cluster, slides, untrained_model, local_rows, tmp_path):
+    rows = run(tmp_path, slides, untrained_model, cluster=cluster.scheduler_address)
+    assert almost(rows) == almost(local_rows)
+    assert [row["status"] for row in rows].count("failed") == 1
+    files = {path.name for path in (tmp_path / "slides" / "s0").iterdir()}
+    assert files == {"result.json", "regions.csv", "regions.geojson", "overlay.png"}
+    again: list[int] = []
+    events = RunEvents(on_start=lambda count, _use: again.append(count))
+    assert run(tmp_path, slides, untrained_model, cluster=cluster.scheduler_address, events=events) == rows
+    assert again == [1], "only the slide that failed is tried again"
+
+
+def test_a_worker_that_is_killed_loses_nothing(slides, untrained_model, local_rows, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs="CRITICAL"
+    ) as running:
+        victims = [worker.process.pid for worker in running.workers.values()]
+
+        def kill_one(_row: object) -> None:
+            if victims:
+                os.kill(victims.pop(), signal.SIGKILL)
+
+        rows = run(
+            tmp_path,
+            slides,
+            untrained_model,
+            cluster=running.scheduler_address,
+            events=RunEvents(on_slide=kill_one),
+        )
+    assert victims == []
+    assert almost(rows) == almost(local_rows)
+
+
+def test_workers_on_this_machine_by_one_word(tnet, slides, untrained_model, tmp_path):
+    one = slides / "s0.tif"
+    ran = tnet("classify", one, "-m", untrained_model, "-o", tmp_path, "--cluster", "local", "--workers", "1", "--json")
+    assert ran.code == 0, ran.err
+    assert (tmp_path / "report.html").exists()
+
+
+def test_nobody_at_the_address(tmp_path, slides, untrained_model, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("tnet_cli.pipeline.cluster.CONNECT_S", 0.5)
+    with pytest.raises(UsageError, match=r"--cluster tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):
+        run(tmp_path, slides, untrained_model, cluster="tcp://127.0.0.1:9")
+    with pytest.raises(UsageError, match="no Dask scheduler answers there"):
+        run(tmp_path, slides, untrained_model, cluster="nonsense://")
+
+
+def test_the_package_that_is_missing_is_named(tmp_path, slides, untrained_model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(UsageError, match=r"install them with: pip install 'tnet\[cluster\]'"):
+        run(tmp_path, slides, untrained_model, cluster="tcp://127.0.0.1:9")
+
+
+def test_another_version_on_the_workers_is_named(cluster, tmp_path, slides, untrained_model, monkeypatch):
+    monkeypatch.setattr("tnet_cli.pipeline.classify_run.version", lambda _name: "0.0.1")
+    with pytest.raises(UsageError, match=r"a worker of the cluster has tnet .*, and this is tnet 0\.0\.1"):
+        run(tmp_path, slides, untrained_model, cluster=cluster.scheduler_address)
