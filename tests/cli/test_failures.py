@@ -163,7 +163,7 @@ def test_a_full_disk_ends_the_run_in_a_sentence_and_the_next_goes_on(
     out = tmp_path / "tnet-out"
     kept = rows_of(out)
     assert "s2" not in kept
-    assert kept["s0"]["status"] == "ok"
+    assert {row["status"] for row in kept.values()} == {"ok"}, "whichever slides were the fastest"
     assert not (out / "slides" / "s2").exists()
     assert list((out / ".tnet" / "drafts").iterdir()) == []
 
@@ -212,7 +212,7 @@ def test_an_interrupted_run_keeps_what_is_done(tnet, small, untrained_model, tmp
         ran = tnet("classify", *names, "-m", untrained_model, "--no-overlay")
     assert ran.code == 130
     kept = rows_of(tmp_path / "tnet-out")
-    assert kept["s0"]["status"] == "ok"
+    assert {row["status"] for row in kept.values()} == {"ok"}, "whichever slides were the fastest"
     assert f"tnet: interrupted; {len(kept)} of 3 slides are done and kept" in ran.err
     assert (
         f"{len(kept)} of 3 slides were done before"
