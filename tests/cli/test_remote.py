@@ -1,0 +1,77 @@
+"""Classifying slides behind URLs: the answers of the files, no secrets kept, and a run that goes on."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.range_server import RangeServer, serving
+from tnet_cli.pipeline.synthesis import write_synthetic_slide
+
+SECRET = "s3cr3t"  # noqa: S105
+SIGNED = f"?token={SECRET}"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small slide with a pyramid."""
+    path = tmp_path_factory.mktemp("made") / "case.tif"
+    return write_synthetic_slide(path, seed=4, side_px=1500, label="lesion", workers=1).path
+
+
+@pytest.fixture
+def server(made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RangeServer]:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(made.parent) as running:
+        yield running
+
+
+def rows_of(out: Path, table: str = "predictions.csv") -> list[dict[str, str]]:
+    with (out / table).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_answer_is_that_of_the_file_and_a_second_run_asks_only_whether_it_changed(
+    tnet, server, made, untrained_model, tmp_path
+):
+    url = f"{server.url}/case.tif"
+    there = ("classify", url, "-m", untrained_model, "-o", tmp_path / "there")
+    assert tnet(*there).code == 0
+    assert tnet("classify", made, "-m", untrained_model, "-o", tmp_path / "here").code == 0
+    (far,), (near,) = rows_of(tmp_path / "there"), rows_of(tmp_path / "here")
+    same = set(near) - {"slide", "path", "seconds", "pixels_read", "fraction_read"}
+    assert {key: far[key] for key in same} == {key: near[key] for key in same}
+    assert far["path"] == url
+    sent = server.sent
+    assert "1 of 1 slides were done before" in tnet(*there).err
+    assert server.sent - sent <= 1
+    server.behaviour.stamp = "another"
+    assert "done before" not in tnet(*there).err
+
+
+def test_no_file_of_a_run_holds_what_lets_others_in(tnet, server, untrained_model, tmp_path):
+    server.behaviour.password = f"me:{SECRET}"
+    host = server.url.partition("://")[2]
+    urls = [f"http://me:{SECRET}@{host}/case.tif{SIGNED}", f"http://me:{SECRET}@{host}/gone.tif{SIGNED}"]
+    ran = tnet("classify", *urls, "-m", untrained_model, "-o", tmp_path)
+    assert ran.code == 6
+    assert f"{server.url}/gone.tif: there is no such file on the server (404 Not Found)" in ran.err
+    assert sorted(row["status"] for row in rows_of(tmp_path)) == ["failed", "ok"]
+    (failure,) = rows_of(tmp_path, "failures.csv")
+    assert failure["slide"] == f"{server.url}/gone.tif"
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 6
+    assert all(SECRET.encode() not in path.read_bytes() for path in written)
+    assert SECRET not in ran.out + ran.err
+
+
+def test_info_reads_by_ranges_too(tnet, server, made):
+    ran = tnet("info", f"{server.url}/case.tif{SIGNED}", "--json")
+    assert ran.code == 0, ran.err
+    assert SECRET not in ran.out
+    (slide,) = json.loads(ran.out)["slides"]
+    assert (slide["width"], slide["height"]) == (1500, 1500)
+    assert server.sent < made.stat().st_size
