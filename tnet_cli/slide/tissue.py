@@ -91,8 +91,7 @@ class TissueMask:
         """Keep a copy of the mask.
 
         Raises:
-            ValueError: the mask is not a boolean array with two axes and at least one pixel, or the slide has no
-                pixels.
+            ValueError: the mask is not a boolean array with two axes and a pixel, or the slide has no pixels.
         """
         if self.mask.ndim != 2 or self.mask.dtype != np.bool_ or self.mask.size == 0:
             raise ValueError(f"a tissue mask is a boolean (H, W) array, not {self.mask.dtype} {self.mask.shape}")
@@ -116,11 +115,6 @@ class TissueMask:
     def is_empty(self) -> bool:
         """Whether there is no tissue at all."""
         return int(self._table[-1, -1]) == 0
-
-    @property
-    def area_px(self) -> float:
-        """Tissue area in level-0 pixels."""
-        return int(self._table[-1, -1]) * self.slide_size.area / self.mask.size
 
     @property
     def extent(self) -> Region | None:
