@@ -117,6 +117,11 @@ class TissueMask:
         return int(self._table[-1, -1]) == 0
 
     @property
+    def area_px(self) -> float:
+        """Tissue area in level-0 pixels."""
+        return int(self._table[-1, -1]) * self.slide_size.area / self.mask.size
+
+    @property
     def extent(self) -> Region | None:
         """The smallest box of whole level-0 pixels that holds all tissue, or None when there is none."""
         if self.is_empty:
@@ -130,24 +135,17 @@ class TissueMask:
         return Region(left, top, right - left, bottom - top)
 
     def fraction(self, region: Region) -> float:
-        """Return the share of a region's area that is tissue.
-
-        Args:
-            region: Level-0 pixels; parts outside the slide hold no tissue.
-
-        Returns:
-            Share in [0, 1]; thumbnail pixels which the region cuts count with the part that lies inside.
-        """
+        """Return the share of one region's area that is tissue; see ``fractions``."""
         return float(self.fractions([region])[0])
 
     def fractions(self, regions: Sequence[Region]) -> np.ndarray:
         """Return the share of each region's area that is tissue.
 
         Args:
-            regions: N boxes in level-0 pixels.
+            regions: N boxes in level-0 pixels; parts outside the slide hold no tissue.
 
         Returns:
-            float64 (N,), in [0, 1].
+            float64 (N,), in [0, 1]; thumbnail pixels which a region cuts count with the part that lies inside.
         """
         edges = np.array([(r.x, r.y, r.right, r.bottom) for r in regions], dtype=np.int64).reshape(-1, 4)
         left, top, right, bottom = edges.T
