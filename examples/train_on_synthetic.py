@@ -4,9 +4,9 @@ Run: python examples/train_on_synthetic.py FOLDER
 
 Takes about half an hour on two cores; interrupted, the same command goes on. The same by hand:
 
-    tnet synth FOLDER/train --count 200 --size 3000 --seed 0
-    tnet synth FOLDER/fresh --count 100 --size 3000 --seed 1000000
-    tnet train FOLDER/train/labels.csv --config examples/train_on_synthetic.toml -o FOLDER/model
+    tnet synth FOLDER/train --count 300 --size 2000 --seed 0
+    tnet synth FOLDER/fresh --count 100 --size 2000 --seed 1000000
+    tnet train FOLDER/train/labels.csv --config examples/train_on_synthetic.toml --normal-class benign -o FOLDER/model
     tnet evaluate FOLDER/fresh/labels.csv -m FOLDER/model/model.safetensors -o FOLDER/evaluation
 """
 
@@ -45,9 +45,9 @@ def main() -> None:
     """Draw, train, and classify fresh slides."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--count", type=int, default=200, help="slides to train on")
+    parser.add_argument("--count", type=int, default=300, help="slides to train on")
     parser.add_argument("--fresh", type=int, default=100, help="slides to test on")
-    parser.add_argument("--size", type=int, default=3000, help="side in pixels")
+    parser.add_argument("--size", type=int, default=2000, help="side in pixels")
     parser.add_argument("--set", dest="overrides", action="append", default=[], help="table.key=value over the file's")
     given = parser.parse_args()
 

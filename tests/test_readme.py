@@ -13,7 +13,7 @@ def test_the_two_commands_do_all_the_setting_up():
     commands = [line for line in README.splitlines() if line.startswith("python3 -m venv")]
     assert len(commands) == 2
     assert commands[0].endswith(".venv/bin/tnet demo")
-    assert commands[1].endswith("-m pytest")
+    assert commands[1].endswith("-m pytest -n auto --dist loadfile")
     assert all("&& .venv/bin/pip install " in command for command in commands)
 
 
