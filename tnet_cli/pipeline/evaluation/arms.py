@@ -1,0 +1,92 @@
+"""The arms of a comparison: the same slides and weights, other locations. What differs is what the attention is worth."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+
+from tnet_cli.errors import UsageError
+from tnet_cli.model.choice import RandomChoice
+from tnet_cli.pipeline.classify import ClassifyOptions, Events, Outcome, classify_slides
+from tnet_cli.pipeline.inputs import SlideInput
+from tnet_cli.pipeline.model_file import LoadedModel
+
+ARMS = {
+    "tnet": "the most probable locations",
+    "random": "as many locations drawn at random at each processing level, among the cells the traversal has reached",
+    "coarse": "no location: the roots alone",
+    "exhaustive": "every cell with tissue at every processing level, combined as the model combines locations",
+}
+"""Name -> what is looked at."""
+
+BUDGETED_ARMS = ("tnet", "random")
+"""The arms that a budget changes."""
+
+EVERYTHING = 10**9
+"""More locations than any slide has."""
+
+
+class NoLocation:
+    """Chooses nothing: the traversal ends at the roots."""
+
+    def __call__(self, log_probs: np.ndarray, k: int) -> np.ndarray:  # noqa: ARG002 (the protocol of choosers)
+        """Choose none of the candidates, whatever they are."""
+        return np.empty(0, dtype=np.int64)
+
+
+def parse_arms(text: str) -> tuple[str, ...]:
+    """Read a list of arms, such as ``tnet,random``.
+
+    Raises:
+        UsageError: an arm is unknown or named twice.
+    """
+    arms = tuple(part.strip() for part in text.split(","))
+    for arm in arms:
+        if arm not in ARMS:
+            raise UsageError(f"--arms {text}: unknown arm {arm!r}; expected some of {', '.join(ARMS)}")
+    if len(set(arms)) < len(arms):
+        raise UsageError(f"--arms {text}: name each arm once")
+    return arms
+
+
+def classify_by_arm(
+    arm: str,
+    inputs: Sequence[SlideInput],
+    model: LoadedModel,
+    options: ClassifyOptions,
+    *,
+    seed: int = 0,
+    events: Events | None = None,
+) -> Iterator[tuple[int, Outcome]]:
+    """Classify slides the way of one arm.
+
+    Args:
+        arm: One of ``ARMS``.
+        inputs: The slides.
+        model: The same weights for every arm.
+        options: Their locations or budget hold for the budgeted arms; the other arms have their own.
+        seed: Of the random arm. Each slide draws from its own generator, seeded with this and its position, so its
+            locations do not depend on which slide is read first.
+        events: Who wants to know how it goes.
+
+    Yields:
+        The slide's position in ``inputs`` and its outcome, as it ends.
+
+    Raises:
+        UsageError: the options do not fit the model.
+    """
+    if arm == "random":
+        for position, entry in enumerate(inputs):
+            chooser = RandomChoice(np.random.default_rng([seed, position]))
+            with closing(classify_slides([entry], model, options, chooser=chooser, events=events)) as outcomes:
+                for _, outcome in outcomes:
+                    yield position, outcome
+        return
+    if arm == "exhaustive":
+        # A slide in which everything is looked at fills the memory alone.
+        everything = (EVERYTHING,) * len(model.card.network.locations)
+        options = replace(options, locations=everything, budget=None, slides_in_flight=1)
+    chooser_of_arm = NoLocation() if arm == "coarse" else None
+    with closing(classify_slides(inputs, model, options, chooser=chooser_of_arm, events=events)) as outcomes:
+        yield from outcomes
