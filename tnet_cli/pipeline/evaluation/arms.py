@@ -1,4 +1,4 @@
-"""The arms of a comparison: the same slides and weights, other locations. What differs is what the attention is worth."""
+"""The arms of a comparison: the same slides and weights, other locations; the difference is the attention's worth."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing

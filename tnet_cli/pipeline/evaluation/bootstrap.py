@@ -19,6 +19,12 @@ FEWEST_PATIENTS = 2
 """A class needs as many patients for an interval: one alone would always be drawn again."""
 
 
+def patient_or_slide(patient: str | None, slide: str) -> str:
+    """Return the unit that is drawn: the patient, or a name of its own for a slide whose patient is not known."""
+    # No table holds a zero character, so no patient is called so.
+    return patient or f"\0{slide}"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Resampling:
     """Seeded draws of patients, the same ones each time they are asked for.

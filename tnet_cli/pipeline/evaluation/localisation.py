@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tnet_cli.pipeline.annotation import read_annotation
-from tnet_cli.pipeline.evaluation.bootstrap import bootstrapped, resample_patients
+from tnet_cli.pipeline.evaluation.bootstrap import bootstrapped, patient_or_slide, resample_patients
 from tnet_cli.pipeline.evaluation.estimate import Estimate, rounded, wilson
 from tnet_cli.pipeline.inputs import SlideInput
 from tnet_cli.pipeline.result import SlideResult
@@ -150,7 +150,7 @@ def summarise_localisation(rows: Sequence[LocalisationRow], *, draws: int, seed:
     shares = np.array([row.found.share for row in attended], dtype=np.float64)
     resampling = resample_patients(
         np.zeros(len(attended), dtype=np.int64),
-        [row.patient or f"slide {row.slide}" for row in attended],
+        [patient_or_slide(row.patient, row.slide) for row in attended],
         count=draws,
         seed=seed,
     )

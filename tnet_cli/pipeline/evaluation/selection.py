@@ -1,6 +1,6 @@
 """Which rows of a manifest are judged and which calibrate, checked before any slide is opened."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,12 @@ class Selection:
 
 
 def select_rows(
-    manifest: Path, class_names: Sequence[str], *, split: str | None, calibrate_on: str | None
+    manifest: Path,
+    class_names: Sequence[str],
+    *,
+    split: str | None,
+    calibrate_on: str | None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Selection:
     """Choose the rows and check their labels and annotations.
 
@@ -41,6 +46,7 @@ def select_rows(
         class_names: The model's classes.
         split: The split to judge, ``all`` for every row, or None.
         calibrate_on: The split to calibrate on, or None.
+        on_note: Told of rows that are left out, such as slides listed twice.
 
     Raises:
         ManifestError: the manifest cannot be used, a split is empty or shares slides or patients with the other, a
@@ -48,7 +54,7 @@ def select_rows(
     """
     if manifest.suffix.lower() not in {".csv", ".tsv"}:
         raise ManifestError(f"{manifest}: expected a manifest ending in .csv or .tsv, with columns slide and label")
-    rows = find_inputs([str(manifest)])
+    rows = find_inputs([str(manifest)], on_note=on_note)
     if not any(row.label for row in rows):
         raise ManifestError(f"{manifest}: no row has a label; evaluate needs a column 'label'")
     has_splits = any(row.split for row in rows)
