@@ -13,7 +13,7 @@ from tnet_cli.pipeline.classify import ClassifyOptions, Events
 from tnet_cli.pipeline.evaluation.answers import Answers, answers_from_logits
 from tnet_cli.pipeline.evaluation.arms import classify_by_arm
 from tnet_cli.pipeline.evaluation.bootstrap import Resampling, patient_or_slide, resample_patients
-from tnet_cli.pipeline.evaluation.discrimination import accuracy, auroc
+from tnet_cli.pipeline.evaluation.discrimination import accuracy
 from tnet_cli.pipeline.evaluation.estimate import Estimate, rounded
 from tnet_cli.pipeline.evaluation.localisation import LocalisationRow, SlideLocalisation, localise
 from tnet_cli.pipeline.inputs import SlideInput
@@ -220,14 +220,13 @@ def resampling_of(answers: Answers, *, draws: int, seed: int) -> Resampling:
     return resample_patients(answers.truth, answers.patients, count=draws, seed=seed)
 
 
-def summarise_arm(run: ArmRun, card: ModelCard, *, draws: int, seed: int) -> ArmSummary:
+def summarise_arm(run: ArmRun, card: ModelCard, *, auroc: Estimate) -> ArmSummary:
     """Sum up one arm's run, decided by a card's temperature and threshold.
 
     Args:
         run: What the arm found.
         card: Temperature, threshold and classes.
-        draws: Of the bootstrap; 0 for no AUROC interval.
-        seed: Names the draws.
+        auroc: Of the same answers.
     """
     answers = run.answers(card)
     results = [slide.result for slide in run.judged]
@@ -238,7 +237,7 @@ def summarise_arm(run: ArmRun, card: ModelCard, *, draws: int, seed: int) -> Arm
         failed=len(run.of_status("failed")),
         no_tissue=len(run.of_status("no_tissue")),
         accuracy=accuracy(answers),
-        auroc=auroc(answers, resampling_of(answers, draws=draws, seed=seed)),
+        auroc=auroc,
         locations=_mean(result.locations for result in results),
         fraction_read=_mean(result.fraction_read or 0.0 for result in results),
         seconds_per_slide=run.seconds / len(run.slides) if run.slides else None,

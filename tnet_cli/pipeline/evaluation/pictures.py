@@ -111,8 +111,8 @@ def reliability_picture(answers: Answers, bins: list[ReliabilityBin]) -> bytes |
         np.linspace(0, 1, len(bins) + 1),
         stated=f"Stated probability of {answers.class_names[1]}"
         if binary
-        else "Stated probability of the called class",
-        observed=f"Share labelled {answers.class_names[1]}" if binary else "Share called right",
+        else "Stated probability of the likeliest class",
+        observed=f"Share labelled {answers.class_names[1]}" if binary else "Share for which it is the label",
         summary=f"ECE {error:.3f} ({BINS} bins)\n{len(answers)} slides",
     )
 
