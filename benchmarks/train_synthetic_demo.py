@@ -21,10 +21,8 @@ from tnet_cli.pipeline.training.settings import TrainingSettings
 from tnet_cli.pipeline.training.train import train
 from tnet_cli.pipeline.training.warmup import StepReport
 
-GRAIN_SHOWS = (
-    "Lesions and mimics agree in mean colour, but at 2 to 8 µm per pixel the grain of a focus tells them apart: "
-    "the finest scale is not the only one that knows the label."
-)
+LOCATIONS = (12, 20, 64)
+"""Chosen on 40 slides of 20 000 px, seeds 800000 to 800039: the fewest tried that found every lesion."""
 
 
 def report(step: StepReport) -> None:
@@ -44,7 +42,6 @@ def make_card(
         limits=(
             "It has seen nothing but slides made by `tnet synth`; what it says of a real slide means nothing.",
             "Its two classes are a game with nuclei that a generator draws; they are no diagnosis.",
-            GRAIN_SHOWS,
         ),
         licence="Apache-2.0",
         training_data=(
@@ -67,14 +64,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--slides", type=Path, default=Path("synthetic-training"), help="folder, filled if it is empty")
     parser.add_argument("--count", type=int, default=240)
-    parser.add_argument("--size", type=int, default=14_000)
+    parser.add_argument("--size", type=int, default=12_000)
     parser.add_argument("--seed", type=int, default=1000, help="of the slides; the measured ones have other seeds")
     given = parser.parse_args()
     torch.set_num_threads(2)
     manifest = given.slides / "labels.csv"
     if not manifest.exists():
         synthesize(given.slides, count=given.count, side_px=given.size, seed=given.seed)
-    config = TNetConfig.slide(CLASS_NAMES)
+    config = TNetConfig.slide(CLASS_NAMES).model_copy(update={"locations": LOCATIONS})
     settings = TrainingSettings(normal_class=CLASS_NAMES[0])
     inputs = read_manifest(manifest)
     network = train(inputs, config, settings, on_step=report)

@@ -7,12 +7,16 @@ TnetError                      1  anything tnet itself reports
 │   └── MissingMppError        3  the micrometres per pixel are unknown or implausible
 ├── ModelFileError             4  a model file is missing, damaged or of another architecture
 ├── ManifestError              5  a manifest or its labels are wrong
-└── PartialFailureError        6  some slides failed, the others are done
+├── PartialFailureError        6  some slides failed, the others are done
+│   └── RunStoppedError        6  a run had to stop; what was finished is kept
+└── InterruptedRunError      130  the user interrupted a run; what was finished is kept
 
 A message names the file, what was found, what was expected and what to do. It is shown to the user as one line.
 """
 
 from pathlib import Path
+
+from tnet_cli.urls import redacted
 
 
 class TnetError(Exception):
@@ -27,8 +31,8 @@ class SlideError(TnetError):
     exit_code = 3
 
     def __init__(self, path: str | Path, problem: str) -> None:
-        super().__init__(f"{path}: {problem}")
-        self.path = str(path)
+        self.path = redacted(path)
+        super().__init__(f"{self.path}: {problem}")
         self.problem = problem
 
 
@@ -56,6 +60,16 @@ class PartialFailureError(TnetError):
     """Some slides of a run failed; the others are done and both are listed."""
 
     exit_code = 6
+
+
+class RunStoppedError(PartialFailureError):
+    """A run that cannot go on, because the disk is full or the device is lost; what was finished is kept."""
+
+
+class InterruptedRunError(TnetError):
+    """A run that the user interrupted; what was finished is kept."""
+
+    exit_code = 130
 
 
 class UsageError(TnetError):

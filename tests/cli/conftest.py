@@ -65,3 +65,33 @@ def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "untrained.safetensors"
     save_model(TNet(config), card, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def image_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model of whole images with random weights: overlapping cells, three locations."""
+    torch.manual_seed(4)
+    config = TNetConfig(
+        backbone="tnet_small",
+        class_names=("cat", "dog"),
+        base_px=32,
+        grid=3,
+        cell_fraction=0.5,
+        processing_levels=2,
+        image_px=64,
+        choice="per_grid",
+        locations=(3,),
+        location_pool="max",
+    )
+    card = ModelCard(
+        name="small-photos",
+        summary="Random weights.",
+        intended_use="For tests only.",
+        licence="Apache-2.0",
+        created=date(2026, 1, 1),
+        package_version="0",
+        network=config,
+    )
+    path = tmp_path_factory.mktemp("models") / "small-photos.safetensors"
+    save_model(TNet(config), card, path)
+    return path

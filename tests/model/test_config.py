@@ -9,6 +9,7 @@ from tnet_cli.model.config import TNetConfig
 
 SLIDE = TNetConfig.slide(("benign", "lesion"))
 PHOTO = TNetConfig.fmow(("a", "b", "c"))
+BIRDS = TNetConfig.fine_grained(("a", "b", "c"))
 
 
 def changed(config: TNetConfig, **changes: Any) -> TNetConfig:
@@ -31,8 +32,21 @@ def test_the_papers_preset_has_a_level_for_each_doubling(image_px, levels, locat
     assert (config.location_softmax, config.location_slice, config.position_length) == ("l2", (2, 4), 320)
 
 
+@pytest.mark.parametrize(
+    ("number", "tap", "taken"),
+    # Blocks and rows of the map as the authors' code takes them: part5_block1 of B0, part4_block2 of the others.
+    [(0, "features.4.0", (2, 2, 11)), (1, "features.3.1", (5, 4, 22)), (4, "features.3.1", (5, 4, 22))],
+)
+def test_the_preset_of_birds_looks_at_448_px_with_three_of_25_cells(number, tap, taken):
+    config = TNetConfig.fine_grained(("a", "b"), f"tf_efficientnet_b{number}")
+    assert (config.image_px, config.base_px, config.processing_levels, config.locations) == (448, 224, 2, (3,))
+    assert (config.grid, config.cell_fraction, config.choice) == (5, 0.35, "per_grid")
+    assert (config.tap, config.location_slice, config.location_softmax) == (tap, taken, "l2")
+    assert (config.weighting, config.dropout, config.position_axes) == (True, 0.75, "yxs")
+
+
 def test_a_configuration_survives_json():
-    for config in (SLIDE, PHOTO):
+    for config in (SLIDE, PHOTO, BIRDS):
         assert TNetConfig.model_validate_json(config.model_dump_json()) == config
 
 

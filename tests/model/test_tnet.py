@@ -113,6 +113,15 @@ def test_a_slice_that_does_not_fit_the_map_is_refused():
         network.look(patches(1, 64), positions(1), torch.ones(1, 4, dtype=torch.bool))
 
 
+@pytest.mark.parametrize(
+    ("taken", "rows"), [((0, 1, 2), [0, 1]), ((1, 2), [1, 3]), ((1, 1, 3), [1, 2]), ((0, 3, 4), [0, 3])]
+)
+def test_a_slice_takes_the_rows_and_columns_it_names(taken, rows):
+    network = build(location_pool="slice", location_slice=taken)
+    maps = torch.arange(16.0).view(1, 1, 4, 4)
+    assert network.feature._to_grid(maps).tolist() == [[[[4.0 * row + column for column in rows] for row in rows]]]
+
+
 @pytest.mark.parametrize("detached", [True, False])
 def test_the_location_modules_gradients_reach_the_extractor_only_when_wanted(detached):
     network = build()

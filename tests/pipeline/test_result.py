@@ -67,9 +67,8 @@ def test_tables_and_documents_are_written(tmp_path: Path):
         made_result(),
         SlideResult(slide="b", path="b.svs", status="failed", class_names=CLASSES, error='no, "b" is empty'),
     ]
-    overlay = directory.write_slide(results[0], Image.new("RGB", (4, 3)))
-    assert directory.write_slide(results[1], None) is None
-    directory.write_predictions(results, CLASSES)
+    rows = [directory.write_slide(results[0], Image.new("RGB", (4, 3))), directory.write_slide(results[1], None)]
+    directory.write_predictions([row.values for row in rows], CLASSES)
 
     with (tmp_path / "predictions.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
@@ -77,7 +76,7 @@ def test_tables_and_documents_are_written(tmp_path: Path):
     assert (second["status"], second["prediction"], second["error"]) == ("failed", "", 'no, "b" is empty')
 
     folder = tmp_path / "slides" / "a"
-    assert overlay == folder / "overlay.png"
+    assert [directory.overlay_of(row) for row in rows] == [folder / "overlay.png", None]
     assert sorted(path.name for path in folder.iterdir()) == [
         "overlay.png",
         "regions.csv",
@@ -95,9 +94,25 @@ def test_tables_and_documents_are_written(tmp_path: Path):
     assert len(json.loads((folder / "regions.geojson").read_text())["features"]) == 2
 
 
+def test_a_slides_files_are_replaced_together_and_the_users_own_are_kept(tmp_path: Path):
+    directory = RunDirectory(tmp_path)
+    directory.write_slide(made_result(), Image.new("RGB", (4, 3)))
+    folder = tmp_path / "slides" / "a"
+    (folder / "my notes.txt").write_text("look again")
+    row = directory.write_slide(
+        SlideResult(slide="a", path="x/a.svs", status="failed", class_names=CLASSES, error="x/a.svs: gone"), None
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["my notes.txt", "result.json"]
+    assert list(row.files) == ["result.json"]
+    assert directory.has_files(row)
+    (folder / "result.json").write_text("{}")
+    assert not directory.has_files(row)
+    assert list((tmp_path / ".tnet" / "drafts").iterdir()) == []
+
+
 def test_rows_of_another_run_are_protected(tmp_path: Path):
     directory = RunDirectory(tmp_path)
-    directory.write_predictions([made_result()], CLASSES)
+    directory.write_predictions([made_result().row()], CLASSES)
     directory.refuse_if_it_holds_another_run(["x/a.svs", "more.svs"], overwrite=False)
     with pytest.raises(UsageError, match=r"1 slides not in this one, such as x/a\.svs"):
         directory.refuse_if_it_holds_another_run(["more.svs"], overwrite=False)

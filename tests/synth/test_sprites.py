@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from tnet_cli.synth.sprites import gland_bank, large_nuclei, small_nuclei, spindle_nuclei, stamp_max
+from tnet_cli.synth.sprites import gland_bank, large_nuclei, nuclear_clumps, small_nuclei, spindle_nuclei, stamp_max
 
 
 def widths_um(bank: list[np.ndarray], mpp: float) -> np.ndarray:
@@ -14,18 +15,31 @@ def widths_um(bank: list[np.ndarray], mpp: float) -> np.ndarray:
 @pytest.mark.parametrize("mpp", [0.25, 0.5, 1.0])
 def test_a_lesions_nuclei_are_half_as_wide_again_as_benign_ones(mpp, rng):
     small, large = widths_um(small_nuclei(mpp, rng), mpp), widths_um(large_nuclei(mpp, rng), mpp)
-    assert 6.0 < np.median(small) < 8.0
+    assert 5.0 < np.median(small) < 7.5
     assert 10.5 < np.median(large) < 15.0
     assert (np.median(large) - small.max()) > 2.0
 
 
-def test_a_lesions_nuclei_are_pale_inside_with_a_dark_nucleolus_and_benign_ones_even(rng):
-    def spread(bank: list[np.ndarray]) -> float:
-        return float(np.median([sprite[sprite > 60].std() for sprite in bank]))
+def test_a_lesions_nuclei_are_paler_inside_than_at_the_rim_and_benign_ones_are_not(rng):
+    def rim_over_middle(bank: list[np.ndarray]) -> float:
+        ratios = []
+        for sprite in bank:
+            depth = ndimage.distance_transform_edt(sprite > 20) * 0.5
+            rim, middle = sprite[(depth > 0.5) & (depth < 1.6)], sprite[depth > 2.2]
+            if len(middle):
+                ratios.append(np.median(rim) / np.median(middle))
+        return float(np.median(ratios))
 
-    small, large = small_nuclei(0.5, rng), large_nuclei(0.5, rng)
-    assert spread(large) > 2 * spread(small)
-    assert np.median([sprite.max() for sprite in large]) > 220 > max(sprite.max() for sprite in small)
+    assert rim_over_middle(large_nuclei(0.5, rng)) > 1.25
+    assert rim_over_middle(small_nuclei(0.5, rng)) < 1.1
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.5, 1.0])
+def test_a_clump_is_several_small_nuclei_in_the_room_of_a_large_one(mpp, rng):
+    small = small_nuclei(mpp, rng)
+    single, clumped = widths_um(small, mpp), widths_um(nuclear_clumps(small, mpp, rng), mpp)
+    assert 1.7 < (np.median(clumped) / np.median(single)) ** 2 < 6
+    assert np.median(clumped) == pytest.approx(np.median(widths_um(large_nuclei(mpp, rng), mpp)), rel=0.25)
 
 
 def test_spindles_are_long_and_thin(rng):

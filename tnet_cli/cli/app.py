@@ -10,7 +10,9 @@ from tnet_cli.cli.classify import classify
 from tnet_cli.cli.demo import demo
 from tnet_cli.cli.evaluate import evaluate
 from tnet_cli.cli.info import info
+from tnet_cli.cli.models import models
 from tnet_cli.cli.synth import synth
+from tnet_cli.cli.view import view
 from tnet_cli.errors import TnetError
 
 app = typer.Typer(
@@ -46,6 +48,8 @@ app.command()(evaluate)
 app.command()(info)
 app.command()(demo)
 app.command()(synth)
+app.command()(view)
+app.add_typer(models)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -9,7 +9,7 @@ from tnet_cli.cli.terminal import answer, answer_json, note, slide_progress
 from tnet_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from tnet_cli.pipeline.result import SlideResult
+    from tnet_cli.pipeline.result import SlideRow
 
 
 def classify(
@@ -35,17 +35,25 @@ def classify(
         float | None, typer.Option(help="Micrometres per pixel of the slides, where the file does not say.")
     ] = None,
     reader: Annotated[str | None, typer.Option(metavar="openslide|tifffile|pillow", help="Force a reader.")] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where the network runs.")] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|cpu|cuda|cuda:N|mps", help="Where the network runs; several, with commas, share the slides."
+        ),
+    ] = "auto",
     batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Patches in one forward pass.")] = 16,
     workers: Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Threads that read and decode.")] = None,
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Draw an overlay for each slide.")] = True,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the table of another run in the folder.")
+        bool, typer.Option("--overwrite", help="Do everything again, in place of what is in the folder.")
     ] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first slide that fails.")] = False,
     recursive: Annotated[
         bool, typer.Option("--recursive/--no-recursive", help="Search folders with all those below them.")
     ] = True,
+    slide_timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Give up a slide that hangs for so long; 0 for never.")
+    ] = 600,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
 ) -> None:
     """Classify slides: label, probability and an overlay that shows where the model looked."""
@@ -66,6 +74,7 @@ def classify(
         overwrite=overwrite,
         fail_fast=fail_fast,
         recursive=recursive,
+        slide_timeout_s=slide_timeout,
     )
     with slide_progress() as progress:
         report = run_classify(
@@ -73,31 +82,35 @@ def classify(
             RunEvents(
                 on_note=progress.note,
                 on_start=progress.start,
-                on_slide=lambda _result, _overlay: progress.slide_done(),
+                on_slide=lambda _row: progress.slide_done(),
                 on_look=progress.look,
                 on_reduce=progress.reduce,
             ),
         )
     if as_json:
-        answer_json({"run": report.record, "slides": [result.row() for result in report.results]})
+        answer_json({"run": report.record, "slides": [row.values for row in report.rows]})
     else:
-        for result, picture in zip(report.results, report.overlays, strict=True):
-            answer(describe(result, picture))
-            for line in result.notes:
-                note(f"{result.slide}: {line}")
+        for row, picture in zip(report.rows, report.overlays, strict=True):
+            answer(describe(row, picture))
+            for line in row.notes:
+                note(f"{row.values['slide']}: {line}")
         note(f"results: {out}")
+    if report.skipped:
+        note(f"{report.skipped} of {report.inputs} slides were done before and have not changed; they were skipped")
     report.raise_for_failures()
 
 
-def describe(result: "SlideResult", overlay: Path | None) -> str:
+def describe(row: "SlideRow", overlay: Path | None) -> str:
     """Return the line of a slide's answer."""
-    if result.status == "no_tissue":
-        return f"{result.slide}: no tissue found"
-    if result.status == "failed" or result.probability is None:
-        return f"{result.slide}: failed"
+    said = row.values
+    if row.status == "no_tissue":
+        return f"{said['slide']}: no tissue found"
+    if row.status == "failed":
+        return f"{said['slide']}: failed"
     line = (
-        f"{result.slide}: {result.prediction}, probability {result.probability:.3f}; "
-        f"{result.locations} locations, {percent(result.fraction_read or 0)} of the slide read, {result.seconds:.1f} s"
+        f"{said['slide']}: {said['prediction']}, probability {said['probability']:.3f}; "
+        f"{said['locations']} locations, {percent(said['fraction_read'] or 0)} of the slide read, "
+        f"{said['seconds']:.1f} s"
     )
     return f"{line}; overlay: {overlay}" if overlay else line
 

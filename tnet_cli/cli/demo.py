@@ -22,5 +22,5 @@ def demo(
     note(f"made {made.path}, whose true label is {made.label}")
     with slide_progress() as progress:
         report = classify_demo_slide(made, out, on_start=progress.start, on_look=progress.look)
-    answer(describe(report.results[0], report.overlays[0]))
+    answer(describe(report.rows[0], report.overlays[0]))
     report.raise_for_failures()

@@ -1,5 +1,6 @@
 """Backbones by name: a small one of our own, the paper's, and any classifier of torchvision or timm."""
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -32,7 +33,7 @@ def build_backbone(name: str, base_px: int, tap: str | None = None) -> nn.Module
     """Build a backbone with random weights.
 
     Args:
-        name: ``tnet_small``, ``tf_efficientnet_b0``, a torchvision classifier, or ``timm:NAME``.
+        name: ``tnet_small``, ``tf_efficientnet_b0`` to ``b4``, a torchvision classifier, or ``timm:NAME``.
         base_px: Side of the patches it will see.
         tap: Module whose output is the location map; by default the last block with a map at stride 16.
 
@@ -47,9 +48,9 @@ def build_backbone(name: str, base_px: int, tap: str | None = None) -> nn.Module
         if tap is not None:
             raise ValueError(f"backbone tnet_small has one location map; leave tap out instead of giving {tap!r}")
         return SmallBackbone()
-    if name == "tf_efficientnet_b0":
-        # The last block of 14 x 14 x 80: torchvision counts the stem as the first stage.
-        return TappedBackbone(_paper_efficientnet(), name, base_px, tap or "features.4")
+    if re.fullmatch("tf_efficientnet_b[0-4]", name):
+        # The last block of part 5, 14 x 14: torchvision counts the stem as the first stage.
+        return TappedBackbone(_paper_efficientnet(name), name, base_px, tap or "features.4")
     make = _timm_network if name.startswith("timm:") else _torchvision_network
     return TappedBackbone(make(name), name, base_px, tap)
 
@@ -94,13 +95,14 @@ class TappedBackbone(nn.Module):
         return vectors, maps.permute(0, 3, 1, 2) if self._channels_last else maps
 
 
-def _paper_efficientnet() -> nn.Module:
-    """EfficientNet-B0 as the published weights have it: TensorFlow's padding and batch-norm constants."""
-    from torchvision.models import efficientnet_b0
+def _paper_efficientnet(name: str) -> nn.Module:
+    """EfficientNet as the published weights have it: TensorFlow's padding and batch-norm constants."""
+    import torchvision.models
     from torchvision.ops import StochasticDepth
 
-    network: nn.Module = efficientnet_b0(norm_layer=partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01))
-    _remove_head(network, "tf_efficientnet_b0")
+    build = getattr(torchvision.models, name.removeprefix("tf_"))
+    network: nn.Module = build(norm_layer=partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01))
+    _remove_head(network, name)
     pad_like_tensorflow(network)
     blocks = [module for module in network.modules() if isinstance(module, StochasticDepth)]
     for number, block in enumerate(blocks, start=1):
@@ -114,7 +116,7 @@ def _torchvision_network(name: str) -> nn.Module:
 
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise ValueError(
-            f"backbone {name!r}: expected tnet_small, tf_efficientnet_b0, a torchvision classifier or timm:NAME"
+            f"backbone {name!r}: expected tnet_small, tf_efficientnet_b0 to b4, a torchvision classifier or timm:NAME"
         )
     with warnings.catch_warnings():
         # Two old networks announce another initialisation to come.

@@ -14,7 +14,7 @@ class TNetConfig(BaseModel):
     resizes the whole image to ``image_px`` and has one root.
 
     Attributes:
-        backbone: ``tnet_small``, ``tf_efficientnet_b0``, the name of a torchvision classifier, or ``timm:NAME``.
+        backbone: ``tnet_small``, ``tf_efficientnet_b0`` to ``b4``, a torchvision classifier, or ``timm:NAME``.
         tap: Module of the backbone whose output is the location map; its last block at stride 16 when None.
         class_names: The classes, in the order of the logits.
         base_px: Side of the patch the network sees.
@@ -26,7 +26,7 @@ class TNetConfig(BaseModel):
         choice: ``per_grid`` keeps k cells of every grid; ``beam`` keeps the k most probable cells of the whole slide.
         locations: k for each processing level after the first.
         location_pool: How the map is brought to n x n: every ``location_slice`` step, the mean, or the maximum.
-        location_slice: First row and step of the slice.
+        location_slice: First row and step of the slice, and the row to stop before where the map goes on.
         location_softmax: ``plain``, ``temperature`` (learned) or ``l2`` (unit-norm logits, as the paper's code has it).
         position_length: Length of the positional code; a quarter of the feature when None.
         position_axes: ``yxs`` codes place and scale; ``s`` the scale alone, for slides, where place means nothing.
@@ -49,7 +49,7 @@ class TNetConfig(BaseModel):
     choice: Literal["per_grid", "beam"]
     locations: tuple[int, ...]
     location_pool: Literal["slice", "mean", "max"] = "max"
-    location_slice: tuple[int, int] | None = None
+    location_slice: tuple[int, int] | tuple[int, int, int] | None = None
     location_softmax: Literal["plain", "temperature", "l2"] = "plain"
     position_length: int | None = Field(default=None, ge=12)
     position_axes: Literal["yxs", "s"] = "yxs"
@@ -147,4 +147,39 @@ class TNetConfig(BaseModel):
             position_axes="yxs",
             weighting=False,
             dropout=0.5,
+        )
+
+    @classmethod
+    def fine_grained(
+        cls, class_names: tuple[str, ...], backbone: str = "tf_efficientnet_b0", *, weighting: bool = True
+    ) -> Self:
+        """Return the paper's model of birds (CUB-200-2011 and NABirds): 448 px, two processing levels.
+
+        Source: arXiv:2102.10212, Sec. 4.3 (fine-grained recognition): EfficientNet-B0 to B4, base resolution 224 for
+        each of them, a 5 x 5 grid of cells of 0.35 of the side, three locations, features weighted.
+
+        Args:
+            class_names: In the order of the logits.
+            backbone: ``tf_efficientnet_b0`` to ``tf_efficientnet_b4``.
+            weighting: Whether the feature weighting module combines the features.
+        """
+        # B0 locates in the first block of stride 16 (14 x 14), the others in the second block of stride 8 (28 x 28).
+        smallest = backbone == "tf_efficientnet_b0"
+        return cls(
+            backbone=backbone,
+            tap="features.4.0" if smallest else "features.3.1",
+            class_names=class_names,
+            base_px=224,
+            grid=5,
+            cell_fraction=0.35,
+            processing_levels=2,
+            image_px=448,
+            choice="per_grid",
+            locations=(3,),
+            location_pool="slice",
+            location_slice=(2, 2, 11) if smallest else (5, 4, 22),
+            location_softmax="l2",
+            position_axes="yxs",
+            weighting=weighting,
+            dropout=0.75,
         )

@@ -63,8 +63,9 @@ class FeatureExtraction(nn.Module):
             case "max":
                 return functional.adaptive_max_pool2d(maps, n)
             case "slice":
-                first, step = self.config.location_slice or (0, 1)
-                cells = maps[:, :, first::step, first::step]
+                first, step, *stop = self.config.location_slice or (0, 1)
+                taken = slice(first, stop[0] if stop else None, step)
+                cells = maps[:, :, taken, taken]
                 if cells.shape[2:] != (n, n):
                     raise ValueError(f"a slice of {first}::{step} gives {tuple(cells.shape[2:])} cells, not {n} x {n}")
                 return cells

@@ -1,29 +1,24 @@
-"""Classify slides: open, find tissue, traverse, decide. Yields results; writing them is ``run_directory``'s work."""
+"""Classify slides: open, find tissue, traverse, decide. Yields outcomes; writing them is ``run_directory``'s work."""
 
-import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
-from typing import Any
 
 import numpy as np
 import torch
 
-from tnet_cli.errors import SlideError, UsageError
+from tnet_cli.errors import RunStoppedError
 from tnet_cli.model.choice import Chooser, TopK
 from tnet_cli.model.normalisation import fold_normalisation
 from tnet_cli.model.tnet import TNet
-from tnet_cli.model.traversal import Look, Traversal
-from tnet_cli.pipeline.card import ModelCard
-from tnet_cli.pipeline.engine import Errand, Journey, LookFunction, drive
-from tnet_cli.pipeline.errand import slide_errand
+from tnet_cli.model.traversal import Look
+from tnet_cli.pipeline.engine import LookFunction, StorageHangsError, drive, is_device_lost
+from tnet_cli.pipeline.flight import GivenUpError, OpenErrand
 from tnet_cli.pipeline.inputs import SlideInput
 from tnet_cli.pipeline.model_file import LoadedModel
-from tnet_cli.pipeline.preparation import Preparation, choose_locations, prepare
-from tnet_cli.pipeline.result import RegionResult, SlideResult, softmax
-from tnet_cli.slide.opening import open_slide
-from tnet_cli.slide.slide import Slide
+from tnet_cli.pipeline.outcome import Outcome
+from tnet_cli.pipeline.slide_work import Manner, SlideWork
+
+__all__ = ["ClassifyOptions", "Events", "Outcome", "classify_slides", "look_with"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +34,7 @@ class ClassifyOptions:
         batch_size: Patches in one forward pass.
         readers: Threads that read and decode.
         slides_in_flight: Slides that are open at once.
+        slide_timeout_s: A slide that takes longer is given up when a read of it hangs; 0 for never.
     """
 
     locations: tuple[int, ...] | None = None
@@ -49,21 +45,7 @@ class ClassifyOptions:
     batch_size: int = 16
     readers: int = 2
     slides_in_flight: int = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One slide's result, and for the slides that were traversed what the overlay is drawn from.
-
-    Attributes:
-        result: The row and its regions.
-        thumbnail: uint8 (H, W, 3), or None when the slide could not be read.
-        patches: uint8 (H, W, 3) for each of ``result.regions``.
-    """
-
-    result: SlideResult
-    thumbnail: np.ndarray | None = None
-    patches: tuple[np.ndarray, ...] = ()
+    slide_timeout_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +59,6 @@ class Events:
 
     on_look: Callable[[int, int], None] | None = None
     on_reduce: Callable[[int, int], None] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _OpenSlide:
-    entry: SlideInput
-    slide: Slide
-    preparation: Preparation
-    locations: tuple[int, ...]
-    started: float
 
 
 def look_with(network: TNet, device: torch.device) -> LookFunction:
@@ -105,7 +78,7 @@ def look_with(network: TNet, device: torch.device) -> LookFunction:
 
 
 def classify_slides(
-    inputs: Sequence[SlideInput],
+    inputs: Iterable[SlideInput],
     model: LoadedModel,
     options: ClassifyOptions,
     *,
@@ -114,11 +87,11 @@ def classify_slides(
 ) -> Generator[tuple[int, Outcome], None, None]:
     """Classify slides, several in flight, and yield each as it ends.
 
-    A slide that cannot be read or lacks what is needed gives a ``failed`` outcome with one sentence; a slide without
-    tissue gives ``no_tissue``. Neither stops the others.
+    A slide that cannot be read or lacks what is needed gives a ``failed`` outcome with one sentence, whatever the
+    error; a slide without tissue gives ``no_tissue``. Neither stops the others.
 
     Args:
-        inputs: The slides.
+        inputs: The slides; taken one by one, as there is room for them.
         model: The model; its network is moved to ``options.device`` and its normalisation folded.
         options: How to classify.
         chooser: How locations are chosen; the most probable ones unless given.
@@ -129,156 +102,55 @@ def classify_slides(
 
     Raises:
         UsageError: the options do not fit the model.
+        RunStoppedError: the device or the storage answers no more.
     """
     events = events or Events()
     network = model.network.to(options.device).eval()
     fold_normalisation(network)
-    if model.card.network.mpp is None:
-        raise UsageError(f"{model.card.name} is a model of whole images; classify needs a model of slides")
-    at_once: deque[tuple[int, Outcome]] = deque()
-    under_way: dict[int, tuple[int, _OpenSlide]] = {}
-    numbers = count()
+    manner = Manner(
+        card=model.card,
+        locations=options.locations,
+        budget=options.budget,
+        mpp=options.mpp,
+        reader=options.reader,
+        chooser=chooser or TopK(),
+        on_reduce=events.on_reduce,
+    )
+    under_way: dict[int, SlideWork] = {}
 
-    def errands() -> Iterator[Errand]:
+    def openings() -> Iterator[OpenErrand]:
         for position, entry in enumerate(inputs):
-            started = time.perf_counter()
-            opened = _open(entry, model.card, options, events, started)
-            if isinstance(opened, Outcome):
-                at_once.append((position, opened))
-                continue
-            under_way[next(numbers)] = (position, opened)
-            yield slide_errand(
-                opened.slide, opened.preparation, model.card.network, opened.locations, chooser or TopK()
-            )
+            under_way[position] = SlideWork(position, entry, manner)
+            yield under_way[position].open
 
     journeys = drive(
-        errands(),
+        openings(),
         look_with(network, options.device),
         batch_size=options.batch_size,
         readers=options.readers,
         slides_in_flight=options.slides_in_flight,
         on_look=events.on_look,
+        # Small batches cost a processor nothing, and leave every slide's answer the same whatever is beside it.
+        batching="by_slide" if options.device.type == "cpu" else "ready",
+        timeout_s=options.slide_timeout_s,
+        caught=Exception,
     )
     try:
-        for number, journey in journeys:
-            while at_once:
-                yield at_once.popleft()
-            position, opened = under_way.pop(number)
-            with opened.slide:
-                yield position, _conclude(opened, journey, network, model.card)
-        yield from at_once
+        for position, ended in journeys:
+            work = under_way.pop(position)
+            try:
+                outcome = work.conclude(ended, network)
+            finally:
+                work.close(may_hang=isinstance(ended, GivenUpError))
+            yield position, outcome
+    except StorageHangsError as exc:
+        raise RunStoppedError("reading hangs in so many slides that the storage seems gone") from exc
+    except RuntimeError as exc:
+        if not is_device_lost(exc):
+            raise
+        raise RunStoppedError(f"{options.device} answers no more: {str(exc).splitlines()[0]}") from exc
     finally:
         # Whoever stops listening, or an error in one slide, must leave none of the others open.
         journeys.close()
-        for _, opened in under_way.values():
-            opened.slide.close()
-
-
-def _open(
-    entry: SlideInput, card: ModelCard, options: ClassifyOptions, events: Events, started: float
-) -> _OpenSlide | Outcome:
-    try:
-        slide = open_slide(
-            entry.path, reader=options.reader, mpp=entry.mpp or options.mpp, on_progress=events.on_reduce
-        )
-    except SlideError as error:
-        return Outcome(_failed(entry, card, error, started))
-    try:
-        preparation = prepare(slide, card.network)
-        locations = choose_locations(card.network, preparation.scale, options.locations, options.budget)
-    except SlideError as error:
-        slide.close()
-        return Outcome(_failed(entry, card, error, started, slide))
-    except BaseException:
-        slide.close()
-        raise
-    if not preparation.roots:
-        slide.close()
-        result = SlideResult(
-            **_facts(entry, card, started, slide), status="no_tissue", error="no tissue was found on the slide"
-        )
-        return Outcome(result, thumbnail=preparation.thumbnail)
-    return _OpenSlide(entry, slide, preparation, locations, started)
-
-
-def _conclude(opened: _OpenSlide, journey: Journey | SlideError, network: TNet, card: ModelCard) -> Outcome:
-    if isinstance(journey, SlideError):
-        result = _failed(opened.entry, card, journey, opened.started, opened.slide)
-        return Outcome(result, thumbnail=opened.preparation.thumbnail)
-    traversal = journey.traversal
-    with torch.inference_mode():
-        answer = network.classify([torch.cat([record.features for record in traversal.levels])])
-    logits = answer.logits[0].float().cpu().numpy()
-    probabilities = [float(p) for p in softmax(logits, card.temperature)]
-    called = card.decide(probabilities)
-    regions = _region_results(
-        traversal,
-        weights=answer.weights[0].float().cpu().numpy(),
-        probabilities=softmax(answer.location_logits[0].float().cpu().numpy(), card.temperature),
-        mpp=opened.preparation.scale.mpp,
-    )
-    result = SlideResult(
-        **_facts(opened.entry, card, opened.started, opened.slide),
-        status="ok",
-        prediction=card.network.class_names[called],
-        probability=probabilities[called],
-        probabilities=tuple(probabilities),
-        logits=tuple(float(value) for value in logits),
-        roots=len(opened.preparation.roots),
-        locations=traversal.location_count,
-        notes=opened.preparation.scale.notes,
-        regions=regions,
-    )
-    patches = tuple(patch for level_patches in journey.patches for patch in level_patches)
-    return Outcome(result, thumbnail=opened.preparation.thumbnail, patches=patches)
-
-
-def _region_results(
-    traversal: Traversal, *, weights: np.ndarray, probabilities: np.ndarray, mpp: tuple[float, ...]
-) -> tuple[RegionResult, ...]:
-    results: list[RegionResult] = []
-    for record in traversal.levels:
-        for region, location_log_prob, path_log_prob in zip(
-            record.regions, record.location_log_probs, record.path_log_probs, strict=True
-        ):
-            row = len(results)
-            results.append(
-                RegionResult(
-                    region=region,
-                    processing_level=record.processing_level,
-                    mpp=mpp[record.processing_level],
-                    location_probability=float(np.exp(float(location_log_prob))),
-                    path_probability=float(np.exp(float(path_log_prob))),
-                    weight=float(weights[row]),
-                    probabilities=tuple(float(p) for p in probabilities[row]),
-                )
-            )
-    return tuple(results)
-
-
-def _facts(entry: SlideInput, card: ModelCard, started: float, slide: Slide | None) -> dict[str, Any]:
-    """Return what every result says of its slide, whatever became of it."""
-    facts: dict[str, Any] = {
-        "slide": entry.name,
-        "path": entry.path,
-        "class_names": card.network.class_names,
-        "seconds": time.perf_counter() - started,
-    }
-    if slide is not None:
-        facts |= {
-            "size": slide.size,
-            "mpp": slide.mpp,
-            "mpp_source": slide.mpp_source,
-            "reader": slide.reader,
-            "pixels_read": slide.pixels_read,
-            "bytes_read": slide.bytes_read,
-            "fraction_read": slide.pixels_read / slide.size.area,
-            "bounds": slide.bounds,
-        }
-    return facts
-
-
-def _failed(
-    entry: SlideInput, card: ModelCard, error: SlideError, started: float, slide: Slide | None = None
-) -> SlideResult:
-    return SlideResult(**_facts(entry, card, started, slide), status="failed", error=str(error))
+        for work in under_way.values():
+            work.close(may_hang=True)

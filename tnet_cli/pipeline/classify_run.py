@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,12 +14,16 @@ import torch
 
 from tnet_cli.errors import PartialFailureError, SlideError
 from tnet_cli.pipeline.classify import ClassifyOptions, Events, Outcome, classify_slides
-from tnet_cli.pipeline.device import choose_device, reader_threads, usable_cores
-from tnet_cli.pipeline.inputs import find_inputs
+from tnet_cli.pipeline.device import choose_devices, reader_threads, usable_cores
+from tnet_cli.pipeline.inputs import SlideInput, find_inputs
+from tnet_cli.pipeline.ledger import RunIdentity
 from tnet_cli.pipeline.model_file import LoadedModel, find_model, load_model
-from tnet_cli.pipeline.presentation import overlay_of
-from tnet_cli.pipeline.result import SlideResult
-from tnet_cli.pipeline.run_directory import RunDirectory
+from tnet_cli.pipeline.processes import ProcessPlan, rows_in_processes
+from tnet_cli.pipeline.result import SlideRow
+from tnet_cli.pipeline.review import write_report
+from tnet_cli.pipeline.run_directory import FAILURES, RunDirectory
+from tnet_cli.pipeline.run_store import RunStore, opened_store
+from tnet_cli.pipeline.slide_writing import write_outcome, written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,7 @@ class RunRequest:
     overwrite: bool = False
     fail_fast: bool = False
     recursive: bool = True
+    slide_timeout_s: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +53,15 @@ class RunEvents:
 
     Attributes:
         on_note: What is worth knowing of the inputs, in a sentence: what was ignored, or is given twice.
-        on_start: The number of slides and the model's intended use.
-        on_slide: A slide has ended and is written; with it the place of its overlay, or None.
+        on_start: The number of slides to do and the model's intended use.
+        on_slide: A slide has ended and is written.
         on_look: Processing level and number of the patches of a batch.
         on_reduce: Rows done and to do, while a slide without a pyramid is reduced.
     """
 
     on_note: Callable[[str], None] | None = None
     on_start: Callable[[int, str], None] | None = None
-    on_slide: Callable[[SlideResult, Path | None], None] | None = None
+    on_slide: Callable[[SlideRow], None] | None = None
     on_look: Callable[[int, int], None] | None = None
     on_reduce: Callable[[int, int], None] | None = None
 
@@ -67,13 +72,17 @@ class RunReport:
 
     Attributes:
         record: What ``run.json`` holds.
-        results: One for each input, in input order.
-        overlays: Where each slide's overlay is, None for none.
+        rows: One for each input that has ended, in input order.
+        overlays: Where each of their overlays is, None for none.
+        inputs: How many slides there were.
+        skipped: How many of them had been done before.
     """
 
     record: dict[str, Any]
-    results: tuple[SlideResult, ...]
+    rows: tuple[SlideRow, ...]
     overlays: tuple[Path | None, ...]
+    inputs: int
+    skipped: int
 
     def raise_for_failures(self) -> None:
         """Turn failed slides into the error whose exit code says so.
@@ -82,77 +91,166 @@ class RunReport:
             SlideError: the only slide failed.
             PartialFailureError: some of several slides failed.
         """
-        failed = [result for result in self.results if result.status == "failed"]
+        failed = [row.values for row in self.rows if row.status == "failed"]
         if not failed:
             return
-        if len(self.results) == 1:
-            error = SlideError(failed[0].path, "")
-            error.args = (failed[0].error or "failed",)
+        if self.inputs == 1:
+            error = SlideError(failed[0]["path"], "")
+            error.args = (failed[0]["error"] or "failed",)
             raise error
-        named = "; ".join(result.error or result.path for result in failed[:5])
-        more = f"; and {len(failed) - 5} more, see predictions.csv" if len(failed) > 5 else ""
-        raise PartialFailureError(f"{len(failed)} of {len(self.results)} slides failed: {named}{more}")
+        named = "; ".join(row["error"] or row["path"] for row in failed[:5])
+        more = f"; and {len(failed) - 5} more, see {FAILURES}" if len(failed) > 5 else ""
+        raise PartialFailureError(f"{len(failed)} of {self.inputs} slides failed: {named}{more}")
 
 
 def run_classify(request: RunRequest, events: RunEvents | None = None) -> RunReport:
-    """Classify the inputs and write the results as they come.
+    """Classify the inputs and write the results as they come; what an earlier run has done is not done again.
 
     Raises:
         UsageError: an option cannot be followed, the inputs hold no slide, or the folder holds another run.
         ModelFileError: the model cannot be used.
         ManifestError: a manifest cannot be used.
+        RunStoppedError: the disk is full, or the device or the storage answers no more.
     """
     events = events or RunEvents()
     started = time.perf_counter()
     inputs = find_inputs(request.inputs, recursive=request.recursive, out=request.out, on_note=events.on_note)
-    directory = RunDirectory(request.out)
-    directory.refuse_if_it_holds_another_run((entry.path for entry in inputs), overwrite=request.overwrite)
-    device = choose_device(request.device)
+    devices = choose_devices(request.device)
     model = load_model(find_model(request.model))
-    if events.on_start is not None:
-        events.on_start(len(inputs), model.card.intended_use)
-    torch.set_num_threads(usable_cores())
-    options = ClassifyOptions(
+    directory = RunDirectory(request.out)
+    store_of_run = opened_store(
+        directory,
+        run_identity(request, model),
+        inputs,
+        model.card.network.class_names,
+        overwrite=request.overwrite,
+        with_overlays=request.overlay,
+    )
+    with store_of_run as store:
+        directory.write_run(run_record(request, model, devices, store.rows(), None))
+        if events.on_start is not None:
+            events.on_start(len(store.pending), model.card.intended_use)
+        with closing(_rows(request, store, inputs, model, devices, events)) as rows:
+            for _, row in rows:
+                store.refresh()
+                if events.on_slide is not None:
+                    events.on_slide(row)
+                if request.fail_fast and row.status == "failed":
+                    break
+        ended = tuple(store.rows())
+        record = run_record(request, model, devices, ended, time.perf_counter() - started)
+        directory.write_run(record)
+        write_report(directory.path)
+    return RunReport(
+        record=record,
+        rows=ended,
+        overlays=tuple(directory.overlay_of(row) for row in ended),
+        inputs=len(inputs),
+        skipped=store.skipped,
+    )
+
+
+def run_identity(request: RunRequest, model: LoadedModel) -> RunIdentity:
+    """Return what the results of a request depend on besides the slides."""
+    return RunIdentity(
+        model=model.digest,
+        locations=request.locations or model.card.network.locations,
+        budget=request.budget,
+        mpp=request.mpp,
+        reader=request.reader,
+    )
+
+
+def options_for(request: RunRequest, device: torch.device, *, processes: int = 1) -> ClassifyOptions:
+    """Return how slides are classified on one device, when several processes share this machine."""
+    readers = max(1, reader_threads(request.workers) // processes)
+    return ClassifyOptions(
         locations=request.locations,
         budget=request.budget,
         mpp=request.mpp,
         reader=request.reader,
         device=device,
         batch_size=request.batch_size,
-        readers=reader_threads(request.workers),
-        slides_in_flight=2 if device.type == "cpu" else 8,
+        readers=readers,
+        slides_in_flight=min(3, readers + 1) if device.type == "cpu" else max(8, 2 * readers),
+        slide_timeout_s=request.slide_timeout_s,
     )
-    results: dict[int, SlideResult] = {}
-    overlays: dict[int, Path | None] = {}
-    class_names = model.card.network.class_names
+
+
+def _rows(
+    request: RunRequest,
+    store: RunStore,
+    inputs: Sequence[SlideInput],
+    model: LoadedModel,
+    devices: Sequence[torch.device],
+    events: RunEvents,
+) -> Generator[tuple[int, SlideRow], None, None]:
+    """Classify what is pending, write and keep it, and yield the rows."""
     looks = Events(on_look=events.on_look, on_reduce=events.on_reduce)
-    with closing(classify_slides(inputs, model, options, events=looks)) as outcomes:
-        for position, outcome in outcomes:
-            overlays[position] = _write(directory, outcome, model, draw=request.overlay)
-            results[position] = outcome.result
-            directory.write_predictions([results[index] for index in sorted(results)], class_names)
-            if events.on_slide is not None:
-                events.on_slide(outcome.result, overlays[position])
-            if request.fail_fast and outcome.result.status == "failed":
-                break
-    ordered = tuple(results[index] for index in sorted(results))
-    record = run_record(request, model, device, ordered, time.perf_counter() - started)
-    directory.write_run(record)
-    return RunReport(record, ordered, tuple(overlays[index] for index in sorted(overlays)))
+    if len(devices) == 1:
+        return _rows_here(request, store, inputs, model, devices[0], looks)
+    plans = [
+        ProcessPlan(
+            model=model.path,
+            digest=model.digest,
+            out=request.out,
+            options=options_for(request, device, processes=len(devices)),
+            draw=request.overlay,
+            torch_threads=max(1, usable_cores() // len(devices)),
+            writers=writing_threads(device),
+        )
+        for device in devices
+    ]
+    return rows_in_processes(plans, store, inputs, model.card, looks)
 
 
-def _write(directory: RunDirectory, outcome: Outcome, model: LoadedModel, *, draw: bool) -> Path | None:
-    return directory.write_slide(outcome.result, overlay_of(outcome, model.card) if draw else None)
+def _rows_here(
+    request: RunRequest,
+    store: RunStore,
+    inputs: Sequence[SlideInput],
+    model: LoadedModel,
+    device: torch.device,
+    looks: Events,
+) -> Generator[tuple[int, SlideRow], None, None]:
+    torch.set_num_threads(usable_cores())
+    entries = [inputs[position] for position in store.pending]
+    outcomes = classify_slides(entries, model, options_for(request, device), events=looks)
+
+    def write(number: int, outcome: Outcome) -> SlideRow:
+        row = write_outcome(store.directory, outcome, model.card, draw=request.overlay)
+        store.keep(store.pending[number], row, outcome.stamp)
+        return row
+
+    with closing(outcomes):
+        for number, row in written(outcomes, write, threads=writing_threads(device)):
+            yield store.pending[number], row
+
+
+def writing_threads(device: torch.device) -> int:
+    """Return how many threads draw and write: a processor that also runs the network has none to spare."""
+    return 1 if device.type == "cpu" else 4
 
 
 def run_record(
-    request: RunRequest, model: LoadedModel, device: torch.device, results: Sequence[SlideResult], seconds: float
+    request: RunRequest,
+    model: LoadedModel,
+    devices: Sequence[torch.device],
+    rows: Sequence[SlideRow],
+    seconds: float | None,
 ) -> dict[str, Any]:
-    """Return what ``run.json`` says: version, model, options, machine and how the slides fared."""
-    statuses = [result.status for result in results]
+    """Return what ``run.json`` says: version, model, options, machine and how the slides fared.
+
+    Args:
+        request: What was asked.
+        model: The model.
+        devices: Where the network runs.
+        rows: Those there are.
+        seconds: How long the run took; None while it goes on.
+    """
+    statuses = [row.status for row in rows]
     return {
         "version": version("tnet"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": None if seconds is None else datetime.now(UTC).isoformat(timespec="seconds"),
         "model": {"name": model.card.name, "path": str(model.path), "sha256": model.digest},
         "intended_use": model.card.intended_use,
         "options": {
@@ -160,7 +258,7 @@ def run_record(
             "budget": request.budget,
             "mpp": request.mpp,
             "reader": request.reader,
-            "device": str(device),
+            "device": ",".join(str(device) for device in devices),
             "batch_size": request.batch_size,
             "workers": reader_threads(request.workers),
         },
@@ -171,5 +269,5 @@ def run_record(
             "cores": usable_cores(),
         },
         "slides": {status: statuses.count(status) for status in ("ok", "no_tissue", "failed")},
-        "seconds": round(seconds, 3),
+        "seconds": None if seconds is None else round(seconds, 3),
     }

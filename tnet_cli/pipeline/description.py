@@ -7,6 +7,7 @@ from typing import Any
 from tnet_cli.errors import PartialFailureError, SlideError
 from tnet_cli.pipeline.inputs import find_inputs
 from tnet_cli.slide.opening import open_slide
+from tnet_cli.urls import redacted
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def describe_slides(
             descriptions.append(describe_slide(entry.path, reader=reader, mpp=entry.mpp))
         except SlideError as error:
             errors.append(error)
-            descriptions.append({"path": entry.path, "error": str(error)})
+            descriptions.append({"path": entry.shown_path, "error": str(error)})
     return DescriptionReport(descriptions, errors)
 
 
@@ -74,7 +75,7 @@ def describe_slide(path: str, *, reader: str | None = None, mpp: float | None = 
     """
     with open_slide(path, reader=reader, mpp=mpp) as slide:
         return {
-            "path": path,
+            "path": redacted(path),
             "reader": slide.reader,
             "vendor": slide.vendor,
             "width": slide.size.width,

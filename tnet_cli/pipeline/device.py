@@ -32,6 +32,15 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def choose_devices(names: str) -> list[torch.device]:
+    """Resolve one device, or several with commas between: each gets a process of its own.
+
+    Raises:
+        UsageError: a name is unknown or the machine has no such device.
+    """
+    return [choose_device(name.strip()) for name in names.split(",")]
+
+
 def usable_cores() -> int:
     """Return the number of processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)

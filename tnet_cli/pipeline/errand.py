@@ -6,7 +6,7 @@ from tnet_cli.geometry import Region
 from tnet_cli.model.choice import Chooser
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.traversal import traverse
-from tnet_cli.pipeline.engine import Errand
+from tnet_cli.pipeline.flight import Errand
 from tnet_cli.pipeline.preparation import Preparation, plan_traversal
 from tnet_cli.slide.slide import Slide
 

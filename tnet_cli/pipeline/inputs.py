@@ -4,7 +4,6 @@ import csv
 import io
 import math
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -25,8 +24,9 @@ from tnet_cli.pipeline.discovery import (
 )
 from tnet_cli.pipeline.slide_files import INDEX_SUFFIXES, SLIDE_SUFFIXES, is_folder, listed_in, suffix_of
 from tnet_cli.pipeline.slide_names import NameSource, unique_names
+from tnet_cli.urls import is_url, redacted
 
-MANIFEST_COLUMNS = ("slide", "label", "mpp", "patient", "split", "annotation")
+MANIFEST_COLUMNS = ("slide", "label", "mpp", "patient", "split", "annotation", "error")
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv"})
 
@@ -56,6 +56,11 @@ class SlideInput:
     annotation: Path | None = None
     patient: str | None = None
     split: str | None = None
+
+    @property
+    def shown_path(self) -> str:
+        """The path as it may be shown and written down: a URL without credentials and query."""
+        return redacted(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +130,6 @@ def find_inputs(
     return [replace(candidate.entry, name=name) for candidate, name in zip(kept, names, strict=True)]
 
 
-def is_url(text: str) -> bool:
-    """Tell a URL, ``scheme://...``, from a path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
-
-
 def _unheard(_note: str) -> None:
     """Take a note that nobody wants to hear."""
 
@@ -137,7 +137,7 @@ def _unheard(_note: str) -> None:
 def _given(text: str) -> _Candidate:
     """Make a candidate of a slide that is named, whatever it is."""
     if is_url(text):
-        parts = urlsplit(text)
+        parts = urlsplit(redacted(text))
         place = PurePosixPath(unquote(parts.path))
         folders = (parts.netloc, *(part for part in place.parent.parts if part not in {"/", "."}))
         source = NameSource(folders, place.stem or parts.netloc, place.suffix)
@@ -196,7 +196,7 @@ def _matching(pattern: str, *, recursive: bool, out: Path | None, on_note: NoteF
 
 def _in_manifest(text: str, on_note: NoteFunction) -> list[_Candidate]:
     if is_url(text):
-        raise ManifestError(f"{text}: manifests are read from this machine; download it and give the file")
+        raise ManifestError(f"{redacted(text)}: manifests are read from this machine; download it and give the file")
     manifest = Path(text)
     candidates = []
     for entry in read_manifest(manifest, on_note=on_note):
@@ -216,12 +216,14 @@ def _each_once(candidates: list[_Candidate], on_note: NoteFunction) -> list[_Can
     kept: dict[str, _Candidate] = {}
     again: list[str] = []
     for candidate in candidates:
-        path = candidate.entry.path
+        path = candidate.entry.shown_path
         if candidate.identity in wholes and wholes[candidate.identity].identity != candidate.identity:
-            again.append(f"{path}: belongs to {wholes[candidate.identity].entry.path} and is no row of its own")
+            again.append(f"{path}: belongs to {wholes[candidate.identity].entry.shown_path} and is no row of its own")
         elif first := kept.get(candidate.identity):
             same = (
-                f"{path}: given twice" if path == first.entry.path else f"{path}: the same slide as {first.entry.path}"
+                f"{path}: given twice"
+                if path == first.entry.shown_path
+                else f"{path}: the same slide as {first.entry.shown_path}"
             )
             again.append(f"{same}; it counts once")
             kept[candidate.identity] = replace(first, entry=_completed(first.entry, candidate.entry))
@@ -278,8 +280,10 @@ def read_manifest(path: Path, *, on_note: NoteFunction | None = None) -> list[Sl
             if (first := rows.setdefault(row.path, row)) is row:
                 continue
             if first != row:
-                raise ManifestError(f"{path}, line {table.line_num}: {row.path} is listed before with other values")
-            (on_note or _unheard)(f"{path}, line {table.line_num}: {row.path} is listed twice; it counts once")
+                raise ManifestError(
+                    f"{path}, line {table.line_num}: {row.shown_path} is listed before with other values"
+                )
+            (on_note or _unheard)(f"{path}, line {table.line_num}: {row.shown_path} is listed twice; it counts once")
     except (OSError, csv.Error) as exc:
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
         raise ManifestError(f"{path}: cannot be read as a CSV manifest: {reason}") from exc

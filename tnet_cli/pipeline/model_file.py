@@ -18,6 +18,7 @@ from tnet_cli.pipeline.card_text import card_as_markdown
 
 DEFAULT_MODEL = "synthetic-demo"
 CARD_KEY = "tnet_card"
+DIGEST_KEY = "tnet_tensors_sha256"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +138,17 @@ def load_model(path: Path) -> LoadedModel:
     return LoadedModel(network=network, card=card, digest=_digest(path), path=path)
 
 
-def save_model(network: TNet, card: ModelCard, path: Path) -> None:
+def save_model(network: TNet, card: ModelCard, path: Path, *, halve: bool = True) -> None:
     """Write a model file and, beside it, its card as readable Markdown.
 
     Weights are stored as float16, which halves the file; statistics and everything that is not a weight stay as they
-    are.
+    are. The header carries the digest of the tensors, so that damage is noticed.
 
     Args:
         network: The trained network; ``card.network`` must be its configuration.
         card: What the file says of itself.
         path: Target, ``NAME.safetensors``.
+        halve: Whether weights are stored as float16; otherwise as float32.
 
     Raises:
         ValueError: the card describes another network.
@@ -158,11 +160,24 @@ def save_model(network: TNet, card: ModelCard, path: Path) -> None:
         stored = tensor.detach().cpu().contiguous()
         # Running variances can exceed the range of float16, so only weights are halved.
         is_weight = stored.dtype == torch.float32 and stored.ndim > 1
-        tensors[name] = stored.half() if is_weight else stored
-    blob = save(tensors, metadata={CARD_KEY: json.dumps(card.model_dump(mode="json"), sort_keys=True)})
+        tensors[name] = stored.half() if halve and is_weight else stored
+    blob = _with_metadata(save(tensors), {CARD_KEY: json.dumps(card.model_dump(mode="json"), sort_keys=True)})
     with written_whole(path) as draft:
         draft.write_bytes(blob)
     write_text_whole(path.with_suffix(".md"), card_as_markdown(card))
+
+
+def _with_metadata(blob: bytes, metadata: dict[str, str]) -> bytes:
+    """Put metadata and the digest of the tensors into a safetensors file's bytes.
+
+    The library would write them in another order each time, and the same weights must give the same file.
+    """
+    start = 8 + int.from_bytes(blob[:8], "little")
+    digest = hashlib.sha256(memoryview(blob)[start:]).hexdigest()
+    header = {"__metadata__": {**metadata, DIGEST_KEY: digest}, **json.loads(blob[8:start])}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors start at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + blob[start:]
 
 
 def _digest(path: Path) -> str:

@@ -1,6 +1,7 @@
 """What tnet says of one slide, and the row of the table it becomes."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -97,6 +98,31 @@ class SlideResult:
             "seconds": round(self.seconds, 3),
             "error": self.error,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class SlideRow:
+    """What is kept of a slide while the run goes on.
+
+    Attributes:
+        values: The slide's row of ``predictions.csv``.
+        notes: Plain sentences the user should know of.
+        files: Bytes of each file in the slide's folder, by name.
+    """
+
+    values: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    files: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``failed`` or ``no_tissue``."""
+        return str(self.values["status"])
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing left to try."""
+        return self.status != "failed"
 
 
 REGION_COLUMNS = (

@@ -33,6 +33,9 @@ PANEL_MAX_HEIGHT_PX = 1000
 SECTION_GAP_PX = 28
 COLUMN_GAP_PX = 48
 
+PANEL_KEY = "tnet-panel"
+"""Name, in the image's ``info``, of where the slide with its boxes stands: left, top, right, bottom in page pixels."""
+
 COLUMN_MIN_PX = 640
 """Beside panels of a tall slide that leave at least this, legend and patches stand in a column of their own."""
 
@@ -70,7 +73,7 @@ def draw_overlay(
         patches: The patches to show, in order of rank.
 
     Returns:
-        An RGB image, 1600 px wide.
+        An RGB image, 1600 px wide; ``info[PANEL_KEY]`` says where the slide with its boxes stands.
 
     Raises:
         ValueError: the thumbnail is not uint8 (H, W, 3), or probabilities and classes differ in number.
@@ -99,6 +102,9 @@ def draw_overlay(
     content = stack([top, *body], width_px, SECTION_GAP_PX)
     page = blank(PAGE_PX, content.height + 2 * MARGIN_PX)
     page.paste(content, (MARGIN_PX, MARGIN_PX))
+    left_px = MARGIN_PX + FRAME_PX + (0 if plan.is_stacked else left.width + GAP_PX)
+    top_px = MARGIN_PX + top.height + SECTION_GAP_PX + FRAME_PX + (left.height + GAP_PX if plan.is_stacked else 0)
+    page.info[PANEL_KEY] = (left_px, top_px, left_px + plan.size.width, top_px + plan.size.height)
     return page
 
 

@@ -8,6 +8,7 @@ from tnet_cli.slide.openslide_backend import OpenSlideSlide, detect_vendor
 from tnet_cli.slide.pillow_backend import PillowSlide
 from tnet_cli.slide.slide import ProgressFunction, Slide
 from tnet_cli.slide.tiff_backend import TiffSlide, looks_like_tiff
+from tnet_cli.urls import is_url
 
 READERS: dict[str, Callable[..., Slide]] = {
     "openslide": OpenSlideSlide,
@@ -29,10 +30,10 @@ def open_slide(
     """Open a slide with the reader that fits its content.
 
     TIFF files go to tifffile, those of vendors with quirks and everything else OpenSlide knows to OpenSlide, and
-    ordinary pictures to Pillow.
+    ordinary pictures to Pillow. Behind a URL, TIFF files are read by ranges and pictures whole.
 
     Args:
-        path: The file.
+        path: The file, or its URL: ``https://``, ``http://``, ``s3://`` or ``gs://``.
         reader: ``openslide``, ``tifffile`` or ``pillow`` to force one.
         mpp: Overrides the file's micrometres per pixel.
         on_progress: Told rows done and rows in all, while a slide without a pyramid is reduced.
@@ -43,10 +44,14 @@ def open_slide(
         UsageError: there is no such reader.
     """
     text = str(path)
+    if reader is not None and reader not in READERS:
+        raise UsageError(f"--reader {reader}: expected one of {', '.join(READERS)}")
+    if is_url(text):
+        from tnet_cli.slide.remote_slide import open_remote_slide
+
+        return open_remote_slide(text, reader=reader, mpp=mpp, on_progress=on_progress)
     _check_file(text)
     if reader is not None:
-        if reader not in READERS:
-            raise UsageError(f"--reader {reader}: expected one of {', '.join(READERS)}")
         return READERS[reader](text, mpp=mpp, on_progress=on_progress)
     vendor = detect_vendor(text)
     if looks_like_tiff(Path(text)):

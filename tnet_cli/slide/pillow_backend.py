@@ -1,5 +1,6 @@
 """Ordinary pictures, PNG, JPEG and the like, through Pillow; decoded whole."""
 
+import io
 import struct
 import warnings
 import zlib
@@ -35,6 +36,7 @@ class PillowSlide(Slide):
         path: The file.
         mpp: Micrometres per pixel.
         on_progress: Told how far a reduction is.
+        content: The file's bytes, where they do not lie under ``path``, which then only names them.
 
     Raises:
         SlideError: the file is no picture, is damaged, or is too large to be decoded whole.
@@ -43,8 +45,15 @@ class PillowSlide(Slide):
 
     reader = "pillow"
 
-    def __init__(self, path: str, *, mpp: float | None = None, on_progress: ProgressFunction | None = None) -> None:
-        self._pixels = _decode(path)
+    def __init__(
+        self,
+        path: str,
+        *,
+        mpp: float | None = None,
+        on_progress: ProgressFunction | None = None,
+        content: bytes | None = None,
+    ) -> None:
+        self._pixels = _decode(path, content)
         height, width = self._pixels.shape[:2]
         facts = SlideFacts(
             pyramid=(PyramidLevel(Size(width, height), 1.0),),
@@ -60,14 +69,14 @@ class PillowSlide(Slide):
         return self._pixels[y : y + height, x : x + width]
 
 
-def _decode(path: str) -> np.ndarray:
+def _decode(path: str, content: bytes | None) -> np.ndarray:
     too_large = "which is too large to be decoded whole; convert it to a tiled TIFF with a pyramid"
     try:
         with warnings.catch_warnings():
             # Pillow warns of large pictures, and of metadata it cannot parse; neither concerns the pixels.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)
-            with _open(path) as picture:
+            with _open(path, content) as picture:
                 if picture.width * picture.height > LARGEST_PX:
                     raise SlideError(path, f"has {picture.width} x {picture.height} pixels, {too_large}")
                 turned = Orientation(_orientation_of(picture))
@@ -82,16 +91,16 @@ def _decode(path: str) -> np.ndarray:
         raise SlideError(path, f"cannot be decoded: {' '.join(str(exc).split())}") from exc
 
 
-def _open(path: str) -> Image.Image:
-    with open(path, "rb") as file:  # noqa: PTH123 (as Pillow opens it)
+def _open(path: str, content: bytes | None) -> Image.Image:
+    with open(path, "rb") if content is None else io.BytesIO(content) as file:  # noqa: PTH123 (as Pillow opens it)
         start = file.read(8)
     for first_bytes, opener in LARGE_PICTURES.items():
         if start.startswith(first_bytes):
             try:
-                return opener(path)
+                return opener(path if content is None else io.BytesIO(content))
             except SyntaxError as exc:
                 raise UnidentifiedImageError(str(exc)) from exc
-    return Image.open(path)
+    return Image.open(path if content is None else io.BytesIO(content))
 
 
 def _orientation_of(picture: Image.Image) -> int:

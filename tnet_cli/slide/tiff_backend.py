@@ -21,7 +21,7 @@ from tnet_cli.slide.tiff_pages import (
     rgb_converter,
     snapped_downsample,
 )
-from tnet_cli.slide.tiff_segments import SharedFile, TileLayout
+from tnet_cli.slide.tiff_segments import ByteSource, SharedFile, TileLayout
 from tnet_cli.slide.tile_cache import TileCache
 
 CACHE_BYTES = 32 * 1024 * 1024
@@ -30,6 +30,8 @@ MOST_CACHE_BYTES = 192 * 1024 * 1024
 
 LARGEST_TILE_BYTES = 400_000_000
 """A larger tile or strip, which must be decoded at once, would not leave memory bounded."""
+
+TIFF_STARTS = frozenset({b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"})
 
 DECODING_ERRORS = (
     ValueError,
@@ -76,7 +78,7 @@ class TiffSlide(Slide):
 
     def __init__(self, path: str, *, mpp: float | None = None, on_progress: ProgressFunction | None = None) -> None:
         with _named(path, "cannot be read as a TIFF"):
-            self._tif = tifffile.TiffFile(path)
+            self._tif = self._open_index(path)
         try:
             with _named(path, "its TIFF directory is damaged"):
                 self._pages = pyramid_pages(self._tif)
@@ -85,13 +87,21 @@ class TiffSlide(Slide):
                 self._layouts = [_layout(path, page) for page in self._pages]
                 self._associated = _associated_pages(self._tif, self._pages)
             with _named(path, "cannot be opened"):
-                self._file: SharedFile | None = SharedFile(path)
+                self._file: ByteSource | None = self._open_tiles(path)
         except BaseException:
             self._tif.close()
             raise
         three_tiles = 3 * max(layout.tile_bytes for layout in self._layouts)
         self._cache = TileCache(max(CACHE_BYTES, min(three_tiles, MOST_CACHE_BYTES)))
         super().__init__(path, facts, on_progress)
+
+    def _open_index(self, path: str) -> tifffile.TiffFile:
+        """Open the file to read its directory."""
+        return tifffile.TiffFile(path)
+
+    def _open_tiles(self, path: str) -> ByteSource:
+        """Open the file to read its tiles, from many threads."""
+        return SharedFile(path)
 
     def _facts_of(self, path: str, mpp: float | None) -> SlideFacts:
         first = self._pages[0]
@@ -139,9 +149,10 @@ class TiffSlide(Slide):
         convert = rgb_converter(page, WHITE)
         if convert is None:
             raise SlideError(self.path, f"its image {name!r} is of a kind that is not supported")
-        with _named(self.path, f"its image {name!r} cannot be decoded"), self._lock:
-            samples = page.asarray()
-        return convert(samples if samples.ndim == 3 else samples[..., None])
+        with _named(self.path, f"its image {name!r} cannot be decoded"):
+            with self._lock:
+                samples = page.asarray()
+            return convert(samples if samples.ndim == 3 else samples[..., None])
 
     def _read_stored(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         page = self._pages[pyramid_level]
@@ -183,7 +194,7 @@ class TiffSlide(Slide):
             file = self._file  # held while it is read, so that its number does not pass to another file
             if file is None:
                 raise SlideError(self.path, "is closed and cannot be read any more")
-            decoded = self._layouts[pyramid_level].decode(file.descriptor, column, row)
+            decoded = self._layouts[pyramid_level].decode(file.read, column, row)
             self._count(decoded.pixels, decoded.compressed_bytes)
             if decoded.samples is not None:
                 return self._convert[pyramid_level](decoded.samples)
@@ -279,4 +290,4 @@ def _name(tag: object) -> str:
 def looks_like_tiff(path: Path) -> bool:
     """Tell by its first bytes whether a file is a TIFF or BigTIFF."""
     with path.open("rb") as file:
-        return file.read(4) in {b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"}
+        return file.read(4) in TIFF_STARTS

@@ -1,7 +1,10 @@
 """Where a TIFF page's pixels lie in the file, and how a stored piece of them is decoded."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import tifffile
@@ -11,6 +14,9 @@ from tnet_cli.geometry import Size
 PLANAR_SEPARATE = 2
 JPEG = frozenset({6, 7, 34892, 33007})
 JPEG_END = b"\xff\xd9"
+
+ReadFunction = Callable[[int, int], bytes]
+"""Count and offset -> that many bytes of the file from there, fewer only where it ends; called from many threads."""
 
 BARE_PX = 1024 * 1024
 """Uncompressed images in one piece are read about this many pixels at a time."""
@@ -31,6 +37,14 @@ class DecodedTile:
     compressed_bytes: int
 
 
+class ByteSource(Protocol):
+    """What the tiles of a slide are read from."""
+
+    @property
+    def read(self) -> ReadFunction:
+        """Reads from it."""
+
+
 class SharedFile:
     """A file for positional reads by many threads; it is closed when the last of those who hold it lets go.
 
@@ -39,6 +53,7 @@ class SharedFile:
 
     Attributes:
         descriptor: Its number, for as long as this object is held.
+        read: Reads from it, for as long as this object is held; its position is neither used nor moved.
 
     Raises:
         OSError: it cannot be opened.
@@ -46,6 +61,7 @@ class SharedFile:
 
     def __init__(self, path: str) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.read: ReadFunction = partial(os.pread, self.descriptor)
 
     def __del__(self) -> None:
         descriptor = getattr(self, "descriptor", None)
@@ -84,11 +100,22 @@ class TileLayout:
         """Memory that a decoded tile takes, as samples or as RGB, whichever is more."""
         return self.tile.area * max(3, self._page.samplesperpixel * np.dtype(self._page.dtype).itemsize)
 
-    def decode(self, descriptor: int, column: int, row: int) -> DecodedTile:
+    def places(self, column: int, row: int) -> list[tuple[int, int]]:
+        """Return offset and number of the bytes of a tile in the file, one pair for each plane that is stored.
+
+        Raises:
+            ValueError: the file's directory does not fit the image.
+            IndexError: it is too short.
+        """
+        shown = self._shown(column, row)
+        places = [self._place(plane, column, row, shown) for plane in range(self._planes)]
+        return [place for place in places if place[1] > 0]
+
+    def decode(self, read: ReadFunction, column: int, row: int) -> DecodedTile:
         """Read and decode a tile.
 
         Args:
-            descriptor: Of the open file; its position is neither used nor moved.
+            read: Reads from the file.
             column: Of the tile.
             row: Of the tile.
 
@@ -96,16 +123,13 @@ class TileLayout:
             ValueError: the file ends too early, or the tile is smaller than it should be.
             RuntimeError: the tile's data are damaged.
         """
-        shown = Size(
-            min(self.tile.width, self._page.imagewidth - column * self.tile.width),
-            min(self.tile.height, self._page.imagelength - row * self.tile.height),
-        )
+        shown = self._shown(column, row)
         planes, pixels, compressed_bytes = [], 0, 0
         for plane in range(self._planes):
             offset, count = self._place(plane, column, row, shown)
             if count == 0:
                 return DecodedTile(None, pixels, compressed_bytes)
-            data = os.pread(descriptor, count, offset)
+            data = read(count, offset)
             if len(data) != count:
                 raise ValueError(f"the file ends {count - len(data)} bytes too early")
             samples = self._decode_bare(data) if self._is_cut else self._decode_piece(data, plane, column, row)
@@ -118,6 +142,13 @@ class TileLayout:
                 )
             planes.append(samples)
         return DecodedTile(planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2), pixels, compressed_bytes)
+
+    def _shown(self, column: int, row: int) -> Size:
+        """Return the part of a tile that lies inside the image."""
+        return Size(
+            min(self.tile.width, self._page.imagewidth - column * self.tile.width),
+            min(self.tile.height, self._page.imagelength - row * self.tile.height),
+        )
 
     def _place(self, plane: int, column: int, row: int, shown: Size) -> tuple[int, int]:
         """Return offset and number of the bytes of a tile in the file."""

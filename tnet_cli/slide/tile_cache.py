@@ -54,6 +54,10 @@ class TileCache:
         future.set_result(tile)
         return tile
 
+    def __contains__(self, key: Hashable) -> bool:
+        with self._lock:
+            return key in self._tiles
+
     def clear(self) -> None:
         """Let go of everything."""
         with self._lock:

@@ -6,7 +6,7 @@ from PIL import Image
 from tnet_cli.synth.design import Focus, Look, SlideDesign
 from tnet_cli.synth.foci import BASE_EOSIN, BASE_HAEMATOXYLIN, calibrate
 from tnet_cli.synth.scatter import Scatter
-from tnet_cli.synth.sprites import FULL, Gland, gland_bank, large_nuclei, small_nuclei, spindle_nuclei, stamp_max
+from tnet_cli.synth.sprites import FULL, Gland, gland_bank, small_nuclei, spindle_nuclei, stamp_max
 from tnet_cli.synth.textures import fibres, grain, patches
 
 WINDOW_PX = 1024
@@ -28,7 +28,9 @@ class Painter:
         self.design = design
         rng = np.random.default_rng([design.seed, 7])
         mpp = design.mpp
-        self._small, self._large = small_nuclei(mpp, rng), large_nuclei(mpp, rng)
+        self._small = small_nuclei(mpp, rng)
+        self._calibration = calibrate(mpp)
+        self._nuclei = self._calibration.banks(mpp, self._small, rng)
         self._spindles = spindle_nuclei(mpp, rng)
         self._glands = gland_bank(mpp, self._small, rng)
         direction = rng.uniform(0, np.pi)
@@ -36,7 +38,6 @@ class Painter:
         self._blend = patches(1600, 380, mpp, rng)
         self._rough = patches(1280, 30, mpp, rng)
         self._grain = grain(1088, design.look.noise, rng)
-        self._packings = calibrate(mpp)
         self._colours = colour_table(design.look)
 
     @property
@@ -149,9 +150,9 @@ class Painter:
         if left >= right or top >= bottom:
             return
         self._draw_ground(focus, haematoxylin, eosin, x, y)
-        bank = self._small if focus.nuclei == "small" else self._large
-        packing = self._packings[focus.arrangement, focus.nuclei]
-        points = packing.points(self.design.seed, (left - 20, top - 20, right + 20, bottom + 20))
+        bank = self._nuclei[focus.nuclei]
+        box_um = (left - 20, top - 20, right + 20, bottom + 20)
+        points = self._calibration.points(focus.arrangement, focus.nuclei, self.design.seed, box_um)
         dx, dy = points[:, 0] - focus.x_um, points[:, 1] - focus.y_um
         inside = np.hypot(dx, dy) < focus.radius_at(np.arctan2(dy, dx))
         for px, py, number in points[inside]:

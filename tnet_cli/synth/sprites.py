@@ -3,6 +3,7 @@
 A concentration is a uint8; ``FULL`` of them are the optical density that the slide's look gives a stain.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,10 @@ from scipy import ndimage
 FULL = 160
 """Concentration at which a stain has its full optical density."""
 
-VARIANTS = 48
+VARIANTS = 64
+
+CHROMATIN = 32
+"""Spread of the concentration inside a nucleus without rim and nucleolus."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +49,31 @@ def _outline(angle: np.ndarray, roughness: float, rng: np.random.Generator) -> n
 
 
 def small_nuclei(mpp: float, rng: np.random.Generator) -> list[np.ndarray]:
-    """Return benign nuclei: 6 to 8 um, smooth, evenly dark; uint8 (S, S) concentrations of haematoxylin."""
+    """Return benign nuclei: 5.6 to 7.2 um, round, without rim or nucleolus; uint8 (S, S) of haematoxylin."""
     bank = []
     for _ in range(VARIANTS):
-        long_px = rng.uniform(6.4, 8.0) / mpp
-        bank.append(_even_nucleus(long_px, long_px / rng.uniform(1.0, 1.3), rng.uniform(138, 165), rng))
+        long_px = rng.uniform(5.6, 7.2) / mpp
+        bank.append(_even_nucleus(long_px, long_px / rng.uniform(1.0, 1.3), rng.uniform(105, 145), rng))
+    return bank
+
+
+def nuclear_clumps(nuclei: list[np.ndarray], mpp: float, rng: np.random.Generator) -> list[np.ndarray]:
+    """Return clumps of three to seven benign nuclei, each as large as one nucleus of a lesion; uint8 (S, S)."""
+    side = 2 * math.ceil(12 / mpp)
+    bank = []
+    for _ in range(VARIANTS):
+        clump = np.zeros((side, side), np.uint8)
+        centres: list[np.ndarray] = []
+        wanted = int(rng.integers(3, 8))
+        for _ in range(60):
+            angle, away = rng.uniform(0, 2 * np.pi), 5.8 * math.sqrt(rng.random())
+            centre = np.array([away * np.cos(angle), away * np.sin(angle)])
+            if len(centres) < wanted and all(np.hypot(*(centre - other)) > 4.6 for other in centres):
+                centres.append(centre)
+        for x_um, y_um in centres:
+            nucleus = nuclei[int(rng.integers(len(nuclei)))]
+            stamp_max(clump, nucleus, round(side / 2 + x_um / mpp), round(side / 2 + y_um / mpp))
+        bank.append(clump)
     return bank
 
 
@@ -67,18 +91,24 @@ def _even_nucleus(long_px: float, short_px: float, dark: float, rng: np.random.G
     turned = angle - rng.uniform(0, np.pi)
     edge = 0.5 * long_px * short_px / np.hypot(short_px * np.cos(turned), long_px * np.sin(turned))
     inside = np.clip(edge - distance + 0.5, 0, 1)
-    chromatin = ndimage.gaussian_filter(rng.standard_normal((side, side)), 1.0) * 16
+    chromatin = ndimage.gaussian_filter(rng.standard_normal((side, side)), 0.9)
+    chromatin *= CHROMATIN / chromatin.std()
     return np.asarray(np.clip(inside * (dark + chromatin), 0, 255), dtype=np.uint8)
 
 
-def large_nuclei(mpp: float, rng: np.random.Generator) -> list[np.ndarray]:
+def large_nuclei(mpp: float, rng: np.random.Generator, scale: float = 1.0) -> list[np.ndarray]:
     """Return a lesion's nuclei: 11 to 15 um, irregular, pale inside with a dark rim and nucleolus; uint8 (S, S).
 
     One in twenty-four is in mitosis: a dark ragged plate without a rim.
+
+    Args:
+        mpp: Micrometres per pixel.
+        rng: Source of randomness.
+        scale: Of their diameter.
     """
     bank = []
     for number in range(VARIANTS):
-        radius = rng.uniform(5.6, 7.6) / mpp
+        radius = scale * rng.uniform(5.6, 7.6) / mpp
         side = int(np.ceil(2.5 * radius)) + 4
         distance, angle = _polar(side)
         if number % 24 == 0:
@@ -91,7 +121,7 @@ def large_nuclei(mpp: float, rng: np.random.Generator) -> list[np.ndarray]:
         rim = np.exp(-(((depth - 0.6 / mpp) / (0.75 / mpp)) ** 2))
         clumps = ndimage.gaussian_filter(rng.standard_normal((side, side)), 0.9 / mpp)
         clumps *= 20 / max(clumps.std(), 1e-6)
-        body = 78 + 105 * rim + clumps
+        body = rng.uniform(50, 106) + 105 * rim + clumps
         for _ in range(int(rng.integers(1, 3))):
             body = np.maximum(body, _nucleolus(side, radius, mpp, rng))
         bank.append(np.clip(inside * body, 0, 255).astype(np.uint8))
@@ -102,15 +132,17 @@ def _nucleolus(side: int, radius: float, mpp: float, rng: np.random.Generator) -
     axis = np.arange(side) - (side - 1) / 2
     cx, cy = rng.uniform(-0.4, 0.4, 2) * radius
     away = np.hypot(axis[None, :] - cx, axis[:, None] - cy)
-    return np.asarray(245 * np.clip(rng.uniform(1.2, 1.7) / mpp - away + 0.5, 0, 1))
+    # Its concentrations are spread, because calibration would make a single one stand out of the histogram.
+    dark = rng.normal(225, 12, away.shape)
+    return np.asarray(dark * np.clip(rng.uniform(1.2, 1.7) / mpp - away + 0.5, 0, 1))
 
 
 def _mitosis(distance: np.ndarray, angle: np.ndarray, radius: float, rng: np.random.Generator) -> np.ndarray:
     turned = angle - rng.uniform(0, np.pi)
     across, along = np.abs(distance * np.sin(turned)), np.abs(distance * np.cos(turned))
-    ragged = ndimage.gaussian_filter(rng.standard_normal(distance.shape), 1.2) * 2.5
+    ragged = ndimage.gaussian_filter(rng.standard_normal(distance.shape), 1.6) * 9
     plate = np.clip(0.34 * radius + ragged - across, 0, 1) * np.clip(0.85 * radius + ragged - along, 0, 1)
-    return np.asarray(235 * plate, dtype=np.uint8)
+    return np.asarray(np.clip(rng.normal(220, 12, plate.shape), 0, 255) * plate, dtype=np.uint8)
 
 
 def gland_bank(mpp: float, nuclei: list[np.ndarray], rng: np.random.Generator, count: int = 14) -> list[Gland]:

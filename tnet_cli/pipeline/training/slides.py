@@ -54,13 +54,13 @@ def load_training_slides(inputs: Sequence[SlideInput], config: TNetConfig) -> li
     for entry in inputs:
         if entry.label not in config.class_names:
             raise ManifestError(
-                f"{entry.path}: label {entry.label!r} is not among the classes {', '.join(config.class_names)}"
+                f"{entry.shown_path}: label {entry.label!r} is not among the classes {', '.join(config.class_names)}"
             )
         with open_slide(entry.path, mpp=entry.mpp) as slide:
             preparation = prepare(slide, config)
             size, bounds = slide.size, slide.bounds
         if not preparation.roots:
-            raise ManifestError(f"{entry.path}: no tissue was found, so there is nothing to train on")
+            raise ManifestError(f"{entry.shown_path}: no tissue was found, so there is nothing to train on")
         annotated = read_annotation(entry.annotation, size, origin=(bounds.x, bounds.y)) if entry.annotation else None
         slides.append(TrainingSlide(entry, config.class_names.index(entry.label), preparation, annotated))
     return slides

@@ -1,0 +1,220 @@
+"""Failure is a row: whatever happens to one slide, its row says so in a sentence and the others are done."""
+
+import csv
+import errno
+import os
+import shutil
+import threading
+import time
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tnet_cli.pipeline import run_directory, slide_work
+from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.slide.opening import open_slide
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("small") / "small.tif"
+    write_synthetic_slide(path, seed=11, side_px=1200, label="lesion", workers=1)
+    return path
+
+
+def rows_of(out: Path) -> dict[str, dict[str, str]]:
+    with (out / "predictions.csv").open(newline="") as file:
+        return {row["slide"]: row for row in csv.DictReader(file)}
+
+
+class Faulty:
+    """Opens slides like the real thing, but those of some names have something wrong with them.
+
+    Attributes:
+        go_on: Set when the slides that hang may go on.
+    """
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+
+    def __call__(self, path, **options):
+        name = Path(path).stem
+        if name == "denied":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        if name == "hangs_opening":
+            self.go_on.wait(60)
+        if name == "bug_opening":
+            raise RecursionError("a directory that\npoints at itself")
+        slide = open_slide(path, **options)
+        if name in {"memory", "bug", "hangs", "device"}:
+            self._spoil(slide, name)
+        return slide
+
+    def _spoil(self, slide, name: str) -> None:
+        real, calls = slide.read, count()
+
+        def read(region, width_px, height_px):
+            if next(calls) == 0:  # the thumbnail
+                return real(region, width_px, height_px)
+            if name == "hangs":
+                self.go_on.wait(60)
+            raise {
+                "memory": MemoryError(),
+                "device": torch.OutOfMemoryError("CUDA out of memory"),
+                "bug": KeyError("quantisation table 3"),
+                "hangs": AssertionError("nobody waits for this"),
+            }[name]
+
+        slide.read = read
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch):
+    opener = Faulty()
+    monkeypatch.setattr(slide_work, "open_slide", opener)
+    yield opener
+    opener.go_on.set()
+
+
+def test_each_failure_is_a_row_with_a_sentence_and_the_rest_goes_on(tnet, small, untrained_model, tmp_path, faulty):
+    whole = small.read_bytes()
+    (tmp_path / "truncated.tif").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "corrupt.svs").write_bytes(bytes(range(256)) * 40)
+    (tmp_path / "empty.svs").touch()
+    Image.new("RGB", (1500, 1200), (200, 120, 160)).save(tmp_path / "no_mpp.png")
+    (tmp_path / "manifest.csv").write_text("slide,mpp\nglass.png,0.5\n")
+    Image.fromarray(np.full((1200, 1500, 3), 243, np.uint8)).save(tmp_path / "glass.png")
+    for name in ("denied", "bug_opening", "hangs_opening", "memory", "bug", "hangs", "device", "good"):
+        shutil.copy(small, tmp_path / f"{name}.tif")
+    named = ["truncated.tif", "corrupt.svs", "empty.svs", "no_mpp.png", "denied.tif", "gone.tif", "bug_opening.tif"]
+    named += ["hangs_opening.tif", "memory.tif", "bug.tif", "hangs.tif", "device.tif", "good.tif"]
+    started = time.monotonic()
+    ran = tnet("classify", "manifest.csv", *named, "-m", untrained_model, "--no-overlay", "--slide-timeout", "8")
+    assert ran.code == 6
+    assert "Traceback" not in ran.err
+    assert time.monotonic() - started < 120
+
+    rows = rows_of(tmp_path / "tnet-out")
+    assert list(rows) == ["glass", *(Path(name).stem for name in named)]
+    assert rows["good"]["status"] == "ok"
+    assert (rows["glass"]["status"], rows["glass"]["prediction"]) == ("no_tissue", "")
+    said = {name: row["error"] for name, row in rows.items() if row["status"] == "failed"}
+    assert len(said) == len(named) - 1
+    for name, sentence in said.items():
+        assert sentence.startswith(f"{name}."), sentence
+        assert "\n" not in sentence
+    for name, expected in {
+        "truncated": "truncated.tif: ",
+        "corrupt": "corrupt.svs: ",
+        "empty": "is empty",
+        "no_mpp": "--mpp",
+        "denied": "cannot be read: Permission denied",
+        "gone": "no such file",
+        "bug_opening": "could not be classified: RecursionError: a directory that points at itself",
+        "hangs_opening": "--slide-timeout",
+        "memory": "there is not enough memory for it (MemoryError)",
+        "bug": "could not be classified: KeyError: 'quantisation table 3'",
+        "hangs": "--slide-timeout",
+        "device": "there is not enough memory for it (OutOfMemoryError: CUDA out of memory)",
+    }.items():
+        assert expected in said[name], said[name]
+    with (tmp_path / "tnet-out" / "failures.csv").open(newline="") as file:
+        assert [Path(row["slide"]).stem for row in csv.DictReader(file)] == list(said)
+
+
+def test_fail_fast_keeps_what_is_done(tnet, small, untrained_model, tmp_path):
+    shutil.copy(small, tmp_path / "good.tif")
+    (tmp_path / "bad.tif").write_bytes(b"II*\0 nothing more")
+    more = [f"more{number}.tif" for number in range(12)]
+    for name in more:
+        shutil.copy(small, tmp_path / name)
+    ran = tnet("classify", "good.tif", "bad.tif", *more, "-m", untrained_model, "--no-overlay", "--fail-fast")
+    assert ran.code == 6
+    rows = rows_of(tmp_path / "tnet-out")
+    assert rows["bad"]["status"] == "failed"
+    assert len(rows) < len(more)
+
+
+def test_a_full_disk_ends_the_run_in_a_sentence_and_the_next_goes_on(
+    tnet, small, untrained_model, tmp_path, monkeypatch
+):
+    names = [f"s{number}.tif" for number in range(4)]
+    for name in names:
+        shutil.copy(small, tmp_path / name)
+    real = run_directory._write_files
+    with monkeypatch.context() as patched:
+
+        def until_full(folder, result, overlay):
+            if result.slide == "s2":
+                (folder / "result.json").write_text("{")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            real(folder, result, overlay)
+
+        patched.setattr(run_directory, "_write_files", until_full)
+        ran = tnet("classify", *names, "-m", untrained_model, "--no-overlay")
+    assert ran.code == 6
+    assert "tnet-out: cannot be written any more: No space left on device" in ran.err
+    assert "make room there and run the same command again" in ran.err
+    assert "Traceback" not in ran.err
+    out = tmp_path / "tnet-out"
+    kept = rows_of(out)
+    assert "s2" not in kept
+    assert kept["s0"]["status"] == "ok"
+    assert not (out / "slides" / "s2").exists()
+    assert list((out / ".tnet" / "drafts").iterdir()) == []
+
+    again = tnet("classify", *names, "-m", untrained_model, "--no-overlay")
+    assert again.code == 0
+    assert f"{len(kept)} of 4 slides were done before" in again.err
+    assert [row["status"] for row in rows_of(out).values()] == ["ok"] * 4
+
+
+def test_a_slide_whose_folder_cannot_be_made_fails_alone(tnet, small, untrained_model, tmp_path):
+    names = ["a.tif", "b.tif"]
+    for name in names:
+        shutil.copy(small, tmp_path / name)
+    (tmp_path / "tnet-out" / "slides").mkdir(parents=True)
+    (tmp_path / "tnet-out" / "slides" / "a").write_text("the user's own")
+    ran = tnet("classify", *names, "-m", untrained_model, "--no-overlay")
+    assert ran.code == 6
+    rows = rows_of(tmp_path / "tnet-out")
+    assert (rows["a"]["status"], rows["b"]["status"]) == ("failed", "ok")
+    assert "a.tif: its folder of results cannot be made: Not a directory" in rows["a"]["error"]
+    assert (tmp_path / "tnet-out" / "slides" / "a").read_text() == "the user's own"
+
+
+def test_a_slide_that_cannot_be_drawn_has_failed(tnet, small, untrained_model, tmp_path, monkeypatch):
+    def broken(*_args):
+        raise ZeroDivisionError("no room for the legend")
+
+    monkeypatch.setattr("tnet_cli.pipeline.slide_writing.overlay_of", broken)
+    ran = tnet("classify", small, "-m", untrained_model)
+    assert ran.code == 3
+    assert "could not be classified: ZeroDivisionError: no room for the legend" in ran.err
+    (row,) = rows_of(tmp_path / "tnet-out").values()
+    assert (row["status"], row["prediction"], row["prob_yes"]) == ("failed", "", "")
+
+
+def test_an_interrupted_run_keeps_what_is_done(tnet, small, untrained_model, tmp_path, monkeypatch):
+    names = [f"s{number}.tif" for number in range(3)]
+    for name in names:
+        shutil.copy(small, tmp_path / name)
+    with monkeypatch.context() as patched:
+
+        def interrupted(*_args):
+            raise KeyboardInterrupt
+
+        patched.setattr("tnet_cli.cli.terminal.SlideProgress.slide_done", interrupted)
+        ran = tnet("classify", *names, "-m", untrained_model, "--no-overlay")
+    assert ran.code == 130
+    kept = rows_of(tmp_path / "tnet-out")
+    assert kept["s0"]["status"] == "ok"
+    assert f"tnet: interrupted; {len(kept)} of 3 slides are done and kept" in ran.err
+    assert (
+        f"{len(kept)} of 3 slides were done before"
+        in tnet("classify", *names, "-m", untrained_model, "--no-overlay").err
+    )

@@ -1,0 +1,153 @@
+"""Runs that are killed: the next one does what is missing, and nothing tells the result from an undisturbed one."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tnet_cli.pipeline.synthesis import write_synthetic_slide
+
+SLIDES = 6
+RUNNER = Path(__file__).with_name("forked_runs.py")
+
+
+class Runner:
+    """Runs commands in forks of one process."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+
+    def run(self, *arguments: object, **killed: Any) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"arguments": [str(a) for a in arguments], **killed}) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    with subprocess.Popen(
+        [sys.executable, str(RUNNER)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=RUNNER.parents[2],
+    ) as process:
+        yield Runner(process)
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("killed")
+    made = [folder / "slide-0.tif", folder / "slide-1.tif"]
+    for seed, path in enumerate(made):
+        write_synthetic_slide(path, seed=seed, side_px=1000, label="lesion", workers=1)
+    for number in range(len(made), SLIDES - 1):
+        made.append(folder / f"slide-{number}.tif")
+        shutil.copy(made[number % 2], made[-1])
+    (folder / "damaged.tif").write_bytes(made[0].read_bytes()[:3000])
+    return [*made, folder / "damaged.tif"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runner: Runner, slides: list[Path], untrained_model: Path, tmp_path_factory) -> tuple[Path, float]:
+    out = tmp_path_factory.mktemp("undisturbed")
+    started = time.monotonic()
+    assert runner.run("classify", *slides, "-m", untrained_model, "-o", out, "--no-overlay") == 6
+    return out, time.monotonic() - started
+
+
+def without_seconds(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+def assert_same_results(out: Path, expected: Path) -> None:
+    assert without_seconds(out / "predictions.csv") == without_seconds(expected / "predictions.csv")
+    assert (out / "failures.csv").read_bytes() == (expected / "failures.csv").read_bytes()
+    files = sorted(path.relative_to(expected) for path in expected.glob("slides/*/*"))
+    assert sorted(path.relative_to(out) for path in out.glob("slides/*/*")) == files
+    for name in files:
+        if name.suffix != ".json":
+            assert (out / name).read_bytes() == (expected / name).read_bytes()
+        else:
+            here, there = (json.loads((folder / name).read_text()) for folder in (out, expected))
+            assert here | {"seconds": 0} == there | {"seconds": 0}
+    assert list((out / ".tnet" / "drafts").iterdir()) == []
+
+
+def slides_in_ledger(out: Path) -> Counter[str]:
+    """Count the rows of each slide that need not be made again."""
+    ledger = out / ".tnet" / "ledger.jsonl"
+    if not ledger.exists():
+        return Counter()
+    lines = [json.loads(line) for line in ledger.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    rows = [line["row"] for line in lines if "row" in line]
+    return Counter(row["slide"] for row in rows if row["status"] != "failed")
+
+
+def kill_and_resume(
+    runner: Runner, slides: list[Path], model: Path, expected: Path, out: Path, kills: list[dict[str, Any]]
+) -> int:
+    """Kill a run at each of the given moments, then let it finish; return how many of the kills hit."""
+    command = ("classify", *slides, "-m", model, "-o", out, "--no-overlay")
+    codes = []
+    for kill in kills:
+        before = slides_in_ledger(out)
+        codes.append(runner.run(*command, **kill))
+        assert codes[-1] in {-9, 6}
+        assert before <= slides_in_ledger(out)
+    assert runner.run(*command) == 6
+    assert_same_results(out, expected)
+    # What a killed run had finished was not made again.
+    assert set(slides_in_ledger(out).values()) == {1}
+    return codes.count(-9)
+
+
+def timed_kills(seed: int, count: int, lasts_s: float) -> list[dict[str, Any]]:
+    return [{"after_s": float(after_s)} for after_s in np.random.default_rng(seed).uniform(0.02, lasts_s, count)]
+
+
+def step_kills(seed: int, count: int) -> list[dict[str, Any]]:
+    return [{"at_step": int(step)} for step in np.random.default_rng(seed).integers(1, 30, count)]
+
+
+def test_killed_at_random_moments_it_loses_nothing(runner, slides, untrained_model, undisturbed, tmp_path):
+    expected, lasts_s = undisturbed
+    hits = sum(
+        kill_and_resume(
+            runner, slides, untrained_model, expected, tmp_path / str(seed), timed_kills(seed, 2, 0.9 * lasts_s)
+        )
+        for seed in range(3)
+    )
+    assert hits >= 3
+
+
+def test_killed_in_the_middle_of_writing_it_loses_nothing(runner, slides, untrained_model, undisturbed, tmp_path):
+    hits = sum(
+        kill_and_resume(runner, slides, untrained_model, undisturbed[0], tmp_path / str(seed), step_kills(seed, 2))
+        for seed in range(3)
+    )
+    assert hits >= 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("seed", range(100, 120))
+def test_killed_often(runner, slides, untrained_model, undisturbed, tmp_path, seed):
+    kills = timed_kills(seed, 3, 0.9 * undisturbed[1]) + step_kills(seed, 4)
+    kills = [kills[index] for index in np.random.default_rng(seed).permutation(len(kills))]
+    assert kill_and_resume(runner, slides, untrained_model, undisturbed[0], tmp_path / "out", kills) >= 3

@@ -1,0 +1,97 @@
+"""``tnet models``: the models at hand, their cards, whether their files are whole, and models from elsewhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tnet_cli.cli.terminal import answer, answer_json, note
+
+models = typer.Typer(
+    name="models",
+    help="List, show, verify and import models.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Name = Annotated[
+    str, typer.Argument(metavar="NAME|FILE", help="Bundled model, model file or hub repository (hf://owner/repo).")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+@models.command("list")
+def list_(as_json: AsJson = False) -> None:
+    """List the bundled models and those in your cache of the hub: what each is for, size and classes."""
+    from tnet_cli.pipeline.model_listing import list_models
+
+    listing = list_models()
+    if as_json:
+        answer_json({"models": [model.document() for model in listing.models]})
+    else:
+        for model in listing.models:
+            names = model.card.network.class_names
+            classes = ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+            answer(f"{model.name} ({model.source}, {_megabytes(model.size_bytes)}): {model.card.summary}")
+            answer(f"  classes: {classes}")
+    for line in listing.notes:
+        note(line)
+
+
+@models.command()
+def show(name: Name, as_json: AsJson = False) -> None:
+    """Show the whole card of a model: use, limits, scales, training data with licences, metrics."""
+    from tnet_cli.pipeline.model_listing import describe_model, model_as_text
+
+    if as_json:
+        answer_json(describe_model(name))
+    else:
+        answer(model_as_text(name))
+
+
+@models.command()
+def verify(name: Name) -> None:
+    """Check a model file: header, card, every tensor's shape and values, digest."""
+    from tnet_cli.pipeline.model_listing import verify_model
+
+    found = verify_model(name)
+    answer(
+        f"{found.path}: whole; {found.name}, {found.weights} weights in {found.tensors} tensors, "
+        f"{_megabytes(found.size_bytes)}, SHA-256 {found.digest}"
+    )
+    if not found.is_sealed:
+        note("its header records no digest of the tensors: compare the SHA-256 with the one you were given")
+
+
+@models.command("import")
+def import_(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="TensorFlow checkpoint: its prefix, its .index file or its folder.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Model file to write, NAME.safetensors.")],
+    classes: Annotated[
+        Path | None, typer.Option(metavar="NAMES.txt", help="Class names, one a line, in the order of the logits.")
+    ] = None,
+    image_px: Annotated[
+        int | None, typer.Option(metavar="448|896", help="Side images are resized to; fMoW weights serve both.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model file.")] = False,
+) -> None:
+    """Convert a checkpoint of the TNet authors' TensorFlow code (fMoW, CUB-200, NABirds); needs no TensorFlow."""
+    from tnet_cli.pipeline.importing.import_model import ImportRequest, import_model
+
+    report = import_model(
+        ImportRequest(checkpoint=checkpoint, out=out, classes=classes, image_px=image_px, overwrite=overwrite)
+    )
+    network = report.card.network
+    answer(
+        f"{report.path}: {network.backbone}, {len(network.class_names)} classes, images of {network.image_px} px, "
+        f"{network.processing_levels} processing levels with {network.grid} x {network.grid} cells, "
+        f"{'features weighted' if network.weighting else 'features averaged'}, {report.weights} weights"
+    )
+    for line in report.notes:
+        note(line)
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB"

@@ -1,0 +1,1 @@
+"""Importing: checkpoints of the authors' TensorFlow code become model files, without TensorFlow."""

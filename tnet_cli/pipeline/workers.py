@@ -1,0 +1,174 @@
+"""Threads that read, of which some may hang without holding up the others or the end of the process."""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Self
+
+STALLED_AFTER_S = 10.0
+"""A task that has run for so long lends its place to another thread: it may be waiting for a disk that is gone."""
+
+GOODBYE_S = 2.0
+"""How long the end waits for threads that are still reading; they are daemons and die with the process."""
+
+
+class Task:
+    """A call that some thread makes; read its fields only when ``finished`` is true.
+
+    Attributes:
+        started: When a thread took it, ``time.monotonic`` seconds; None while it waits.
+        finished: Whether ``value`` or ``error`` is there.
+        value: What the call returned.
+        error: What it raised instead, or None.
+    """
+
+    __slots__ = ("call", "cancelled", "error", "finished", "given_up", "started", "value")
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.call: Callable[[], Any] | None = call
+        self.started: float | None = None
+        self.finished = False
+        self.cancelled = False
+        self.given_up = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a thread is at it."""
+        return self.started is not None and not self.finished
+
+
+class Workers:
+    """Daemon threads that make calls in the order given, urgent ones first. A context manager.
+
+    A thread whose task has stalled no longer counts, so another is started in its place: at most as many again as
+    there are threads. One whose task was given up does not count at all.
+
+    Args:
+        threads: How many work at once.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._urgent: deque[Task] = deque()
+        self._ahead: deque[Task] = deque()
+        self._running: dict[threading.Thread, Task] = {}
+        self._alive: set[threading.Thread] = set()
+        self._changed = threading.Condition()
+        self._finished = 0
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Drop what waits, and see off the threads that are not hung."""
+        with self._changed:
+            self._closed = True
+            self._urgent.clear()
+            self._ahead.clear()
+            self._changed.notify_all()
+            leaving = [thread for thread in self._alive if not self._is_given_up(thread)]
+        until = time.monotonic() + GOODBYE_S
+        for thread in leaving:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    @property
+    def finished(self) -> int:
+        """How many tasks have ended so far; for ``wait``."""
+        return self._finished
+
+    def submit(self, call: Callable[[], Any], *, urgent: bool = True) -> Task:
+        """Have a thread make a call."""
+        task = Task(call)
+        with self._changed:
+            (self._urgent if urgent else self._ahead).append(task)
+            self._start_missing()
+            self._changed.notify_all()
+        return task
+
+    def cancel(self, task: Task) -> None:
+        """See that a task is not started any more; one that runs is let be."""
+        with self._changed:
+            task.cancelled = True
+
+    def give_up(self, task: Task) -> None:
+        """Forget a task: it is not started any more, and if it runs its thread is replaced."""
+        with self._changed:
+            task.cancelled = task.given_up = True
+            self._start_missing()
+
+    def wait(self, seen: int, timeout_s: float) -> None:
+        """Wait until more tasks have ended than ``seen``, or the time is over."""
+        with self._changed:
+            self._start_missing()
+            self._changed.wait_for(lambda: self._finished != seen, timeout_s)
+
+    def stalled(self) -> int:
+        """Return how many threads have been at one task for long that is not given up yet."""
+        with self._changed:
+            return sum(self._is_stalled(task) for task in self._running.values() if not task.given_up)
+
+    def hung(self) -> int:
+        """Return how many threads are still at tasks that were given up."""
+        with self._changed:
+            return sum(task.given_up for task in self._running.values())
+
+    def _start_missing(self) -> None:
+        lent = sum(self._is_stalled(task) for task in self._running.values() if not task.given_up)
+        given_up = sum(task.given_up for task in self._running.values())
+        wanted = self._threads + min(lent, self._threads) + given_up
+        idle = len(self._alive) - len(self._running)
+        while len(self._alive) < wanted and idle < len(self._urgent) + len(self._ahead):
+            thread = threading.Thread(target=self._work, name="tnet-read", daemon=True)
+            self._alive.add(thread)
+            thread.start()
+            idle += 1
+
+    def _work(self) -> None:
+        this = threading.current_thread()
+        while (task := self._take(this)) is not None:
+            call = task.call
+            try:
+                task.value = call() if call is not None else None
+            except BaseException as exc:  # noqa: BLE001 (whatever it is, whoever waits for the task is told)
+                task.error = exc
+            # What the call holds on to must not live as long as the task is remembered.
+            task.call = call = None
+            with self._changed:
+                del self._running[this]
+                task.finished = True
+                self._finished += 1
+                self._changed.notify_all()
+
+    def _take(self, this: threading.Thread) -> Task | None:
+        """Wait for a task; None when there is no more work for this thread."""
+        with self._changed:
+            while True:
+                surplus = len(self._alive) - self._threads - sum(self._excused(task) for task in self._running.values())
+                if self._closed or surplus > 0:
+                    self._alive.discard(this)
+                    return None
+                waiting = self._urgent or self._ahead
+                if waiting:
+                    task = waiting.popleft()
+                    if task.cancelled:
+                        task.finished = True
+                        continue
+                    task.started = time.monotonic()
+                    self._running[this] = task
+                    return task
+                self._changed.wait()
+
+    def _excused(self, task: Task) -> bool:
+        return task.given_up or self._is_stalled(task)
+
+    def _is_given_up(self, thread: threading.Thread) -> bool:
+        task = self._running.get(thread)
+        return task is not None and task.given_up
+
+    @staticmethod
+    def _is_stalled(task: Task) -> bool:
+        return task.started is not None and time.monotonic() - task.started > STALLED_AFTER_S
