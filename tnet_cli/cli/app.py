@@ -12,6 +12,7 @@ from tnet_cli.cli.evaluate import evaluate
 from tnet_cli.cli.info import info
 from tnet_cli.cli.models import models
 from tnet_cli.cli.synth import synth
+from tnet_cli.cli.train import train
 from tnet_cli.cli.view import view
 from tnet_cli.errors import TnetError
 
@@ -50,6 +51,7 @@ app.command()(demo)
 app.command()(synth)
 app.command()(view)
 app.add_typer(models)
+app.command()(train)
 
 
 def main(args: list[str] | None = None) -> None:
