@@ -33,8 +33,9 @@ def evaluate(
         typer.Option(metavar="K,K,...", help="Locations to attend at each processing level, coarse to fine."),
     ] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Locations to attend in all.")] = None,
-    curve: Annotated[
-        str | None, typer.Option(metavar="N,N,...", help="Budgets of a curve of accuracy against locations.")
+    budgets: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Budgets of a curve of accuracy against locations, run in one pass."),
     ] = None,
     split: Annotated[
         str | None,
@@ -42,11 +43,15 @@ def evaluate(
             help="Rows to judge, by the manifest's column split; 'all' for all.  [default: test, if there are splits]"
         ),
     ] = None,
-    calibrate_on: Annotated[
-        str | None, typer.Option(metavar="SPLIT", help="Fit temperature and decision threshold on this split.")
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPLIT",
+            help="Fit temperature and decision threshold on this split, and store them in a new model file.",
+        ),
     ] = None,
     save_model: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a copy of the model with what was fitted in its card.")
+        Path | None, typer.Option(metavar="FILE", help="That model file.  [default: model.safetensors in --out]")
     ] = None,
     bootstrap: Annotated[int, typer.Option(min=0, help="Draws for the intervals; 0 for none.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of random locations.")] = 0,
@@ -60,14 +65,16 @@ def evaluate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the results of an earlier evaluation.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json instead of a line.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print metrics.json and run.json as one document instead of a line.")
+    ] = False,
 ) -> None:
     """Evaluate a model on labelled slides: metrics with intervals, tables and plots."""
     # What is wrong in the options is said before the heavy imports.
     wanted_locations = _numbers("--locations", locations)
-    wanted_curve = tuple(sorted(set(_numbers("--curve", curve) or ())))
-    if any(number < 1 for number in wanted_curve):
-        raise UsageError(f"--curve {curve}: a budget is at least 1")
+    wanted_budgets = tuple(sorted(set(_numbers("--budgets", budgets) or ())))
+    if any(number < 1 for number in wanted_budgets):
+        raise UsageError(f"--budgets {budgets}: a budget is at least 1")
 
     from tnet_cli.pipeline.evaluation.arms import parse_arms
     from tnet_cli.pipeline.evaluation.evaluate import run_evaluation
@@ -80,9 +87,9 @@ def evaluate(
         arms=parse_arms(arms),
         locations=wanted_locations,
         budget=budget,
-        curve=wanted_curve,
+        budgets=wanted_budgets,
         split=split,
-        calibrate_on=calibrate_on,
+        calibrate=calibrate,
         save_model=save_model,
         bootstrap=bootstrap,
         seed=seed,

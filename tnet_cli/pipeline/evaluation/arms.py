@@ -1,16 +1,16 @@
 """The arms of a comparison: the same slides and weights, other locations; the difference is the attention's worth."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from tnet_cli.errors import UsageError
-from tnet_cli.model.choice import RandomChoice
-from tnet_cli.pipeline.classify import ClassifyOptions, Events, Outcome, classify_slides
+from tnet_cli.model.choice import Chooser, RandomChoice, TopK
+from tnet_cli.pipeline.classify import ClassifyOptions, Events, Outcome, manner_of, work_through
 from tnet_cli.pipeline.inputs import SlideInput
 from tnet_cli.pipeline.model_file import LoadedModel
+from tnet_cli.pipeline.slide_work import SlideWork
 
 ARMS = {
     "tnet": "the most probable locations",
@@ -50,6 +50,20 @@ def parse_arms(text: str) -> tuple[str, ...]:
     return arms
 
 
+def chooser_of(arm: str, seed: int, position: int) -> Chooser:
+    """Return how an arm chooses on one slide.
+
+    Args:
+        arm: One of ``ARMS``.
+        seed: Of the random arm. Each slide draws from its own generator, seeded with this and its position, so its
+            locations do not depend on which slide is read first.
+        position: Of the slide among those evaluated.
+    """
+    if arm == "random":
+        return RandomChoice(np.random.default_rng([seed, position]))
+    return NoLocation() if arm == "coarse" else TopK()
+
+
 def classify_by_arm(
     arm: str,
     inputs: Sequence[SlideInput],
@@ -58,7 +72,7 @@ def classify_by_arm(
     *,
     seed: int = 0,
     events: Events | None = None,
-) -> Iterator[tuple[int, Outcome]]:
+) -> Generator[tuple[int, Outcome], None, None]:
     """Classify slides the way of one arm.
 
     Args:
@@ -66,8 +80,7 @@ def classify_by_arm(
         inputs: The slides.
         model: The same weights for every arm.
         options: Their locations or budget hold for the budgeted arms; the other arms have their own.
-        seed: Of the random arm. Each slide draws from its own generator, seeded with this and its position, so its
-            locations do not depend on which slide is read first.
+        seed: Of the random arm.
         events: Who wants to know how it goes.
 
     Yields:
@@ -75,18 +88,14 @@ def classify_by_arm(
 
     Raises:
         UsageError: the options do not fit the model.
+        RunStoppedError: the device or the storage answers no more.
     """
-    if arm == "random":
-        for position, entry in enumerate(inputs):
-            chooser = RandomChoice(np.random.default_rng([seed, position]))
-            with closing(classify_slides([entry], model, options, chooser=chooser, events=events)) as outcomes:
-                for _, outcome in outcomes:
-                    yield position, outcome
-        return
     if arm == "exhaustive":
         # A slide in which everything is looked at fills the memory alone.
         everything = (EVERYTHING,) * len(model.card.network.locations)
         options = replace(options, locations=everything, budget=None, slides_in_flight=1)
-    chooser_of_arm = NoLocation() if arm == "coarse" else None
-    with closing(classify_slides(inputs, model, options, chooser=chooser_of_arm, events=events)) as outcomes:
-        yield from outcomes
+    works = (
+        SlideWork(position, entry, manner_of(model, options, chooser_of(arm, seed, position), events))
+        for position, entry in enumerate(inputs)
+    )
+    yield from work_through(works, SlideWork.conclude, model, options, events=events)

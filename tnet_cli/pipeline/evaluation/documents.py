@@ -1,4 +1,4 @@
-"""An evaluation as the document ``metrics.json``."""
+"""An evaluation as the documents ``metrics.json`` and ``run.json``."""
 
 import platform
 from collections import Counter
@@ -17,7 +17,7 @@ from tnet_cli.pipeline.evaluation.discrimination import ClassFigures
 from tnet_cli.pipeline.evaluation.estimate import rounded
 from tnet_cli.pipeline.evaluation.figures import Figures
 from tnet_cli.pipeline.evaluation.fitting import Fit
-from tnet_cli.pipeline.evaluation.judging import JudgedSlide
+from tnet_cli.pipeline.evaluation.judging import ArmSummary, JudgedSlide
 from tnet_cli.pipeline.evaluation.localisation import ON_THE_LESION
 from tnet_cli.pipeline.evaluation.request import EvaluateRequest
 from tnet_cli.pipeline.evaluation.selection import Selection
@@ -25,28 +25,22 @@ from tnet_cli.pipeline.model_file import LoadedModel
 
 
 def run_document(
-    request: EvaluateRequest, model: LoadedModel, selection: Selection, device: torch.device, seconds: float
+    request: EvaluateRequest,
+    model: LoadedModel,
+    device: torch.device,
+    arms: Sequence[ArmSummary],
+    seconds: float,
 ) -> dict[str, Any]:
-    """Return what the evaluation was: version, model, options and machine."""
-    locations = request.locations or model.card.network.locations
+    """Return what ``run.json`` says: where the evaluation ran and what it took, which another need not take again."""
     return {
         "version": version("tnet"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": {"name": model.card.name, "path": str(model.path), "sha256": model.digest},
+        "calibrated_model": str(request.calibrated_model) if request.calibrated_model else None,
         "intended_use": model.card.intended_use,
         "manifest": str(request.manifest),
-        "split": selection.split,
-        "options": {
-            "arms": list(request.arms),
-            "locations": None if request.budget else list(locations),
-            "budget": request.budget,
-            "curve": list(request.curve),
-            "calibrate_on": request.calibrate_on,
-            "save_model": str(request.save_model) if request.save_model else None,
-            "bootstrap": request.bootstrap,
-            "seed": request.seed,
-            "mpp": request.mpp,
-            "reader": request.reader,
+        "options": _options(request, model)
+        | {
             "device": str(device),
             "batch_size": request.batch_size,
             "workers": reader_threads(request.workers),
@@ -57,7 +51,33 @@ def run_document(
             "torch": torch.__version__,
             "cores": usable_cores(),
         },
+        "arms": {summary.arm: summary.cost() for summary in arms},
         "seconds": round(seconds, 3),
+    }
+
+
+def asked_document(request: EvaluateRequest, model: LoadedModel, selection: Selection) -> dict[str, Any]:
+    """Return what ``metrics.json`` says of the question: the model, the slides and the options its figures rest on."""
+    return {
+        "model": {"name": model.card.name, "sha256": model.digest},
+        "manifest": request.manifest.name,
+        "split": selection.split,
+        "options": _options(request, model),
+    }
+
+
+def _options(request: EvaluateRequest, model: LoadedModel) -> dict[str, Any]:
+    locations = request.locations or model.card.network.locations
+    return {
+        "arms": list(request.arms),
+        "locations": None if request.budget else list(locations),
+        "budget": request.budget,
+        "budgets": list(request.budgets),
+        "calibrate": request.calibrate,
+        "bootstrap": request.bootstrap,
+        "seed": request.seed,
+        "mpp": request.mpp,
+        "reader": request.reader,
     }
 
 

@@ -17,8 +17,14 @@ from tnet_cli.pipeline.run_directory import prediction_columns
 
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.csv"
-SUMMARY_COLUMNS = (
+RUN = "run.json"
+MODEL = "model.safetensors"
+CURVE_COLUMNS = (
     *("arm", "budget", "judged", "failed", "no_tissue"),
+    *("accuracy", "accuracy_low", "accuracy_high", "auroc", "locations"),
+)
+ARM_COLUMNS = (
+    *("arm", "judged", "failed", "no_tissue"),
     *("accuracy", "accuracy_low", "accuracy_high", "auroc", "auroc_low", "auroc_high"),
     *("locations", "fraction_read", "seconds_per_slide"),
 )
@@ -35,8 +41,8 @@ def predictions_name(arm: str, first: str) -> str:
     return PREDICTIONS if arm == first else f"predictions_{arm}.csv"
 
 
-FILES = frozenset({METRICS, PREDICTIONS, *TABLES, *PLOTS, *(f"predictions_{arm}.csv" for arm in ARMS)})
-"""Every name that an evaluation writes."""
+FILES = frozenset({METRICS, PREDICTIONS, RUN, *TABLES, *PLOTS, *(f"predictions_{arm}.csv" for arm in ARMS)})
+"""Every name that an evaluation writes, but for the calibrated model, which is not removed once it is there."""
 
 
 class EvaluationDirectory:
@@ -58,12 +64,28 @@ class EvaluationDirectory:
         """
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path}: is a file; give a folder with --out")
-        taken = [name for name in (METRICS, PREDICTIONS) if (self.path / name).exists()]
+        taken = [name for name in (METRICS, PREDICTIONS, RUN) if (self.path / name).exists()]
         if taken and not overwrite:
             raise UsageError(
                 f"{self.path}: holds the results of another run ({', '.join(taken)}); "
                 "give another folder with --out, or replace them with --overwrite"
             )
+
+    def make(self) -> None:
+        """Make the folder.
+
+        Raises:
+            UsageError: it cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as exc:
+            raise UsageError(f"{self.path}: cannot be made: {exc.strerror or exc}; give a folder with --out") from exc
+
+    def note_model(self, target: Path) -> None:
+        """Take note of the calibrated model and its card, where they are in the folder."""
+        if target.resolve().parent == self.path.resolve():
+            self.written.extend([target.name, target.with_suffix(".md").name])
 
     def write_predictions(self, name: str, slides: Sequence[JudgedSlide], class_names: Sequence[str]) -> None:
         """Write one arm's table: the columns of ``tnet classify``, then label, patient and split."""
@@ -87,9 +109,18 @@ class EvaluationDirectory:
         ]
         self._write_table("per_class.csv", CLASS_COLUMNS, rows)
 
-    def write_summaries(self, name: str, summaries: Sequence[ArmSummary]) -> None:
-        """Write ``arms.csv`` or ``curve.csv``."""
-        self._write_table(name, SUMMARY_COLUMNS, [each.cells() for each in summaries])
+    def write_arms(self, summaries: Sequence[ArmSummary]) -> None:
+        """Write ``arms.csv``."""
+        self._write_table("arms.csv", ARM_COLUMNS, [_only(ARM_COLUMNS, each.cells()) for each in summaries])
+
+    def write_curve(self, summaries: Sequence[ArmSummary]) -> None:
+        """Write ``curve.csv``."""
+        self._write_table("curve.csv", CURVE_COLUMNS, [_only(CURVE_COLUMNS, each.cells()) for each in summaries])
+
+    def write_run(self, record: dict[str, Any]) -> None:
+        """Write ``run.json``: what the evaluation was."""
+        write_json(self.path / RUN, record)
+        self.written.append(RUN)
 
     def write_localisation(self, rows: Sequence[dict[str, Any]]) -> None:
         """Write ``localisation.csv``."""
@@ -128,3 +159,7 @@ class EvaluationDirectory:
         write_text_whole(self.path / name, table_text(columns, list(rows)))
         if name not in self.written:
             self.written.append(name)
+
+
+def _only(columns: Sequence[str], cells: dict[str, Any]) -> dict[str, Any]:
+    return {column: cells[column] for column in columns}

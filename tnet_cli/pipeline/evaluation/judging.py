@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from tnet_cli.pipeline.classify import ClassifyOptions, Events
 from tnet_cli.pipeline.evaluation.answers import Answers, answers_from_logits
 from tnet_cli.pipeline.evaluation.arms import classify_by_arm
 from tnet_cli.pipeline.evaluation.bootstrap import Resampling, patient_or_slide, resample_patients
+from tnet_cli.pipeline.evaluation.curve import CurvePoint, classify_for_curve
 from tnet_cli.pipeline.evaluation.discrimination import accuracy
 from tnet_cli.pipeline.evaluation.estimate import Estimate, rounded
 from tnet_cli.pipeline.evaluation.localisation import LocalisationRow, SlideLocalisation, localise
@@ -62,13 +64,13 @@ class ArmRun:
     Attributes:
         arm: One of ``arms.ARMS``.
         slides: In the order of the manifest.
-        seconds: Wall time of the arm.
+        seconds: Wall time of the arm; None for a point of the curve, whose pass is shared.
         budget: Locations asked for in all, for a point of the curve; None for the model's default or the user's.
     """
 
     arm: str
     slides: tuple[JudgedSlide, ...]
-    seconds: float
+    seconds: float | None
     budget: int | None = None
 
     def decided_by(self, card: ModelCard) -> "ArmRun":
@@ -116,7 +118,6 @@ def judge(
     options: ClassifyOptions,
     *,
     seed: int,
-    budget: int | None = None,
     events: Events | None = None,
     on_slide: Callable[[int, JudgedSlide], None] | None = None,
 ) -> ArmRun:
@@ -128,32 +129,73 @@ def judge(
         model: The weights.
         options: How to classify.
         seed: Of the random arm.
-        budget: Takes the place of the options' locations and budget.
         events: Who wants to know how a slide goes.
         on_slide: Told each slide's place in ``inputs`` and what was found, as it ends.
 
     Raises:
         UsageError: the options do not fit the model.
         ManifestError: an annotation cannot be read.
+        RunStoppedError: the device or the storage answers no more.
     """
-    if budget is not None:
-        options = replace(options, locations=None, budget=budget)
     ended: dict[int, JudgedSlide] = {}
     started, aside = time.perf_counter(), 0.0
-    for position, outcome in classify_by_arm(arm, inputs, model, options, seed=seed, events=events):
-        left = time.perf_counter()
-        entry = inputs[position]
-        found = localise(outcome.result, entry)
-        ended[position] = JudgedSlide(entry, replace(outcome.result, regions=()), found)
-        if on_slide is not None:
-            on_slide(position, ended[position])
-        aside += time.perf_counter() - left
-    return ArmRun(
-        arm=arm,
-        slides=tuple(ended[position] for position in sorted(ended)),
-        seconds=time.perf_counter() - started - aside,
-        budget=budget,
-    )
+    with closing(classify_by_arm(arm, inputs, model, options, seed=seed, events=events)) as outcomes:
+        for position, outcome in outcomes:
+            left = time.perf_counter()
+            entry = inputs[position]
+            found = localise(outcome.result, entry)
+            ended[position] = JudgedSlide(entry, replace(outcome.result, regions=()), found)
+            if on_slide is not None:
+                on_slide(position, ended[position])
+            aside += time.perf_counter() - left
+    return ArmRun(arm=arm, slides=_in_order(ended), seconds=time.perf_counter() - started - aside)
+
+
+def judge_curve(
+    points: Sequence[CurvePoint],
+    inputs: Sequence[SlideInput],
+    model: LoadedModel,
+    options: ClassifyOptions,
+    *,
+    seed: int,
+    events: Events | None = None,
+    on_slide: Callable[[int, JudgedSlide], None] | None = None,
+) -> list[ArmRun]:
+    """Run the points of the curve over slides, in one pass.
+
+    Args:
+        points: Arms and budgets.
+        inputs: Labelled slides.
+        model: The weights.
+        options: How to classify; not their locations and budget.
+        seed: Of the random arm.
+        events: Who wants to know how a slide goes.
+        on_slide: Told each slide's place in ``inputs`` and what the first point found, as it ends.
+
+    Returns:
+        One run for each point, without localisation.
+
+    Raises:
+        UsageError: a budget does not fit the model.
+        RunStoppedError: the device or the storage answers no more.
+    """
+    if not points:
+        return []
+    ended: list[dict[int, JudgedSlide]] = [{} for _ in points]
+    with closing(classify_for_curve(points, inputs, model, options, seed=seed, events=events)) as outcomes:
+        for position, each in outcomes:
+            for of_point, outcome in zip(ended, each, strict=True):
+                of_point[position] = JudgedSlide(inputs[position], replace(outcome.result, regions=()))
+            if on_slide is not None:
+                on_slide(position, ended[0][position])
+    return [
+        ArmRun(arm=point.arm, slides=_in_order(of_point), seconds=None, budget=point.budget)
+        for point, of_point in zip(points, ended, strict=True)
+    ]
+
+
+def _in_order(ended: dict[int, JudgedSlide]) -> tuple[JudgedSlide, ...]:
+    return tuple(ended[position] for position in sorted(ended))
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +211,9 @@ class ArmSummary:
         accuracy: Over the judged slides.
         auroc: Over the judged slides.
         locations: Mean number of attended locations.
-        fraction_read: Mean share of the level-0 pixels that was decoded.
-        seconds_per_slide: Wall time of the arm over its slides, failed ones included.
+        fraction_read: Mean share of the level-0 pixels that was decoded; None for a point of the curve, whose pass is
+            shared.
+        seconds_per_slide: Wall time of the arm over its slides, failed ones included; None as above.
     """
 
     arm: str
@@ -185,7 +228,7 @@ class ArmSummary:
     seconds_per_slide: float | None
 
     def cells(self) -> dict[str, Any]:
-        """Return the row."""
+        """Return the cells for ``arms.csv`` and ``curve.csv``."""
         return {
             "arm": self.arm,
             "budget": self.budget,
@@ -195,12 +238,11 @@ class ArmSummary:
             **self.accuracy.cells("accuracy"),
             **self.auroc.cells("auroc"),
             "locations": rounded(self.locations),
-            "fraction_read": rounded(self.fraction_read),
-            "seconds_per_slide": rounded(self.seconds_per_slide),
+            **self.cost(),
         }
 
     def document(self) -> dict[str, Any]:
-        """Return it as it stands in ``metrics.json``."""
+        """Return it as it stands in ``metrics.json``: what weights, slides and seed determine."""
         return {
             "arm": self.arm,
             "budget": self.budget,
@@ -210,6 +252,11 @@ class ArmSummary:
             "accuracy": self.accuracy.document(),
             "auroc": self.auroc.document(),
             "locations": rounded(self.locations),
+        }
+
+    def cost(self) -> dict[str, Any]:
+        """Return what this run took, which another may not take again."""
+        return {
             "fraction_read": rounded(self.fraction_read),
             "seconds_per_slide": rounded(self.seconds_per_slide),
         }
@@ -239,8 +286,8 @@ def summarise_arm(run: ArmRun, card: ModelCard, *, auroc: Estimate) -> ArmSummar
         accuracy=accuracy(answers),
         auroc=auroc,
         locations=_mean(result.locations for result in results),
-        fraction_read=_mean(result.fraction_read or 0.0 for result in results),
-        seconds_per_slide=run.seconds / len(run.slides) if run.slides else None,
+        fraction_read=_mean(result.fraction_read or 0.0 for result in results) if run.budget is None else None,
+        seconds_per_slide=run.seconds / len(run.slides) if run.slides and run.seconds is not None else None,
     )
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from tnet_cli.errors import UsageError
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.pipeline.evaluation.arms import BUDGETED_ARMS
+from tnet_cli.pipeline.evaluation.curve import CurvePoint
+from tnet_cli.pipeline.evaluation.evaluation_directory import MODEL
 from tnet_cli.pipeline.evaluation.judging import JudgedSlide
 from tnet_cli.pipeline.preparation import Scale, choose_locations
 
@@ -22,10 +24,11 @@ class EvaluateRequest:
         arms: Some of ``arms.ARMS``; the first is judged in full, the others are compared with it.
         locations: Attended locations for each processing level after the first; None for the model's default.
         budget: Attended locations in all; excludes ``locations``.
-        curve: Budgets of the accuracy-against-locations curve, ascending.
+        budgets: Of the accuracy-against-locations curve, ascending.
         split: The split to judge, ``all`` for every row, or None for ``test`` where the manifest has splits.
-        calibrate_on: The split to fit temperature and threshold on, or None.
-        save_model: Where to write a copy of the model with these in its card, or None.
+        calibrate: The split to fit temperature and threshold on, or None.
+        save_model: Where to write a copy of the model with these in its card; None for ``model.safetensors`` in
+            ``out``.
         bootstrap: Draws of the bootstrap; 0 for none.
         seed: Of the bootstrap and of the random arm.
         mpp: Micrometres per pixel where neither the file nor the manifest says.
@@ -42,9 +45,9 @@ class EvaluateRequest:
     arms: tuple[str, ...] = ("tnet",)
     locations: tuple[int, ...] | None = None
     budget: int | None = None
-    curve: tuple[int, ...] = ()
+    budgets: tuple[int, ...] = ()
     split: str | None = None
-    calibrate_on: str | None = None
+    calibrate: str | None = None
     save_model: Path | None = None
     bootstrap: int = 1000
     seed: int = 0
@@ -58,7 +61,19 @@ class EvaluateRequest:
     @property
     def curve_arms(self) -> tuple[str, ...]:
         """The arms the curve is drawn for: those asked for that a budget changes."""
-        return tuple(arm for arm in self.arms if arm in BUDGETED_ARMS) if self.curve else ()
+        return tuple(arm for arm in self.arms if arm in BUDGETED_ARMS) if self.budgets else ()
+
+    @property
+    def curve_points(self) -> tuple[CurvePoint, ...]:
+        """The points of the curve."""
+        return tuple(CurvePoint(arm, budget) for arm in self.curve_arms for budget in self.budgets)
+
+    @property
+    def calibrated_model(self) -> Path | None:
+        """Where the calibrated model is written, or None without calibration."""
+        if self.calibrate is None:
+            return None
+        return self.save_model or self.out / MODEL
 
     def check(self) -> None:
         """Refuse options that exclude one another.
@@ -68,10 +83,10 @@ class EvaluateRequest:
         """
         if self.locations is not None and self.budget is not None:
             raise UsageError("--locations and --budget exclude each other; give one")
-        if self.save_model is not None and self.calibrate_on is None:
-            raise UsageError("--save-model writes what --calibrate-on fits; give the split to calibrate on")
-        if self.curve and not self.curve_arms:
-            raise UsageError(f"--curve needs an arm that a budget changes: {' or '.join(BUDGETED_ARMS)}")
+        if self.save_model is not None and self.calibrate is None:
+            raise UsageError("--save-model writes what --calibrate fits; give the split to calibrate on")
+        if self.budgets and not self.curve_arms:
+            raise UsageError(f"--budgets needs an arm that a budget changes: {' or '.join(BUDGETED_ARMS)}")
 
     def check_against(self, config: TNetConfig) -> None:
         """Refuse locations and budgets that do not fit a model, which no slide could then follow.
@@ -83,8 +98,14 @@ class EvaluateRequest:
             root_side_px=1, finest_side_px=1, processing_levels=config.processing_levels, mpp=(), notes=()
         )
         choose_locations(config, every_level, self.locations, self.budget)
-        for budget in self.curve:
-            choose_locations(config, every_level, None, budget)
+        if self.budgets and config.choice == "per_grid":
+            raise UsageError("--budgets: this model chooses locations for each grid, so no budget can be shared out")
+        least = len(config.locations)
+        if self.budgets and self.budgets[0] < least:
+            raise UsageError(
+                f"--budgets {','.join(map(str, self.budgets))}: the least for this model is {least}, "
+                "one location a processing level"
+            )
 
 
 @dataclass(frozen=True, slots=True)

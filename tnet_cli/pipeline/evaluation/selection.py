@@ -34,7 +34,7 @@ def select_rows(
     class_names: Sequence[str],
     *,
     split: str | None,
-    calibrate_on: str | None,
+    calibrate: str | None,
     on_note: Callable[[str], None] | None = None,
 ) -> Selection:
     """Choose the rows and check their labels and annotations.
@@ -45,7 +45,7 @@ def select_rows(
         manifest: The table.
         class_names: The model's classes.
         split: The split to judge, ``all`` for every row, or None.
-        calibrate_on: The split to calibrate on, or None.
+        calibrate: The split to calibrate on, or None.
         on_note: Told of rows that are left out, such as slides listed twice.
 
     Raises:
@@ -60,15 +60,16 @@ def select_rows(
     has_splits = any(row.split for row in rows)
     chosen = split or (JUDGED_BY_DEFAULT if has_splits else None)
     judged = rows if chosen in {None, EVERY_SPLIT} else _rows_of(manifest, rows, str(chosen))
-    calibration = _rows_of(manifest, rows, calibrate_on) if calibrate_on else []
-    if calibrate_on and chosen in {calibrate_on, EVERY_SPLIT}:
+    calibration = _rows_of(manifest, rows, calibrate) if calibrate else []
+    if calibrate and chosen in {calibrate, EVERY_SPLIT}:
         raise ManifestError(
-            f"{manifest}: the split {calibrate_on!r} is to be judged and to calibrate; "
+            f"{manifest}: the split {calibrate!r} is to be judged and to calibrate; "
             "what calibrates must not be judged, so give different splits"
         )
     _check_patients(manifest, judged, calibration)
     for row in (*judged, *calibration):
         _check_label(manifest, row, class_names)
+    _check_classes(manifest, calibrate, judged, calibration, class_names, on_note)
     for row in judged:
         if row.annotation is not None:
             read_drawn_areas(row.annotation)
@@ -102,4 +103,25 @@ def _check_label(manifest: Path, row: SlideInput, class_names: Sequence[str]) ->
         raise ManifestError(
             f"{manifest}: {row.path} is labelled {row.label!r}, which the model does not know; "
             f"its classes are {', '.join(class_names)}"
+        )
+
+
+def _check_classes(
+    manifest: Path,
+    calibrate: str | None,
+    judged: Sequence[SlideInput],
+    calibration: Sequence[SlideInput],
+    class_names: Sequence[str],
+    on_note: Callable[[str], None] | None,
+) -> None:
+    """Refuse to calibrate on one class; say what slides of one class cannot tell."""
+    if calibration and len({row.label for row in calibration}) == 1:
+        raise ManifestError(
+            f"{manifest}: every slide of the split {calibrate!r} is labelled {calibration[0].label!r}; "
+            "temperature and threshold need slides of at least two classes"
+        )
+    if len({row.label for row in judged}) == 1 and len(class_names) > 1 and on_note is not None:
+        on_note(
+            f"{manifest}: every slide to be judged is labelled {judged[0].label!r}; balanced accuracy, AUROC and "
+            "average precision need slides of at least two classes and stay undefined"
         )
