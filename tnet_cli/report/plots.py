@@ -18,13 +18,18 @@ if TYPE_CHECKING:
 
 WIDTH_IN, HEIGHT_IN, DOTS_PER_INCH = 3.5, 3.3, 300
 LEGEND_LINE_IN = 0.145
+MARGIN_IN = 0.03
+APART = 1.02
 
 # Okabe and Ito, "Color Universal Design" (2008), without yellow, which vanishes on white.
 SERIES_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.2, 1.2)), (0, (6, 2, 1.2, 2)))
 GUIDE = "#8A9099"
 FEW_CLASSES = 7
-MOST_CELLS_WITH_TEXT = 20
+MOST_CELLS_WITH_TEXT = 16
+MOST_NAMES = 60
+PAGE_IN = 7.2
 LONGEST_NAME = 18
 
 STYLE: dict[str, Any] = {
@@ -148,16 +153,19 @@ def confusion_plot(counts: np.ndarray, class_names: Sequence[str]) -> bytes:
     rows = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, rows, out=np.zeros(counts.shape, dtype=np.float64), where=rows > 0)
     names = [_short(name) for name in class_names]
-    side = max(HEIGHT_IN, 0.42 * len(names) + 1.1)
+    side = min(max(HEIGHT_IN, 0.42 * len(names) + 1.1), PAGE_IN)
+    if len(names) > MOST_NAMES:
+        names = []
     with _drawing(width_in=side * 1.12, height_in=side) as (figure, axes):
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        axes.set_xticks(range(len(names)), names, rotation=0 if max(map(len, names)) <= 9 and len(names) <= 4 else 90)
+        lie = len(names) <= 4 and all(len(name) <= 9 for name in names)
+        axes.set_xticks(range(len(names)), names, rotation=0 if lie else 90)
         axes.set_yticks(range(len(names)), names)
-        axes.set(xlabel="Called", ylabel="Label")
-        axes.tick_params(length=0)
+        axes.set(xlabel="Called" if names else f"Called ({len(counts)} classes)", ylabel="Label")
+        axes.tick_params(length=0, labelsize=min(7.5, 72 * 0.6 * side / max(1, len(names))))
         axes.spines[:].set_visible(False)
-        if len(names) <= MOST_CELLS_WITH_TEXT:
-            _write_cells(axes, counts, shares, size=9 if len(names) <= 4 else 6)
+        if len(counts) <= MOST_CELLS_WITH_TEXT:
+            _write_cells(axes, counts, shares, size=9 if len(counts) <= 4 else 6)
         bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04, ticks=[0, 0.5, 1])
         bar.ax.set_yticklabels(["0 %", "50 %", "100 %"])
         bar.set_label("Share of the label")
@@ -208,20 +216,22 @@ def locations_plot(series: Sequence[Series], levels: Sequence[Series]) -> bytes:
         A PNG.
     """
     with _drawing(height_in=3.2) as (figure, axes):
-        from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, ScalarFormatter
+        from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator, PercentFormatter
 
         axes.set_xscale("log", base=2)
         for number, each in enumerate(series):
-            _draw_points(axes, each.points, SERIES_COLOURS[each.colour], MARKERS[number], label=each.text, band=True)
+            # A hair apart, so that intervals at the same number of locations stand side by side.
+            shift = APART ** (number - (len(series) - 1) / 2)
+            points = [Point(point.x * shift, point.y, point.low, point.high) for point in each.points]
+            _draw_points(axes, points, SERIES_COLOURS[each.colour], MARKERS[number], label=each.text, above=-number)
         for each in levels:
             colour, point = SERIES_COLOURS[each.colour], each.points[0]
             axes.axhline(point.y, color=colour, linewidth=1.1, linestyle=(0, (5, 2)), label=each.text, zorder=2)
-            axes.axhspan(point.low, point.high, color=colour, alpha=0.08, linewidth=0, zorder=0)
         every_x = sorted({point.x for each in series for point in each.points})
         axes.xaxis.set_major_locator(FixedLocator(_spread(every_x)))
         axes.set_xlim(every_x[0] / 1.15, every_x[-1] * 1.15)
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_major_formatter(FormatStrFormatter("%.3g"))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
         axes.set(xlabel="Attended locations per slide (mean)", ylabel="Accuracy")
         low = min(point.low for each in (*series, *levels) for point in each.points)
@@ -262,7 +272,8 @@ def _drawing(*, width_in: float = WIDTH_IN, height_in: float = HEIGHT_IN) -> Ite
 def _png(figure: "Figure") -> bytes:
     file = io.BytesIO()
     # No software version in the file: the same numbers give the same picture.
-    figure.savefig(file, format="png", metadata={"Software": None})
+    # Cut to what is drawn: labels are never lost, and no white is left around axes of a fixed shape.
+    figure.savefig(file, format="png", metadata={"Software": None}, bbox_inches="tight", pad_inches=MARGIN_IN)
     return file.getvalue()
 
 
@@ -273,10 +284,11 @@ def _draw_curves(axes: "Axes", curves: Sequence[Curve], *, steps: bool = False) 
             curve.x,
             curve.y,
             color=SERIES_COLOURS[curve.colour % len(SERIES_COLOURS)] if is_one_of_few else GUIDE,
-            linewidth=(1.8 if number == 0 else 1.2) if is_one_of_few else 0.6,
+            # The first is broad and solid, the others thin and dashed upon it: all are seen where they run together.
+            linewidth=(2.6 if number == 0 else 1.2) if is_one_of_few else 0.6,
+            linestyle=DASHES[number % len(DASHES)] if is_one_of_few else "-",
             drawstyle="steps-pre" if steps else "default",
-            # The first lies on top, where curves meet.
-            zorder=10 - number if is_one_of_few else 2,
+            zorder=3 + number if is_one_of_few else 2,
             label=curve.text,
             clip_on=False,
             solid_capstyle="butt",
@@ -309,12 +321,10 @@ def _draw_points(
     marker: str,
     *,
     label: str | None = None,
-    band: bool = False,
+    above: float = 0,
 ) -> None:
     ordered = sorted(points, key=lambda point: point.x)
     x, y, low, high = (np.array([getattr(point, name) for point in ordered]) for name in ("x", "y", "low", "high"))
-    if band:
-        axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0, zorder=1)
     axes.errorbar(
         x,
         y,
@@ -327,7 +337,7 @@ def _draw_points(
         marker=marker,
         markersize=4,
         label=label,
-        zorder=5,
+        zorder=5 + above / 10,
     )
 
 

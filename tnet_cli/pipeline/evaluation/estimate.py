@@ -52,10 +52,10 @@ class Estimate:
         return {name: rounded(self.value), f"{name}_low": rounded(self.low), f"{name}_high": rounded(self.high)}
 
     def words(self) -> str:
-        """Return the estimate as it is read: ``0.925 (0.874 to 0.957)``."""
+        """Return the estimate as it is read: ``0.925 (0.874 to 0.957)``; an interval without width is left out."""
         if self.value is None:
             return "undefined"
-        if self.low is None or self.high is None:
+        if self.low is None or self.high is None or self.low == self.high:
             return f"{self.value:.3f}"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
