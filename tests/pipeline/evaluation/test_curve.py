@@ -10,13 +10,22 @@ from tnet_cli.pipeline.classify import ClassifyOptions
 from tnet_cli.pipeline.evaluation.arms import classify_by_arm
 from tnet_cli.pipeline.evaluation.curve import CurvePoint, classify_for_curve
 from tnet_cli.pipeline.inputs import SlideInput, read_manifest
+from tnet_cli.pipeline.synthesis import synthesize
 from tnet_cli.slide.slide import Slide
+
+
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory) -> list[SlideInput]:
+    """A benign slide of 1000 px and one with a lesion."""
+    folder = tmp_path_factory.mktemp("slides")
+    synthesize(folder, count=2, side_px=1000, seed=12, mpp=1.0, workers=1)
+    return read_manifest(folder / "labels.csv")
+
 
 POINTS = [CurvePoint("tnet", 2), CurvePoint("tnet", 7), CurvePoint("random", 3), CurvePoint("random", 7)]
 
 
-def test_one_pass_gives_what_each_budget_alone_gives(labelled_slides, tiny_model, monkeypatch):
-    entries = read_manifest(labelled_slides)[:2]
+def test_one_pass_gives_what_each_budget_alone_gives(entries, tiny_model, monkeypatch):
     expected = [
         {
             position: outcome.result
@@ -55,8 +64,7 @@ def test_one_pass_gives_what_each_budget_alone_gives(labelled_slides, tiny_model
             assert result.prediction == alone.prediction
 
 
-def test_random_locations_depend_on_seed_and_slide_alone(labelled_slides, tiny_model):
-    entries = read_manifest(labelled_slides)
+def test_random_locations_depend_on_seed_and_slide_alone(entries, tiny_model):
 
     def regions(seed: int, slides: list[SlideInput]) -> list[list[Region]]:
         outcomes = dict(classify_by_arm("random", slides, tiny_model(), ClassifyOptions(), seed=seed))
@@ -66,8 +74,8 @@ def test_random_locations_depend_on_seed_and_slide_alone(labelled_slides, tiny_m
     assert regions(1, entries[:1]) != regions(2, entries[:1])
 
 
-def test_the_coarse_arm_sees_roots_and_the_exhaustive_arm_everything(labelled_slides, tiny_model):
-    entries = read_manifest(labelled_slides)[:1]
+def test_the_coarse_arm_sees_roots_and_the_exhaustive_arm_everything(entries, tiny_model):
+    entries = entries[:1]
     ((_, coarse),) = classify_by_arm("coarse", entries, tiny_model(), ClassifyOptions())
     ((_, everything),) = classify_by_arm("exhaustive", entries, tiny_model(), ClassifyOptions())
     ((_, tnet),) = classify_by_arm("tnet", entries, tiny_model(), ClassifyOptions())
@@ -79,10 +87,10 @@ def test_the_coarse_arm_sees_roots_and_the_exhaustive_arm_everything(labelled_sl
     assert len(finest) > 100
 
 
-def test_a_slide_that_cannot_be_read_fails_at_every_point(tmp_path, labelled_slides, tiny_model):
+def test_a_slide_that_cannot_be_read_fails_at_every_point(tmp_path, entries, tiny_model):
     broken = tmp_path / "broken.tif"
     broken.write_bytes(b"no slide")
-    entries = [SlideInput(str(broken), "broken"), *read_manifest(labelled_slides)[:1]]
+    entries = [SlideInput(str(broken), "broken"), *entries[:1]]
     with closing(classify_for_curve(POINTS, entries, tiny_model(), ClassifyOptions(), seed=0)) as outcomes:
         found = dict(outcomes)
     assert [each.result.status for each in found[0]] == ["failed"] * len(POINTS)
