@@ -8,6 +8,7 @@ import typer
 
 from tnet_cli.cli.classify import classify
 from tnet_cli.cli.demo import demo
+from tnet_cli.cli.evaluate import evaluate
 from tnet_cli.cli.info import info
 from tnet_cli.cli.models import models
 from tnet_cli.cli.synth import synth
@@ -44,6 +45,7 @@ def _root(
 
 
 app.command()(classify)
+app.command()(evaluate)
 app.command()(info)
 app.command()(demo)
 app.command()(synth)

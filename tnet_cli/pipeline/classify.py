@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,13 +13,16 @@ from tnet_cli.model.normalisation import fold_normalisation
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Look
 from tnet_cli.pipeline.engine import LookFunction, StorageHangsError, drive, is_device_lost
-from tnet_cli.pipeline.flight import GivenUpError, OpenErrand
+from tnet_cli.pipeline.flight import GivenUpError, Journey, OpenErrand
 from tnet_cli.pipeline.inputs import SlideInput
 from tnet_cli.pipeline.model_file import LoadedModel
 from tnet_cli.pipeline.outcome import Outcome
 from tnet_cli.pipeline.slide_work import Manner, SlideWork
 
-__all__ = ["ClassifyOptions", "Events", "Outcome", "classify_slides", "look_with"]
+__all__ = ["ClassifyOptions", "Events", "Outcome", "classify_slides", "look_with", "manner_of", "work_through"]
+
+WorkT = TypeVar("WorkT", bound=SlideWork)
+ConcludedT = TypeVar("ConcludedT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,24 +108,57 @@ def classify_slides(
         UsageError: the options do not fit the model.
         RunStoppedError: the device or the storage answers no more.
     """
-    events = events or Events()
-    network = model.network.to(options.device).eval()
-    fold_normalisation(network)
-    manner = Manner(
+    manner = manner_of(model, options, chooser or TopK(), events)
+    works = (SlideWork(position, entry, manner) for position, entry in enumerate(inputs))
+    yield from work_through(works, SlideWork.conclude, model, options, events=events)
+
+
+def manner_of(model: LoadedModel, options: ClassifyOptions, chooser: Chooser, events: Events | None) -> Manner:
+    """Say how the slides of a run are opened and traversed."""
+    return Manner(
         card=model.card,
         locations=options.locations,
         budget=options.budget,
         mpp=options.mpp,
         reader=options.reader,
-        chooser=chooser or TopK(),
-        on_reduce=events.on_reduce,
+        chooser=chooser,
+        on_reduce=events.on_reduce if events else None,
     )
-    under_way: dict[int, SlideWork] = {}
+
+
+def work_through(
+    works: Iterable[WorkT],
+    conclude: Callable[[WorkT, Journey | BaseException, TNet], ConcludedT],
+    model: LoadedModel,
+    options: ClassifyOptions,
+    *,
+    events: Events | None = None,
+) -> Generator[tuple[int, ConcludedT], None, None]:
+    """Do the work on several slides, some in flight at once, and yield what is concluded of each as it ends.
+
+    Args:
+        works: One for each slide, taken as there is room for it; each is opened, and closed whatever happens.
+        conclude: Makes of a work and its journey, or the error that ended it, what is yielded; the slide is open.
+        model: As for ``classify_slides``.
+        options: Device, batches and threads.
+        events: Who wants to know how it goes.
+
+    Yields:
+        The position of the work and what was concluded.
+
+    Raises:
+        UsageError: the options do not fit the model.
+        RunStoppedError: the device or the storage answers no more.
+    """
+    events = events or Events()
+    network = model.network.to(options.device).eval()
+    fold_normalisation(network)
+    under_way: dict[int, WorkT] = {}
 
     def openings() -> Iterator[OpenErrand]:
-        for position, entry in enumerate(inputs):
-            under_way[position] = SlideWork(position, entry, manner)
-            yield under_way[position].open
+        for number, work in enumerate(works):
+            under_way[number] = work
+            yield work.open
 
     journeys = drive(
         openings(),
@@ -136,13 +173,13 @@ def classify_slides(
         caught=Exception,
     )
     try:
-        for position, ended in journeys:
-            work = under_way.pop(position)
+        for number, ended in journeys:
+            work = under_way.pop(number)
             try:
-                outcome = work.conclude(ended, network)
+                concluded = conclude(work, ended, network)
             finally:
                 work.close(may_hang=isinstance(ended, GivenUpError))
-            yield position, outcome
+            yield work.position, concluded
     except StorageHangsError as exc:
         raise RunStoppedError("reading hangs in so many slides that the storage seems gone") from exc
     except RuntimeError as exc:

@@ -9,6 +9,7 @@ import torch
 
 from tnet_cli.errors import SlideError, UsageError
 from tnet_cli.model.choice import Chooser
+from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
 from tnet_cli.pipeline.card import ModelCard
 from tnet_cli.pipeline.errand import slide_errand
@@ -44,6 +45,27 @@ class Manner:
     reader: str | None
     chooser: Chooser
     on_reduce: Callable[[int, int], None] | None
+
+
+def errand_of(
+    slide: Slide,
+    preparation: Preparation | ImagePreparation,
+    network: TNetConfig,
+    locations: tuple[int, ...] | None,
+    budget: int | None,
+    chooser: Chooser,
+) -> Errand | None:
+    """Return the errand of a slide or an image that is open and prepared, or None when there is nothing to look at.
+
+    Raises:
+        UsageError: the locations or the budget do not fit the model.
+    """
+    attended = choose_locations(network, preparation.scale, locations, budget)
+    if not preparation.roots:
+        return None
+    if isinstance(preparation, ImagePreparation):
+        return image_errand(preparation, network, attended, chooser)
+    return slide_errand(slide, preparation, network, attended, chooser)
 
 
 class SlideWork:
@@ -82,12 +104,12 @@ class SlideWork:
         network = manner.card.network
         preparation = prepare(slide, network) if network.image_px is None else prepare_image(slide, network)
         self._preparation = preparation
-        locations = choose_locations(network, preparation.scale, manner.locations, manner.budget)
-        if not preparation.roots:
-            return None
-        if isinstance(preparation, ImagePreparation):
-            return image_errand(preparation, network, locations, manner.chooser)
-        return slide_errand(slide, preparation, network, locations, manner.chooser)
+        return self._errand(slide, preparation)
+
+    def _errand(self, slide: Slide, preparation: Preparation | ImagePreparation) -> Errand | None:
+        """Return the errand of a slide that is open and prepared, or None when there is nothing to look at."""
+        manner = self._manner
+        return errand_of(slide, preparation, manner.card.network, manner.locations, manner.budget, manner.chooser)
 
     def conclude(self, ended: Journey | BaseException, network: TNet) -> Outcome:
         """Turn what the engine says of the slide into its outcome.

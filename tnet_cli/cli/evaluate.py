@@ -1,0 +1,127 @@
+"""``tnet evaluate``: say how good a model is on labelled slides, and how sure that is."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tnet_cli.cli.terminal import answer, answer_json, slide_progress
+from tnet_cli.errors import UsageError
+
+
+def evaluate(
+    manifest: Annotated[
+        Path,
+        typer.Argument(metavar="MANIFEST.csv", help="Columns slide, label; perhaps patient, split, annotation, mpp."),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", metavar="NAME|FILE|hf://owner/repo", help="Bundled model, model file or hub repository."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("tnet-evaluation"),
+    arms: Annotated[
+        str,
+        typer.Option(
+            metavar="tnet,random,coarse,exhaustive",
+            help="What to look at, with the same weights; the first is judged in full.",
+        ),
+    ] = "tnet",
+    locations: Annotated[
+        str | None,
+        typer.Option(metavar="K,K,...", help="Locations to attend at each processing level, coarse to fine."),
+    ] = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="Locations to attend in all.")] = None,
+    budgets: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Budgets of a curve of accuracy against locations, run in one pass."),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Rows to judge, by the manifest's column split; 'all' for all.  [default: test, if there are splits]"
+        ),
+    ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPLIT",
+            help="Fit temperature and decision threshold on this split, and store them in a new model file.",
+        ),
+    ] = None,
+    save_model: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="That model file.  [default: model.safetensors in --out]")
+    ] = None,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Draws for the intervals; 0 for none.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of random locations.")] = 0,
+    mpp: Annotated[
+        float | None, typer.Option(help="Micrometres per pixel of the slides, where the file does not say.")
+    ] = None,
+    reader: Annotated[str | None, typer.Option(metavar="openslide|tifffile|pillow", help="Force a reader.")] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where the network runs.")] = "auto",
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Patches in one forward pass.")] = 16,
+    workers: Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Threads that read and decode.")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the results of an earlier evaluation.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print metrics.json and run.json as one document instead of a line.")
+    ] = False,
+) -> None:
+    """Evaluate a model on labelled slides: metrics with intervals, tables and plots."""
+    # What is wrong in the options is said before the heavy imports.
+    wanted_locations = _numbers("--locations", locations)
+    wanted_budgets = tuple(sorted(set(_numbers("--budgets", budgets) or ())))
+    if any(number < 1 for number in wanted_budgets):
+        raise UsageError(f"--budgets {budgets}: a budget is at least 1")
+
+    from tnet_cli.pipeline.evaluation.arms import parse_arms
+    from tnet_cli.pipeline.evaluation.evaluate import run_evaluation
+    from tnet_cli.pipeline.evaluation.request import EvaluateEvents, EvaluateRequest
+
+    request = EvaluateRequest(
+        manifest=manifest,
+        model=model,
+        out=out,
+        arms=parse_arms(arms),
+        locations=wanted_locations,
+        budget=budget,
+        budgets=wanted_budgets,
+        split=split,
+        calibrate=calibrate,
+        save_model=save_model,
+        bootstrap=bootstrap,
+        seed=seed,
+        mpp=mpp,
+        reader=reader,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    with slide_progress() as progress:
+        report = run_evaluation(
+            request,
+            EvaluateEvents(
+                on_note=progress.note,
+                on_start=progress.start,
+                on_slide=lambda _slide: progress.slide_done(),
+                on_look=progress.look,
+                on_reduce=progress.reduce,
+            ),
+        )
+    if as_json:
+        answer_json(report.document)
+    else:
+        answer(report.line())
+    report.raise_for_failures()
+
+
+def _numbers(option: str, text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as exc:
+        raise UsageError(f"{option} {text}: expected whole numbers with commas between, such as 8,16,16") from exc
