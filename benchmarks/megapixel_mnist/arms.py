@@ -1,7 +1,7 @@
 """The arms: one architecture and one set of modules, shown the whole image, a small copy of it, or a few locations."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +30,7 @@ LONGEST_STEP = 8
 
 
 def processing_levels(side_px: int) -> int:
-    """Return how many processing levels lead from the whole image to its own pixels: 2 at 896 px, 3 at 1792 and 3584."""
+    """Return how many processing levels lead from the whole image to its own pixels: 2 at 896 px, 3 to 8192."""
     steps = math.log(side_px / BASE_PX) / math.log(LONGEST_STEP)
     return 1 + math.ceil(steps - 1e-9)
 
@@ -186,6 +186,3 @@ def classify_attending(network: TNet, canvases: Sequence[Canvas], attending: Att
     """Return the logits (N, 10) of arms (c) and (d)."""
     traversals = traverse_all(network, canvases, attending)
     return network.classify([torch.cat([r.features for r in each.levels]) for each in traversals]).logits
-
-
-Classify = Callable[[Sequence[Canvas]], Tensor]
