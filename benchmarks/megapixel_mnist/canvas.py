@@ -126,4 +126,6 @@ def cut_fragments(digits: Digits, count: int, rng: np.random.Generator) -> np.nd
     chosen = rng.integers(0, len(digits.images), size=count)
     tops, lefts = rng.integers(INK_FROM, INK_TO - FRAGMENT_PX + 1, size=(2, count))
     steps = np.arange(FRAGMENT_PX)
-    return digits.images[chosen[:, None, None], tops[:, None, None] + steps[:, None], lefts[:, None, None] + steps]
+    rows, columns = tops[:, None, None] + steps[:, None], lefts[:, None, None] + steps
+    fragments: np.ndarray = digits.images[chosen[:, None, None], rows, columns]
+    return fragments

@@ -65,7 +65,7 @@ class Loop:
         while self.step < self.stage.steps:
             yield self.step
 
-    def descend(self, loss: Tensor, **figures: float) -> None:
+    def descend(self, loss: Tensor, /, **figures: float) -> None:
         """Take one step down a loss, and the figures to be said of it."""
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -21,7 +21,7 @@ from tnet_cli.model.tnet import TNet
 SHARED_SIDES = (32, 64)
 """The small images that every arm's features begin with."""
 
-WARM_UP = Stage("warm-up", 400, 24, 2e-3)
+WARM_UP = Stage("warm-up", 700, 24, 3e-3)
 SHARED = (Stage("digits at 32 px", 400, 64, 3e-3), Stage("digits at 64 px", 300, 64, 2e-3))
 LOCATIONS = Stage("locations alone", 300, 16, 3e-3)
 ATTENTION = Stage("hard attention", 300, 16, 1e-3)
@@ -88,7 +88,9 @@ class Recipe:
 
         warm, network = self._warm(), attending_network(self.side_px)
         hold_all_but_locations(network, held=True)
-        located = self._stage(f"locations-{self.side_px}", warm, network, LOCATIONS, self.side_px, 20, explore)
+        located = warm
+        if not self.teach_locations:
+            located = self._stage(f"locations-{self.side_px}", warm, network, LOCATIONS, self.side_px, 20, explore)
         hold_all_but_locations(network, held=False)
         self._stage(f"tnet-{self.side_px}", located, network, ATTENTION, self.side_px, 21, attend)
 

@@ -83,7 +83,7 @@ def warm_up(network: TNet, series: Series, loop: Loop, *, teach_locations: bool)
         loss = config.processing_levels * functional.cross_entropy(logits, labels)
         figures = {
             f"level {level}": _accuracy(*each)
-            for level, each in enumerate(zip(logits.split(len(canvases)), labels.split(len(canvases)), strict=True))
+            for level, each in enumerate(zip(_by_level(logits, config), _by_level(labels, config), strict=True))
         }
         if teach_locations and look.cell_log_probs is not None:
             taught = len(shown) - len(canvases)
@@ -98,7 +98,7 @@ def warm_up(network: TNet, series: Series, loop: Loop, *, teach_locations: bool)
 def hold_all_but_locations(network: TNet, *, held: bool) -> None:
     """Hold still everything but the location module, or let go of it; what is held is not differentiated either."""
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(requires_grad=not held or name.startswith("location."))
+        parameter.requires_grad = not held or name.startswith("location.")
 
 
 def learn_to_attend(network: TNet, series: Series, loop: Loop, *, locations: tuple[int, ...]) -> None:
@@ -191,6 +191,11 @@ def hit_share(canvases: Sequence[Canvas], traversals: Sequence[Traversal]) -> fl
         for canvas, each in zip(canvases, traversals, strict=True)
     ]
     return float(np.mean(hits))
+
+
+def _by_level(values: Tensor, config: TNetConfig) -> list[Tensor]:
+    """Cut what holds all processing levels, coarsest first, into one for each."""
+    return list(values.view(config.processing_levels, -1, *values.shape[1:]))
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:
