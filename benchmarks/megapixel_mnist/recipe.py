@@ -21,12 +21,18 @@ from tnet_cli.model.tnet import TNet
 SHARED_SIDES = (32, 64)
 """The small images that every arm's features begin with."""
 
-WARM_UP = Stage("warm-up", 700, 24, 3e-3)
+WARM_UP = Stage("warm-up", 600, 48, 3e-3)
 SHARED = (Stage("digits at 32 px", 400, 64, 3e-3), Stage("digits at 64 px", 300, 64, 2e-3))
 LOCATIONS = Stage("locations alone", 300, 16, 3e-3)
 ATTENTION = Stage("hard attention", 300, 16, 1e-3)
 SHRUNK = Stage("shrunk", 400, 32, 1e-3)
-GROWING = ((256, Stage("full at 256 px", 200, 16, 1e-3)), (448, Stage("full at 448 px", 200, 8, 1e-3)))
+GROWING = (
+    (128, Stage("full at 128 px", 300, 32, 2e-3)),
+    (256, Stage("full at 256 px", 250, 16, 1e-3)),
+    (448, Stage("full at 448 px", 250, 8, 1e-3)),
+)
+"""Arm (a) meets images that grow, each stage with more fragments beside the one digit."""
+
 FULL = Stage("full", 300, 4, 5e-4)
 EXPLORED, ATTENDED = 8, 4
 """Locations for each image while the location module learns alone, and while everything learns."""
@@ -55,7 +61,7 @@ class Recipe:
         {"tnet": self._tnet, "shrunk": self._shrunk, "full": self._full}[arm]()
 
     def load(self, arm: str) -> tuple[TNet, float]:
-        """Return a trained arm, and the processor time of its own stages, in seconds.
+        """Return a trained arm, and the processor time of all its stages, in seconds.
 
         Raises:
             FileNotFoundError: it has not been trained.
@@ -65,19 +71,19 @@ class Recipe:
         network.load_state_dict(state["network"])
         return network, float(state["cpu_seconds"])
 
-    def _warm(self) -> str:
+    def _digits(self) -> str:
+        """Train what all arms begin with: the network on small images at their own resolution."""
         before = None
         for number, (side, stage) in enumerate(zip(SHARED_SIDES, SHARED, strict=True)):
             before = self._stage(f"digits-{side}", before, full_network(side), stage, side, number, learn_whole)
-        return self._stage(
-            f"warm-{self.side_px}",
-            before,
-            attending_network(self.side_px),
-            WARM_UP,
-            self.side_px,
-            10,
-            lambda network, series, loop: warm_up(network, series, loop, teach_locations=self.teach_locations),
-        )
+        return f"digits-{SHARED_SIDES[-1]}"
+
+    def _warm(self) -> str:
+        def learn(network: TNet, series: Series, loop: Loop) -> None:
+            warm_up(network, series, loop, teach_locations=self.teach_locations)
+
+        network = attending_network(self.side_px)
+        return self._stage(f"warm-{self.side_px}", self._digits(), network, WARM_UP, self.side_px, 10, learn)
 
     def _tnet(self) -> None:
         def explore(network: TNet, series: Series, loop: Loop) -> None:
@@ -86,20 +92,19 @@ class Recipe:
         def attend(network: TNet, series: Series, loop: Loop) -> None:
             learn_to_attend(network, series, loop, locations=budget_locations(self.side_px, ATTENDED))
 
-        warm, network = self._warm(), attending_network(self.side_px)
-        hold_all_but_locations(network, held=True)
-        located = warm
+        before, network = self._warm(), attending_network(self.side_px)
         if not self.teach_locations:
-            located = self._stage(f"locations-{self.side_px}", warm, network, LOCATIONS, self.side_px, 20, explore)
-        hold_all_but_locations(network, held=False)
-        self._stage(f"tnet-{self.side_px}", located, network, ATTENTION, self.side_px, 21, attend)
+            hold_all_but_locations(network, held=True)
+            before = self._stage(f"locations-{self.side_px}", before, network, LOCATIONS, self.side_px, 20, explore)
+            hold_all_but_locations(network, held=False)
+        self._stage(f"tnet-{self.side_px}", before, network, ATTENTION, self.side_px, 21, attend)
 
     def _shrunk(self) -> None:
         name, network = f"shrunk-{self.side_px}", shrunk_network(self.side_px)
         self._stage(name, self._warm(), network, SHRUNK, self.side_px, 30, learn_whole)
 
     def _full(self) -> None:
-        before = self._warm()
+        before = self._digits()
         for number, (side, stage) in enumerate(GROWING):
             if side < self.side_px:
                 name = f"full-{self.side_px}-at-{side}"
@@ -119,7 +124,7 @@ class Recipe:
     ) -> str:
         """Train one stage from the weights of another, unless it is there; return its name.
 
-        The processor time kept with it is that of all stages since the shared warm start.
+        The processor time kept with it is that of this stage and of all before it.
         """
         path, unfinished = self._path(name), self._path(f"{name}-unfinished")
         if path.exists():

@@ -29,6 +29,9 @@ from tnet_cli.model.traversal import Traversal
 CUT_PX = 4
 """Most that a patch of the warm start cuts off a digit's box: its empty margin."""
 
+FINER_SHARE = 3
+"""One image in so many of the warm-up is also seen closer: finding the digit takes longer to learn than reading it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -53,7 +56,7 @@ class Series:
 
 
 def warm_up(network: TNet, series: Series, loop: Loop, *, teach_locations: bool) -> None:
-    """Learn from regions that hold the digit, one of each processing level for each image.
+    """Learn from regions that hold the digit: each image whole, and some of them at every finer processing level.
 
     Batch statistics are those of all processing levels together, and are frozen afterwards.
 
@@ -67,27 +70,27 @@ def warm_up(network: TNet, series: Series, loop: Loop, *, teach_locations: bool)
     config = network.config
     for step in loop:
         canvases = series.at(step)
+        fewer = canvases[: max(1, len(canvases) // FINER_SHARE)]
+        shown = [(canvas, 0) for canvas in canvases]
+        shown += [(canvas, level) for level in range(1, config.processing_levels) for canvas in fewer]
         rng = np.random.default_rng([series.seed, step])
-        regions = [
-            region_with_digit(canvas, config, level, rng)
-            for level in range(config.processing_levels)
-            for canvas in canvases
+        regions = [region_with_digit(canvas, config, level, rng) for canvas, level in shown]
+        patches = [
+            read_region(canvas.pixels, region, BASE_PX) for (canvas, _), region in zip(shown, regions, strict=True)
         ]
-        shown = canvases * config.processing_levels
-        patches = [read_region(canvas.pixels, region, BASE_PX) for canvas, region in zip(shown, regions, strict=True)]
-        positions = [position_of_digit(canvas, config, index // len(canvases)) for index, canvas in enumerate(shown)]
+        positions = [position_of_digit(canvas, config, level) for canvas, level in shown]
         allowed = torch.ones(len(shown), config.grid**2, dtype=torch.bool)
         look = network.look(in_colour(torch.stack(patches)), torch.tensor(positions), allowed, detach_location=False)
         logits = network.classification(look.features)
-        labels = torch.tensor([canvas.label for canvas in shown])
-        loss = config.processing_levels * functional.cross_entropy(logits, labels)
-        figures = {
-            f"level {level}": _accuracy(*each)
-            for level, each in enumerate(zip(_by_level(logits, config), _by_level(labels, config), strict=True))
-        }
+        labels, levels = torch.tensor([canvas.label for canvas, _ in shown]), torch.tensor([n for _, n in shown])
+        loss, figures = torch.zeros(()), dict[str, float]()
+        for level in range(config.processing_levels):
+            mine = levels == level
+            loss = loss + functional.cross_entropy(logits[mine], labels[mine])
+            figures[f"level {level}"] = _accuracy(logits[mine], labels[mine])
         if teach_locations and look.cell_log_probs is not None:
-            taught = len(shown) - len(canvases)
-            holds = _cells_with_digit(network, shown[:taught], regions)  # (N, G)
+            taught = int((levels < config.processing_levels - 1).sum())
+            holds = _cells_with_digit(network, [canvas for canvas, _ in shown[:taught]], regions)  # (N, G)
             log_probs = look.cell_log_probs[:taught]
             loss = loss - torch.logsumexp(log_probs.masked_fill(~holds, -1e9), dim=1).mean()
             figures["hit"] = float(holds.gather(1, log_probs.argmax(1, keepdim=True)).float().mean())
@@ -191,11 +194,6 @@ def hit_share(canvases: Sequence[Canvas], traversals: Sequence[Traversal]) -> fl
         for canvas, each in zip(canvases, traversals, strict=True)
     ]
     return float(np.mean(hits))
-
-
-def _by_level(values: Tensor, config: TNetConfig) -> list[Tensor]:
-    """Cut what holds all processing levels, coarsest first, into one for each."""
-    return list(values.view(config.processing_levels, -1, *values.shape[1:]))
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:
