@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
 
 from tnet_cli.model.choice import Chooser, RandomChoice, TopK
 from tnet_cli.pipeline.classify import ClassifyOptions, classify_slides
@@ -79,6 +80,7 @@ def summarise(rows: list[dict[str, Any]], arms: tuple[str, ...]) -> dict[str, An
         summary[arm] = {
             "slides": len(mine),
             "accuracy": right / len(mine),
+            "auroc": roc_auc_score([row["label"] == "lesion" for row in mine], [row["probability"] for row in mine]),
             "interval_95": [interval.low, interval.high],
             "locations": float(np.mean([row["locations"] for row in mine])),
             "fraction_read_mean": float(np.mean([row["fraction_read"] for row in mine])),
@@ -103,8 +105,9 @@ def main() -> None:
     arms = tuple(given.arms.split(","))
     labels = ("benign", "lesion")
     tasks = [
-        (given.seed + number, given.size, labels[number % 2], given.model, arms, given.keep)
-        for number in range(given.count)
+        # By the seed, so that a slide that was kept has the label it was drawn with, whichever seeds are asked for.
+        (seed, given.size, labels[seed % 2], given.model, arms, given.keep)
+        for seed in range(given.seed, given.seed + given.count)
     ]
     rows: list[dict[str, Any]] = []
     with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:

@@ -18,8 +18,7 @@ from tnet_cli.pipeline.inputs import read_manifest
 from tnet_cli.pipeline.model_file import save_model
 from tnet_cli.pipeline.synthesis import CLASS_NAMES, synthesize
 from tnet_cli.pipeline.training.settings import TrainingSettings
-from tnet_cli.pipeline.training.train import train
-from tnet_cli.pipeline.training.warmup import StepReport
+from tnet_cli.pipeline.training.train import StepReport, train
 
 LOCATIONS = (12, 20, 64)
 """Chosen on 40 slides of 20 000 px, seeds 800000 to 800039: the fewest tried that found every lesion."""
@@ -72,7 +71,8 @@ def main() -> None:
     if not manifest.exists():
         synthesize(given.slides, count=given.count, side_px=given.size, seed=given.seed)
     config = TNetConfig.slide(CLASS_NAMES).model_copy(update={"locations": LOCATIONS})
-    settings = TrainingSettings(normal_class=CLASS_NAMES[0])
+    # The draws and their credit that the bundled weights were trained with.
+    settings = TrainingSettings(normal_class=CLASS_NAMES[0], sampling="gumbel_redrawn", credit="cell")
     inputs = read_manifest(manifest)
     network = train(inputs, config, settings, on_step=report)
     card = make_card(given.out.stem, slides=len(inputs), size=given.size, seed=given.seed, config=config)

@@ -9,7 +9,7 @@ TnetError                      1  anything tnet itself reports
 ├── ManifestError              5  a manifest or its labels are wrong
 ├── PartialFailureError        6  some slides failed, the others are done
 │   └── RunStoppedError        6  a run had to stop; what was finished is kept
-└── InterruptedRunError      130  the user interrupted a run; what was finished is kept
+├── InterruptedRunError      130  the user interrupted a run; what was finished is kept
 
 A message names the file, what was found, what was expected and what to do. It is shown to the user as one line.
 """
@@ -76,3 +76,7 @@ class UsageError(TnetError):
     """Options that cannot be followed: an unknown device, an output folder that holds another run."""
 
     exit_code = 2
+
+
+class TrainingError(TnetError):
+    """Training that cannot go on: the loss is not finite any more, or memory does not suffice."""

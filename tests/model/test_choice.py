@@ -1,6 +1,8 @@
 """Choosing locations: ties, masks, order, and that Gumbel top-k is sampling without replacement."""
 
 import itertools
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -74,7 +76,7 @@ def subsets_by_enumeration(probs: np.ndarray, k: int) -> dict[tuple[int, ...], f
     return chances
 
 
-def agrees(drawn: list[tuple[int, ...]], chances: dict[tuple[int, ...], float]) -> bool:
+def agrees(drawn: Sequence[Hashable], chances: Mapping[Any, float]) -> bool:
     """Chi-squared test at 0.1 %, rare sets joined so that each class expects at least five."""
     observed: list[float] = []
     expected: list[float] = []

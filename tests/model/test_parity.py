@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
+from tests.model import oracles
 from tests.model.lockstep import Dictated, Seen, features_of, travel
 from tnet_cli.model.choice import Chooser, TopK
 from tnet_cli.model.config import TNetConfig
@@ -151,8 +152,28 @@ Step = tuple[TNet, Tensors, list[Traversal], dict[str, Tensor], float]
 
 @pytest.fixture(scope="module")
 def reference_step(parity: Path) -> Tensors:
+    """The authors' tensors, and each weighted term of their loss, by plain arithmetic from their tensors."""
     with np.load(parity / "fmow_448_train.npz") as tensors:
-        return dict(tensors)
+        step = dict(tensors)
+    images = len(step["labels"])
+    below = np.split(step["logits_per_feature_2"], images)
+    terms, _ = oracles.paper_loss(
+        step["logits"],
+        step["labels"].astype(int),
+        [np.concatenate([root[None], rows]) for root, rows in zip(step["logits_per_feature_1"], below, strict=True)],
+        np.split(step["logprobs_per_feature_2"].ravel(), images),
+        processing_levels=[[0, 1, 1]] * images,
+        baseline=float(step["baseline_before"]),
+        w_c=0.2,
+        w_r=0.2,
+        lam=0.1,
+        cap=2,
+    )
+    # The plain arithmetic is theirs: it gives the two sums that they stored.
+    assert sum(terms.values()) == pytest.approx(float(step["loss_total"]), abs=1e-5)
+    both = terms["cross_entropy"] + terms["feature_cross_entropy"]
+    assert both == pytest.approx(float(step["loss_ce_parts"]), abs=1e-5)
+    return step | {name: np.float64(value) for name, value in terms.items()}
 
 
 @pytest.fixture(scope="module")
@@ -189,6 +210,10 @@ def train_once(tensors: Tensors, variables: Tensors, dtype: torch.dtype) -> Step
         "level1_location_probs": log_probs.exp(),
         "loss_total": terms.total,
         "loss_ce_parts": terms.cross_entropy + terms.feature_cross_entropy,
+        "cross_entropy": terms.cross_entropy,
+        "feature_cross_entropy": terms.feature_cross_entropy,
+        "reinforce": terms.reinforce,
+        "feature_reinforce": terms.feature_reinforce,
     }
     return network, tensors, traversals, values, terms.baseline
 

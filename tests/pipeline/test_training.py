@@ -1,5 +1,6 @@
 """What annotations teach, and that training learns it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,21 @@ from PIL import Image
 
 from tnet_cli.geometry import Region, Size
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.model.normalisation import freeze_normalisation
 from tnet_cli.model.tnet import TNet
 from tnet_cli.pipeline.inputs import SlideInput, read_manifest
 from tnet_cli.pipeline.preparation import Preparation, Scale
 from tnet_cli.pipeline.synthesis import CLASS_NAMES, synthesize
 from tnet_cli.pipeline.training.augment import augment_patch
-from tnet_cli.pipeline.training.hard import train_hard
-from tnet_cli.pipeline.training.pool import PatchPool, Teacher, add_attended_patches, add_guided_patches
+from tnet_cli.pipeline.training.course import Course, StepReport
+from tnet_cli.pipeline.training.hard import HardAttention
+from tnet_cli.pipeline.training.loop import StageRun
+from tnet_cli.pipeline.training.pool import PatchPool, Teacher, add_attended_patches, add_guided_patches, read_again
+from tnet_cli.pipeline.training.precision import Precision
 from tnet_cli.pipeline.training.settings import TrainingSettings
 from tnet_cli.pipeline.training.slides import TrainingSlide, load_training_slides
-from tnet_cli.pipeline.training.warmup import StepReport, location_loss, warm_up
+from tnet_cli.pipeline.training.stage import Stage
+from tnet_cli.pipeline.training.together import Group
+from tnet_cli.pipeline.training.warmup import WarmUp, fill_pool, location_loss
 from tnet_cli.slide.roots import Root
 from tnet_cli.slide.tissue import TissueMask
 
@@ -223,43 +228,65 @@ def synthetic_slides(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingS
     return load_training_slides(read_manifest(folder / "labels.csv"), CONFIG)
 
 
+def course_of(slides: list[TrainingSlide], settings: TrainingSettings) -> tuple[Course, list[StepReport]]:
+    told: list[StepReport] = []
+    torch.manual_seed(0)
+    precision = Precision(torch.device("cpu"), mixed=True)
+    course = Course(TNet(CONFIG), slides, settings, torch.device("cpu"), Group(), precision, on_step=told.append)
+    return course, told
+
+
+def run_stage(course: Course, stage: Stage, number: int) -> None:
+    stage.begin(course, number)
+    StageRun(course, stage, number, None).run()
+
+
 @pytest.mark.slow
 def test_training_learns_from_synthetic_slides_with_frozen_normalisation(synthetic_slides):
-    rng = np.random.default_rng(0)
-    torch.manual_seed(0)
     assert sorted(slide.label for slide in synthetic_slides) == [0, 0, 1, 1]
-    network, pool = TNet(CONFIG), PatchPool()
-    for slide in synthetic_slides:
-        add_guided_patches(pool, slide, CONFIG, SETTINGS, rng)
-    assert {-1, 0, 1} == set(pool.labels)
+    course, told = course_of(synthetic_slides, SETTINGS)
+    network, pool = course.network, course.pool
     before = batch_statistics(network)
-    warmed: list[StepReport] = []
-    warm_up(network, pool, SETTINGS, rng, stage="warm-up", on_step=warmed.append)
-    assert [report.step for report in warmed] == [25, 50]
-    first, last = sum(warmed[0].terms.values()), sum(warmed[-1].terms.values())
-    assert last < 0.85 * first
+    run_stage(course, WarmUp(SETTINGS, 1), 0)
+    assert {-1, 0, 1} == set(pool.labels)
+    assert [report.step for report in told] == [25, 50]
+    assert told[-1].terms["total"] < 0.85 * told[0].terms["total"]
     assert any(not torch.equal(a, b) for a, b in zip(before, batch_statistics(network), strict=True))
 
     grown = len(pool)
-    add_attended_patches(pool, synthetic_slides, network, SETTINGS, rng)
+    add_attended_patches(pool, synthetic_slides, network, SETTINGS, np.random.default_rng(0))
     scales = [int(position[2]) for position in pool.positions[grown:]]
     assert [scales.count(scale) for scale in (1, 2)] == [4 * 2, 4 * 3]
     assert all(pixels.shape == (64, 64, 3) for pixels in pool.pixels)
+    assert sorted(set(pool.slides)) == [0, 1, 2, 3]
 
-    freeze_normalisation(network)
     frozen, weights = batch_statistics(network), [p.detach().clone() for p in network.parameters()]
-    hard: list[StepReport] = []
-    train_hard(network, synthetic_slides, SETTINGS, rng, on_step=hard.append)
-    assert [report.step for report in hard] == [10, 20]
-    assert hard[-1].terms["total"] + hard[-1].terms["location"] < hard[0].terms["total"] + hard[0].terms["location"]
+    told.clear()
+    run_stage(course, HardAttention(SETTINGS, len(synthetic_slides), SETTINGS.hard_epochs), 1)
+    assert [report.step for report in told] == [10, 20]
+    assert told[-1].terms["total"] < told[0].terms["total"]
     assert all(torch.equal(a, b) for a, b in zip(frozen, batch_statistics(network), strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(weights, network.parameters(), strict=True))
     assert all(bool(torch.isfinite(p).all()) for p in network.parameters())
+    assert len(pool) == 0
 
 
-def test_no_epochs_of_hard_attention_change_nothing():
-    network = TNet(CONFIG)
-    weights = [p.detach().clone() for p in network.parameters()]
-    settings = SETTINGS.model_copy(update={"hard_epochs": 0})
-    train_hard(network, [slide_with(None)], settings, np.random.default_rng(0))
-    assert all(torch.equal(a, b) for a, b in zip(weights, network.parameters(), strict=True))
+def test_a_pool_is_read_again_as_it_was(synthetic_slides):
+    course, _ = course_of(synthetic_slides, SETTINGS)
+    fill_pool(course, np.random.default_rng(3))
+    again = read_again(course.pool.as_arrays(), synthetic_slides, CONFIG.base_px, 2)
+    assert len(again) == len(course.pool) > 20
+    for mine, theirs in zip(course.pool.pixels, again.pixels, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    for name, values in course.pool.as_arrays().items():
+        np.testing.assert_array_equal(again.as_arrays()[name], values)
+    np.testing.assert_array_equal(again.sampling_weights(), course.pool.sampling_weights())
+
+
+def test_without_annotations_only_a_wholly_normal_slide_labels_its_patches():
+    region = Region(0, 0, 64, 64)
+    assert Teacher(slide_with(None), CONFIG, SETTINGS).label(region) == -1
+    normal = replace(slide_with(None), label=0)
+    assert Teacher(normal, CONFIG, SETTINGS).label(region) == 0
+    unknown = SETTINGS.model_copy(update={"normal_class": None})
+    assert Teacher(normal, CONFIG, unknown).label(region) == -1

@@ -94,7 +94,7 @@ def classify(
             answer(describe(row, picture))
             for line in row.notes:
                 note(f"{row.values['slide']}: {line}")
-        note(f"results: {out}")
+        note(f"results: {out}; review them in {out / 'report.html'}")
     if report.skipped:
         note(f"{report.skipped} of {report.inputs} slides were done before and have not changed; they were skipped")
     report.raise_for_failures()

@@ -1,6 +1,6 @@
 """Which locations are attended: the most probable ones, or a sample without replacement."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,21 +21,40 @@ class Chooser(Protocol):
         ...
 
 
+@runtime_checkable
+class Sampler(Chooser, Protocol):
+    """Chooses the candidates with the largest perturbed log-probabilities, and can say what those were."""
+
+    def perturb(self, log_probs: np.ndarray, parents: np.ndarray | None) -> np.ndarray:
+        """Perturb log-probabilities.
+
+        Args:
+            log_probs: (N, G) float64: the cells of N regions; -inf where a cell must not be chosen.
+            parents: (N,) perturbed log-probabilities of the regions themselves; None where they were not sampled, or
+                where every grid is drawn from on its own.
+
+        Returns:
+            (N, G) float64; -inf where ``log_probs`` is.
+        """
+        ...
+
+
 class TopK:
     """Takes the k most probable candidates; of equals the first."""
 
     def __call__(self, log_probs: np.ndarray, k: int) -> np.ndarray:
         """Choose as ``Chooser`` says."""
-        return _largest(log_probs, log_probs, k)
+        return largest(log_probs, log_probs, k)
 
 
 class GumbelTopK:
     """Samples k candidates without replacement, each time in proportion to the probabilities that remain.
 
-    Adding independent Gumbel noise to log-probabilities and keeping the k largest is exactly that sample. Source: Kool,
-    van Hoof and Welling, arXiv:1903.06059. In a traversal each step is such a sample among what the step before has
-    reached. Noise is drawn anew at every step, so more than one location over more than one step is not a sample
-    without replacement of whole paths, which that paper's beam search gives.
+    Adding independent Gumbel noise to log-probabilities and keeping the k largest is exactly that sample, and the order
+    of the perturbed values is the order of the draws. Source: Kool, van Hoof and Welling, arXiv:1903.06059. In a
+    traversal each processing level is such a sample among what the one before has reached. Noise is drawn anew at
+    every processing level, so several locations over several processing levels are no sample without replacement of
+    whole paths; ``StochasticBeam`` gives that.
 
     Args:
         rng: Source of randomness.
@@ -46,7 +65,40 @@ class GumbelTopK:
 
     def __call__(self, log_probs: np.ndarray, k: int) -> np.ndarray:
         """Choose as ``Chooser`` says."""
-        return _largest(log_probs + self.rng.gumbel(size=log_probs.shape), log_probs, k)
+        return largest(self._with_noise(log_probs), log_probs, k)
+
+    def perturb(self, log_probs: np.ndarray, parents: np.ndarray | None) -> np.ndarray:  # noqa: ARG002 (drawn anew)
+        """Perturb as ``Sampler`` says, whatever the parents' values were."""
+        return self._with_noise(log_probs)
+
+    def _with_noise(self, log_probs: np.ndarray) -> np.ndarray:
+        return np.asarray(log_probs + self.rng.gumbel(size=log_probs.shape))
+
+
+class StochasticBeam(GumbelTopK):
+    """Stochastic beam search: Gumbel top-k over the joint probabilities of whole paths, processing level by level.
+
+    The noise of a cell is drawn on condition that the largest perturbed value in its grid is the region's own, so that
+    it is the noise which the paths below would have had if all of them had been perturbed at once. The k paths of a
+    processing level are then a sample of k paths without replacement, as long as no processing level before kept
+    fewer. Where grids are drawn from on their own it is ``GumbelTopK``. Source: arXiv:1903.06059, Sec. 3 and App. B.
+
+    Args:
+        rng: Source of randomness.
+    """
+
+    def perturb(self, log_probs: np.ndarray, parents: np.ndarray | None) -> np.ndarray:
+        """Perturb as ``Sampler`` says."""
+        free = self._with_noise(log_probs)
+        if parents is None:
+            return free
+        # exp(-value) is the time at which an exponential clock of the cell's rate rings. The earliest clock of a grid
+        # rings when the region's does; clocks have no memory, so the others keep their distance to the earliest.
+        top = free.max(axis=1, keepdims=True)
+        gap = np.where(np.isfinite(free), free - np.where(np.isfinite(top), top, 0), -np.inf)
+        with np.errstate(divide="ignore"):
+            log_distance = -free + np.log(-np.expm1(gap))
+        return np.asarray(-np.logaddexp(-parents[:, None], log_distance))
 
 
 class RandomChoice:
@@ -61,10 +113,15 @@ class RandomChoice:
 
     def __call__(self, log_probs: np.ndarray, k: int) -> np.ndarray:
         """Choose as ``Chooser`` says."""
-        return _largest(self.rng.random(log_probs.shape), log_probs, k)
+        return largest(self.rng.random(log_probs.shape), log_probs, k)
 
 
-def _largest(keys: np.ndarray, log_probs: np.ndarray, k: int) -> np.ndarray:
+def largest(keys: np.ndarray, log_probs: np.ndarray, k: int) -> np.ndarray:
+    """Return the indices of the k largest keys among the candidates that may be chosen, ascending; ties: the first.
+
+    Raises:
+        ValueError: k is below 1.
+    """
     if k < 1:
         raise ValueError(f"at least one location must be chosen, not {k}")
     open_to_choice = np.flatnonzero(np.isfinite(log_probs))

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.model.choice import Chooser
+from tnet_cli.model.choice import Chooser, Sampler, largest
 
 Values = Any
 """A numpy array or a tensor: both index, add and reshape alike."""
@@ -62,6 +62,8 @@ class ProcessingLevelRecord:
         features: (N, D).
         cell_log_probs: (N, G), or None at the last processing level.
         allowed: bool (N, G), or None at the last processing level.
+        perturbed: float64 (N,): the perturbed log-probabilities by which a ``Sampler`` chose the regions, so that
+            their order is the order of the draws; None for roots and for what was not sampled.
     """
 
     processing_level: int
@@ -74,6 +76,7 @@ class ProcessingLevelRecord:
     features: Values
     cell_log_probs: Values | None
     allowed: np.ndarray | None
+    perturbed: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,10 +164,11 @@ def traverse(
         if look.cell_log_probs is None or may_attend is None:
             break
         joint = reached.path_log_probs[:, None] + look.cell_log_probs  # (N, G)
-        chosen = _choose(joint, may_attend, plan, plan.locations[processing_level])
+        chosen, perturbed = _choose(joint, may_attend, reached.perturbed, plan, plan.locations[processing_level])
         if len(chosen) == 0:
             break
         reached = reached.descend(chosen, grids, look.cell_log_probs, joint, plan.grid)
+        reached = replace(reached, perturbed=perturbed)
     return Traversal(levels=tuple(records))
 
 
@@ -178,6 +182,7 @@ class _Reached:
     cells: np.ndarray
     location_log_probs: Values
     path_log_probs: Values
+    perturbed: np.ndarray | None = None
 
     @classmethod
     def from_roots(cls, roots: Sequence[Region], root_log_probs: Values) -> Self:
@@ -208,6 +213,7 @@ class _Reached:
             features=look.features,
             cell_log_probs=look.cell_log_probs,
             allowed=allowed,
+            perturbed=self.perturbed,
         )
 
     def descend(
@@ -246,13 +252,32 @@ def _allowed_cells(grids: list[list[Region]], allowed: Callable[[Sequence[Region
     return np.asarray(allowed(flat), dtype=bool).reshape(len(grids), -1)
 
 
-def _choose(joint: Values, allowed: np.ndarray, plan: TraversalPlan, k: int) -> np.ndarray:
-    """Return the chosen cells as ascending indices into the flattened (N, G) of all cells."""
+def _choose(
+    joint: Values, allowed: np.ndarray, parents: np.ndarray | None, plan: TraversalPlan, k: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the chosen cells as ascending indices into the flattened (N, G), and their perturbed values if sampled."""
     values = joint.detach().cpu().numpy() if hasattr(joint, "detach") else np.asarray(joint)
     values = np.where(allowed, values.astype(np.float64), -np.inf)
     if np.isnan(values).any():
         raise ValueError("the network gave NaN as the log-probability of a cell that may be attended")
-    if plan.choice == "beam":
-        return plan.chooser(values.ravel(), k)
-    per_grid = [plan.chooser(row, k) + number * values.shape[1] for number, row in enumerate(values)]
-    return np.concatenate(per_grid)
+    is_beam = plan.choice == "beam"
+    if isinstance(plan.chooser, Sampler):
+        keys = plan.chooser.perturb(values, parents if is_beam else None)
+        chosen = _split(values, keys, k, largest, is_beam=is_beam)
+        return chosen, keys.ravel()[chosen]
+    return _split(values, values, k, lambda _, row, k: plan.chooser(row, k), is_beam=is_beam), None
+
+
+def _split(
+    values: np.ndarray,
+    keys: np.ndarray,
+    k: int,
+    choose: Callable[[np.ndarray, np.ndarray, int], np.ndarray],
+    *,
+    is_beam: bool,
+) -> np.ndarray:
+    """Choose k of all (N, G) cells together, or k of each of the N grids."""
+    if is_beam:
+        return choose(keys.ravel(), values.ravel(), k)
+    size = values.shape[1]
+    return np.concatenate([choose(keys[number], values[number], k) + number * size for number in range(len(values))])

@@ -251,7 +251,12 @@ def run_record(
     return {
         "version": version("tnet"),
         "finished": None if seconds is None else datetime.now(UTC).isoformat(timespec="seconds"),
-        "model": {"name": model.card.name, "path": str(model.path), "sha256": model.digest},
+        "model": {
+            "name": model.card.name,
+            "path": str(model.path),
+            "sha256": model.digest,
+            "card": model.card.model_dump(mode="json"),
+        },
         "intended_use": model.card.intended_use,
         "options": {
             "locations": list(request.locations) if request.locations else list(model.card.network.locations),

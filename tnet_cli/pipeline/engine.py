@@ -60,6 +60,7 @@ def drive(
     batching: Batching = "in_order",
     timeout_s: float = 0.0,
     caught: type[Exception] = SlideError,
+    may_halve: bool = True,
 ) -> Generator[tuple[int, Ended], None, None]:
     """Run traversals to their end, several at a time, and yield each as it ends.
 
@@ -76,13 +77,15 @@ def drive(
         errands: Taken one by one, never more than ``slides_in_flight`` ahead: ready ones, or calls that open a slide
             in a reading thread.
         look: The network: patches uint8 (N, 3, H, W), positions int64 (N, 3), allowed bool (N, G) or None -> Look.
-        batch_size: Most patches in one call of ``look``; halved once when the device's memory does not suffice.
+        batch_size: Most patches in one call of ``look``.
         readers: Threads that read and decode.
         slides_in_flight: Slides that are open at once; those that have stalled do not count, up to as many again.
         on_look: Called after each batch with the processing level of its last patch and the number of patches.
         batching: How patches are joined.
         timeout_s: A slide under way for longer is given up when one of its reads does not return; 0 for never.
         caught: Errors that end one slide and not the others.
+        may_halve: Whether ``batch_size`` is halved once when the device's memory does not suffice. While training it
+            would not help, since all batches of a step are held for the gradient.
 
     Yields:
         The errand's position in the input, and its journey or the error that ended it: among these ``GivenUpError``,
@@ -93,7 +96,7 @@ def drive(
     """
     source = enumerate(errands)
     flights: list[Flight] = []
-    batcher = _Batcher(look, batch_size, batching, caught)
+    batcher = _Batcher(look, batch_size, batching, caught, may_halve=may_halve)
     with Workers(readers) as workers:
         try:
             while True:
@@ -142,12 +145,14 @@ def _give_up_hung(flights: list[Flight], timeout_s: float, workers: Workers) -> 
 class _Batcher:
     """Joins what was read into batches, and shares out what the network saw."""
 
-    def __init__(self, look: LookFunction, batch_size: int, batching: Batching, caught: type[Exception]) -> None:
+    def __init__(
+        self, look: LookFunction, batch_size: int, batching: Batching, caught: type[Exception], *, may_halve: bool
+    ) -> None:
         self._look = look
         self._batch_size = batch_size
         self._batching = batching
         self._caught = caught
-        self._may_halve = True
+        self._may_halve = may_halve
 
     def next_batch(self, flights: list[Flight]) -> list[_Read]:
         """Take the next patches that go through the network together: all with the location module, or all without.

@@ -115,6 +115,7 @@ class RemoteFile:
         Raises:
             SlideError: they cannot be had.
         """
+        self.raise_failure()
         inside = [self._within(wanted) for wanted in ranges]
         runs = joined([place for place in inside if place.count > 0 and place.stop > len(self.head)])
         known = [(ByteRange(0, len(self.head)), self.head)]

@@ -107,7 +107,9 @@ def _lasting_problem(causes: list[BaseException], host: str) -> str | None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"the certificate of {host} cannot be verified ({cause.verify_message})"
         if isinstance(cause, ssl.SSLError):
-            return f"no secure connection to {host} could be made ({cause.reason})"
+            # aiohttp has an error that is one of these by name, without the reason.
+            reason = getattr(cause, "reason", None) or "TLS failed"
+            return f"no secure connection to {host} could be made ({reason})"
         if "Redirect" in type(cause).__name__:
             return f"{host} sends on to addresses that cannot be followed"
         if isinstance(cause, ValueError):

@@ -86,7 +86,11 @@ class HttpStore(Store):
     async def fetch(self, start: int, stop: int) -> Answer:
         """Fetch a range; see ``Store.fetch``."""
         session = await self._filesystem.set_session()
-        return await self._get(session, self._filesystem.encode_url(self._url), {}, start, stop)
+        try:
+            url = self._filesystem.encode_url(self._url)
+        except ValueError as exc:
+            raise connection_error(exc, self._host) from exc
+        return await self._get(session, url, {}, start, stop)
 
     async def _get(self, session: Any, url: Any, headers: Mapping[str, str], start: int, stop: int) -> Answer:
         import aiohttp

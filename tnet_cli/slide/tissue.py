@@ -85,10 +85,10 @@ class TissueMask:
 
     mask: np.ndarray
     slide_size: Size
-    _table: np.ndarray = field(init=False, repr=False)
+    _tables: list[np.ndarray] = field(init=False, repr=False, default_factory=list)
 
     def __post_init__(self) -> None:
-        """Build the summed-area table.
+        """Keep a copy of the mask.
 
         Raises:
             ValueError: the mask is not a boolean array with two axes and at least one pixel, or the slide has no
@@ -100,10 +100,17 @@ class TissueMask:
             raise ValueError(f"a slide needs a positive width and height, not {self.slide_size}")
         mask = self.mask.copy()
         mask.flags.writeable = False
-        table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), dtype=np.int64)
-        table[1:, 1:] = mask.cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
         object.__setattr__(self, "mask", mask)
-        object.__setattr__(self, "_table", table)
+
+    @property
+    def _table(self) -> np.ndarray:
+        """The summed-area table, int32 (H + 1, W + 1); built when first asked for, since it is four times the mask."""
+        if not self._tables:
+            table = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1), dtype=np.int32)
+            np.cumsum(self.mask, axis=0, dtype=np.int32, out=table[1:, 1:])
+            np.cumsum(table[1:, 1:], axis=1, out=table[1:, 1:])
+            self._tables.append(table)
+        return self._tables[0]
 
     @property
     def is_empty(self) -> bool:
@@ -176,8 +183,9 @@ class TissueMask:
         column, dx = np.divmod(np.clip(x, 0, width) * th_width, width)
         row, dy = np.divmod(np.clip(y, 0, height) * th_height, height)
         right, below = np.minimum(column + 1, th_width), np.minimum(row + 1, th_height)
-        upper = self._table[row, column] * (width - dx) + self._table[row, right] * dx
-        lower = self._table[below, column] * (width - dx) + self._table[below, right] * dx
+        table = self._table
+        upper = table[row, column] * (width - dx) + table[row, right] * dx
+        lower = table[below, column] * (width - dx) + table[below, right] * dx
         return np.asarray(upper * (height - dy) + lower * dy)
 
 

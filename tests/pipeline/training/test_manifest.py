@@ -42,7 +42,7 @@ def test_slides_of_a_patient_are_one_group_and_share_its_split(tmp_path):
             "patient p1 is in two splits, train .*and valid",
         ),
         ("slide,label,split\na.tif,x,training\nb.tif,y,\n", "has the split 'training'; expected train, validation"),
-        ("slide,label\na.tif,x\nb.tif,y\n./a.tif,y\n", r"a\.tif is listed twice"),
+        ("slide,label\na.tif,x\nb.tif,y\n./a.tif,y\n", r"a\.tif is listed before with other values"),
     ],
 )
 def test_a_wrong_manifest_says_what_is_wrong(tmp_path, text, complaint):

@@ -10,8 +10,7 @@ from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
 from tnet_cli.pipeline.inputs import SlideInput
 from tnet_cli.pipeline.training.settings import TrainingSettings
-from tnet_cli.pipeline.training.train import train
-from tnet_cli.pipeline.training.warmup import StepReport
+from tnet_cli.pipeline.training.train import StepReport, train
 
 __all__ = ["VALIDATION_STAGE", "Fitting", "StepReport", "fit"]
 
@@ -45,7 +44,7 @@ class Fitting:
 def fit(
     fitting: Fitting,
     on_step: Callable[[StepReport], None],
-    on_note: Callable[[str], None],  # noqa: ARG001
+    on_note: Callable[[str], None],
 ) -> TNet:
     """Train a model.
 
@@ -56,6 +55,19 @@ def fit(
 
     Raises:
         ManifestError: a label or annotation cannot be used.
+        ModelFileError: the checkpoint or the pretrained weights cannot be used.
         SlideError: a slide cannot be read.
+        TrainingError: the loss is not finite any more, or memory does not suffice.
+        UsageError: the settings do not fit the model, or the folder holds the checkpoint of another run.
     """
-    return train(fitting.slides, fitting.network, fitting.settings, on_step=on_step)
+    return train(
+        fitting.slides,
+        fitting.network,
+        fitting.settings,
+        validation=fitting.validation,
+        folder=fitting.checkpoints,
+        device=fitting.device,
+        skip_bad=fitting.skip_bad,
+        on_step=on_step,
+        on_note=on_note,
+    )

@@ -1,151 +1,205 @@
 """Hard attention: whole slides, sampled locations, and the paper's objective."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tnet_cli.model.choice import GumbelTopK
-from tnet_cli.model.loss import Objective, ObjectiveInput, ObjectiveWeights, objective
-from tnet_cli.model.tnet import TNet
-from tnet_cli.model.traversal import Look, Traversal
-from tnet_cli.pipeline.engine import Journey, drive
-from tnet_cli.pipeline.errand import slide_errand
+from tnet_cli.model.choice import Chooser, GumbelTopK, StochasticBeam, TopK
+from tnet_cli.model.draws import Drawing, draw_log_probs
+from tnet_cli.model.exploration import mean_entropy
+from tnet_cli.model.loss import ObjectiveInput, ObjectiveWeights, objective, objective_of_nothing
+from tnet_cli.model.normalisation import freeze_normalisation
+from tnet_cli.model.traversal import Traversal
+from tnet_cli.pipeline.training.course import Course
+from tnet_cli.pipeline.training.frozen import measure_if_new
 from tnet_cli.pipeline.training.pool import Teacher
 from tnet_cli.pipeline.training.settings import TrainingSettings
 from tnet_cli.pipeline.training.slides import TrainingSlide
-from tnet_cli.pipeline.training.warmup import StepReport, location_loss
-from tnet_cli.slide.opening import open_slide
+from tnet_cli.pipeline.training.soft import halved_slides
+from tnet_cli.pipeline.training.stage import Computed
+from tnet_cli.pipeline.training.travels import (
+    OpenedSlide,
+    all_features,
+    close_all,
+    gradient_look,
+    open_ahead,
+    travel_together,
+)
+from tnet_cli.pipeline.training.warmup import location_loss
 
-READERS = 2
-BATCH_PATCHES = 32
+FIRST_BASELINE = 0.5
 
 
-def train_hard(
-    network: TNet,
-    slides: Sequence[TrainingSlide],
-    settings: TrainingSettings,
-    rng: np.random.Generator,
-    *,
-    on_step: Callable[[StepReport], None] | None = None,
-) -> None:
-    """Train on whole slides: traverse with Gumbel top-k, classify, and follow the objective.
+@dataclass(frozen=True, slots=True, eq=False)
+class SlideBatch:
+    """The slides of one step, and how much of what is drawn is uniform in it."""
+
+    opened: list[OpenedSlide]
+    exploration: float
+
+
+@dataclass(slots=True, eq=False)
+class HardAttention:
+    """Training on whole slides: traverse with sampled locations, classify, and follow the objective; a ``Stage``.
 
     Where there are annotations, a feature's own class in the per-feature terms is what they say of its region, and the
     location module goes on learning from them; where nobody drew anything it is the slide's, as in the paper.
 
     Args:
-        network: Trained in place; its normalisation is frozen.
-        slides: Labelled slides.
-        settings: Rates, sizes and weights.
-        rng: Source of randomness.
-        on_step: Told the terms every ten steps.
+        settings: Of the run.
+        slide_count: Slides of an epoch.
+        epochs: How many.
+        depth: Processing levels to descend; all of the model's when None.
+        explored: Share of all steps of hard attention before this stage, and share after it: what is left of the
+            exploration falls from one to the other.
     """
-    steps = settings.hard_epochs * -(-len(slides) // settings.batch_slides)
-    if steps == 0:
-        return
-    weights = ObjectiveWeights(
-        reinforce=settings.reinforce_weight,
-        slide_cross_entropy=settings.slide_share,
-        slide_reinforce=settings.slide_share,
-    )
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=settings.hard_learning_rate, weight_decay=settings.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, settings.hard_learning_rate, total_steps=steps + 1)
-    network.train()
-    baseline, step, sums = 0.5, 0, dict[str, list[float]]()
-    for _ in range(settings.hard_epochs):
-        order = rng.permutation(len(slides))
-        for start in range(0, len(order), settings.batch_slides):
-            batch = [slides[index] for index in order[start : start + settings.batch_slides]]
-            terms, supervised, accuracy = _step(network, batch, settings, weights, baseline, rng)
-            optimiser.zero_grad(set_to_none=True)
-            (terms.total + supervised).backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(network.parameters(), settings.gradient_clip)
-            optimiser.step()
-            schedule.step()
-            baseline, step = terms.baseline, step + 1
-            for name, value in (
-                ("total", float(terms.total.detach())),
-                ("cross_entropy", float(terms.cross_entropy.detach())),
-                ("location", float(supervised.detach())),
-                ("accuracy", accuracy),
-                ("baseline", baseline),
-            ):
-                sums.setdefault(name, []).append(value)
-            if on_step is not None and (step % 10 == 0 or step == steps):
-                on_step(StepReport("hard attention", step, steps, {k: float(np.mean(v)) for k, v in sums.items()}))
-                sums = {}
 
+    settings: TrainingSettings
+    slide_count: int
+    epochs: int
+    depth: int | None = None
+    explored: tuple[float, float] = (0.0, 1.0)
+    name: str = "hard attention"
+    steps: int = 0
+    learning_rate: float = 0.0
+    report_every: int = 10
+    gradient_clip: float = 0.0
+    epoch: int = 0
+    state: dict[str, float] = field(default_factory=lambda: {"baseline": FIRST_BASELINE})
+    slides: Sequence[TrainingSlide] = ()
+    share: slice = field(default_factory=lambda: slice(None))
+    base_px: int = 0
+    stage: int = 0
 
-def _step(
-    network: TNet,
-    batch: Sequence[TrainingSlide],
-    settings: TrainingSettings,
-    weights: ObjectiveWeights,
-    baseline: float,
-    rng: np.random.Generator,
-) -> tuple[Objective, Tensor, float]:
-    journeys = _traverse(network, batch, settings, rng)
-    teachers = [Teacher(slide, network.config, settings) for slide in batch]
-    labels = torch.tensor([slide.label for slide in batch])
-    answer = network.classify([torch.cat([r.features for r in traversal.levels]) for traversal in journeys])
-    said = ObjectiveInput(
-        logits=answer.logits,
-        labels=labels,
-        feature_logits=answer.location_logits,
-        location_log_probs=[_chosen_log_probs(t, answer.logits) for t in journeys],
-        processing_levels=[
-            torch.cat([torch.full((len(r.regions),), r.processing_level) for r in t.levels]) for t in journeys
-        ],
-        feature_labels=[_feature_labels(teacher, t) for teacher, t in zip(teachers, journeys, strict=True)],
-    )
-    terms = objective(said, baseline, weights)
-    supervised = _annotation_term(teachers, journeys, settings.annotation_weight)
-    accuracy = float((answer.logits.argmax(dim=1) == labels).float().mean())
-    return terms, supervised, accuracy
+    def __post_init__(self) -> None:
+        """Take the settings' numbers."""
+        self.epoch = -(-self.slide_count // self.settings.batch_slides)
+        self.steps = self.epochs * self.epoch
+        self.learning_rate, self.gradient_clip = self.settings.hard_learning_rate, self.settings.gradient_clip
+        if self.depth is not None:
+            self.name = f"hard attention to {self.depth} processing levels"
 
+    def begin(self, course: Course, number: int) -> None:
+        """Measure the statistics of normalisation if nothing has yet."""
+        measure_if_new(course, number)
+        self.resume(course, number)
 
-def _traverse(
-    network: TNet, batch: Sequence[TrainingSlide], settings: TrainingSettings, rng: np.random.Generator
-) -> list[Traversal]:
-    def look(patches: Tensor, positions: np.ndarray, allowed: np.ndarray | None) -> Look:
-        return network.look(
-            patches, torch.from_numpy(positions), None if allowed is None else torch.from_numpy(allowed)
+    def resume(self, course: Course, number: int) -> None:
+        """Take the run's slides; normalisation is frozen from here on."""
+        freeze_normalisation(course.network)
+        self.slides = [slide.down_to(self.depth) for slide in course.slides]
+        self.base_px, self.stage = course.network.config.base_px, number
+        self.share = slice(course.group.rank, None, course.group.size)
+
+    def prepare(self, rng: np.random.Generator, step: int) -> SlideBatch:
+        """Open this process's slides of the step; every epoch has its own order."""
+        epoch, within = divmod(step - 1, self.epoch)
+        # The order belongs to the epoch, not to the step: every step of it must draw the same.
+        order = np.random.default_rng([self.settings.seed, self.stage, 0, epoch]).permutation(self.slide_count)
+        first = within * self.settings.batch_slides
+        chosen = order[first : first + self.settings.batch_slides]
+        sources = rng.spawn(len(chosen))
+        opened = open_ahead(
+            [self.slides[index] for index in chosen[self.share]],
+            sources[self.share],
+            self.base_px,
+            self.settings.readers,
         )
+        before, after = self.explored
+        left = 1 - (before + (after - before) * (step - 1) / self.steps)
+        return SlideBatch(opened, self.settings.exploration * left)
 
-    with ExitStack() as open_slides:
-        errands = [
-            slide_errand(
-                open_slides.enter_context(open_slide(slide.entry.path, mpp=slide.entry.mpp)),
-                slide.preparation,
-                network.config,
-                settings.hard_locations,
-                GumbelTopK(rng),
-            )
-            for slide in batch
-        ]
-        ended = dict(drive(errands, look, batch_size=BATCH_PATCHES, readers=READERS, slides_in_flight=len(errands)))
-    traversals = []
-    for number in range(len(batch)):
-        journey = ended[number]
-        if not isinstance(journey, Journey):
-            raise journey
-        traversals.append(journey.traversal)
-    return traversals
+    def compute(self, course: Course, work: SlideBatch) -> Computed:
+        """Traverse, classify, and compute the objective's terms."""
+        look = gradient_look(course, detach_location=True, exploration=work.exploration)
+        travelled = travel_together(course, work.opened, look, lambda each: self._chooser(each.rng))
+        weights = ObjectiveWeights(
+            reinforce=self.settings.reinforce_weight,
+            slide_cross_entropy=self.settings.slide_share,
+            slide_reinforce=self.settings.slide_share,
+        )
+        teachers = [Teacher(slide, course.network.config, self.settings) for slide, _ in travelled]
+        traversals = [traversal for _, traversal in travelled]
+        taught = [each for pair in zip(teachers, traversals, strict=True) for each in _taught_regions(*pair)]
+        slides, taught_count, choosing = course.group.total(
+            torch.tensor([len(travelled), len(taught), sum(_choosing(t) for t in traversals)], dtype=torch.float64)
+        ).tolist()
+        baseline = self.state["baseline"]
+        if not travelled:
+            moved = objective_of_nothing(baseline, weights, course.group.total)
+            return Computed({}, {"baseline": moved / course.group.size}, {"baseline": moved})
+        labels = torch.tensor([slide.label for slide, _ in travelled], device=course.device)
+        with course.precision.autocast():
+            answer = course.network.classify([all_features(traversal) for traversal in traversals])
+        logits = answer.logits.float()
+        said = ObjectiveInput(
+            logits=logits,
+            labels=labels,
+            feature_logits=[each.float() for each in answer.location_logits],
+            location_log_probs=[self._log_probs(course, traversal, logits) for traversal in traversals],
+            processing_levels=[_processing_levels(traversal).to(course.device) for traversal in traversals],
+            feature_labels=[
+                _feature_labels(*pair).to(course.device) for pair in zip(teachers, traversals, strict=True)
+            ],
+        )
+        result = objective(said, baseline, weights, course.group.total)
+        terms = {
+            "cross_entropy": result.cross_entropy,
+            "feature_cross_entropy": result.feature_cross_entropy,
+            "reinforce": result.reinforce,
+            "feature_reinforce": result.feature_reinforce,
+        }
+        if taught:
+            losses = [location_loss(log_probs, targets.to(course.device)) for log_probs, targets in taught]
+            terms["location"] = self.settings.annotation_weight * torch.stack(losses).sum() / taught_count
+        if self.settings.entropy_weight and choosing:
+            entropy = torch.stack([_entropy_sum(traversal, logits) for traversal in traversals]).sum() / choosing
+            terms["entropy"] = -self.settings.entropy_weight * entropy
+        figures = {
+            "accuracy": float((logits.argmax(dim=1) == labels).sum()) / slides,
+            # Every process knows it and reports a share.
+            "baseline": result.baseline / course.group.size,
+        }
+        return Computed(terms, figures, {"baseline": result.baseline})
+
+    def halves(self, work: SlideBatch) -> Sequence[tuple[float, SlideBatch]]:
+        """Split the batch."""
+        return [(share, SlideBatch(opened, work.exploration)) for share, opened in halved_slides(work.opened)]
+
+    def release(self, work: SlideBatch) -> None:
+        """Close the slides."""
+        close_all(work.opened)
+
+    def _chooser(self, rng: np.random.Generator) -> Chooser:
+        match self.settings.sampling:
+            case "gumbel":
+                return StochasticBeam(rng)
+            case "gumbel_redrawn":
+                return GumbelTopK(rng)
+            case "top_k":
+                return TopK()
+
+    def _log_probs(self, course: Course, traversal: Traversal, like: Tensor) -> Tensor:
+        """Return what REINFORCE moves, (K - R,): of the draws, or of the cells in their grids; empty without any."""
+        if len(traversal.levels) == 1:
+            return like.new_zeros(0)
+        if self.settings.credit == "cell" or self.settings.sampling == "top_k":
+            return torch.cat([record.location_log_probs for record in traversal.levels[1:]])
+        drawing: Drawing = "redrawn" if self.settings.sampling == "gumbel_redrawn" else "beam_search"
+        if course.network.config.choice == "per_grid":
+            drawing = "per_grid"
+        return torch.cat(draw_log_probs(traversal, drawing))
 
 
-def _chosen_log_probs(traversal: Traversal, like: Tensor) -> Tensor:
-    """Return the log-probability of each attended location in its grid, (K - R,); empty when only roots were seen."""
-    chosen = [record.location_log_probs for record in traversal.levels[1:]]
-    return torch.cat(chosen) if chosen else like.new_zeros(0)
+def _processing_levels(traversal: Traversal) -> Tensor:
+    return torch.cat([torch.full((len(r.regions),), r.processing_level) for r in traversal.levels])
 
 
 def _feature_labels(teacher: Teacher, traversal: Traversal) -> Tensor:
-    finest = teacher.slide.preparation.scale.processing_levels - 1
+    finest = teacher.finest
     return torch.tensor(
         [
             teacher.feature_label(region, is_finest=record.processing_level == finest)
@@ -155,16 +209,31 @@ def _feature_labels(teacher: Teacher, traversal: Traversal) -> Tensor:
     )
 
 
-def _annotation_term(teachers: Sequence[Teacher], traversals: Sequence[Traversal], weight: float) -> Tensor:
-    """Keep teaching the location module where lesions are."""
-    losses = []
-    for teacher, traversal in zip(teachers, traversals, strict=True):
-        for record in traversal.levels:
-            if record.allowed is None or record.cell_log_probs is None:
-                continue
-            targets = np.stack(
-                [teacher.cell_targets(region, row) for region, row in zip(record.regions, record.allowed, strict=True)]
-            )
-            if targets.any():
-                losses.append(location_loss(record.cell_log_probs, torch.from_numpy(targets)))
-    return weight * torch.stack(losses).mean() if losses else torch.zeros(())
+def _taught_regions(teacher: Teacher, traversal: Traversal) -> list[tuple[Tensor, Tensor]]:
+    """Return log-probabilities and targets of each processing level in which annotations teach the location module."""
+    found = []
+    for record in traversal.levels:
+        if record.allowed is None or record.cell_log_probs is None:
+            continue
+        targets = np.stack(
+            [teacher.cell_targets(region, row) for region, row in zip(record.regions, record.allowed, strict=True)]
+        )
+        if targets.any():
+            found.append((record.cell_log_probs, torch.from_numpy(targets)))
+    return found
+
+
+def _choosing(traversal: Traversal) -> int:
+    """Count the grids that leave a choice."""
+    return sum(int((r.allowed.sum(axis=1) > 1).sum()) for r in traversal.levels if r.allowed is not None)
+
+
+def _entropy_sum(traversal: Traversal, like: Tensor) -> Tensor:
+    """Return the summed entropy of the grids that leave a choice."""
+    total = like.new_zeros(())
+    for record in traversal.levels:
+        if record.allowed is None or record.cell_log_probs is None:
+            continue
+        allowed = torch.from_numpy(record.allowed).to(like.device)
+        total = total + mean_entropy(record.cell_log_probs, allowed) * (allowed.sum(dim=1) > 1).sum()
+    return total

@@ -4,13 +4,14 @@ Patches enter in two ways: along the annotated and along random paths down the g
 along the paths the current model takes, so that it meets its own mistakes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
 
-from tnet_cli.errors import ManifestError
+from tnet_cli.errors import ManifestError, SlideError
 from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.model.choice import GumbelTopK
 from tnet_cli.model.config import TNetConfig
@@ -35,6 +36,8 @@ class PatchPool:
         allowed: bool (G,): cells that may be attended.
         cell_targets: float32 (G,): share of the annotated area in each allowed cell; all zero where there is none.
         labels: Index of the class, or -1 where the annotations do not decide it.
+        slides: Number of the slide each patch was read from.
+        regions: Where on it, so that the pool can be read again.
     """
 
     pixels: list[np.ndarray] = field(default_factory=list)
@@ -42,9 +45,33 @@ class PatchPool:
     allowed: list[np.ndarray] = field(default_factory=list)
     cell_targets: list[np.ndarray] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
+    slides: list[int] = field(default_factory=list)
+    regions: list[Region] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def clear(self) -> None:
+        """Drop all patches."""
+        for mine in fields(self):
+            getattr(self, mine.name).clear()
+
+    def extend(self, other: "PatchPool") -> None:
+        """Add another pool's patches."""
+        for mine in fields(self):
+            getattr(self, mine.name).extend(getattr(other, mine.name))
+
+    def as_arrays(self) -> dict[str, np.ndarray]:
+        """Return everything but the pixels, one array for each list."""
+        boxes = [[region.x, region.y, region.width, region.height] for region in self.regions]
+        return {
+            "positions": np.stack(self.positions),
+            "allowed": np.stack(self.allowed),
+            "cell_targets": np.stack(self.cell_targets),
+            "labels": np.array(self.labels, dtype=np.int64),
+            "slides": np.array(self.slides, dtype=np.int64),
+            "regions": np.array(boxes, dtype=np.int64),
+        }
 
     def sampling_weights(self) -> np.ndarray:
         """Return the probability of drawing each patch, float64 (N,).
@@ -86,6 +113,12 @@ class Teacher:
     config: TNetConfig
     settings: TrainingSettings
 
+    @property
+    def finest(self) -> int:
+        """The last processing level the slide serves; a traversal may be asked to stop before it."""
+        mpp = self.slide.scale.mpp
+        return len(mpp) - 1
+
     def cell_targets(self, region: Region, allowed: np.ndarray) -> np.ndarray:
         """Return the share of the region's annotated area that each allowed cell holds, float32 (G,)."""
         cells = AttentionGrid(self.config.grid, self.config.cell_fraction).cells(region)
@@ -96,6 +129,10 @@ class Teacher:
 
     def label(self, region: Region) -> int:
         """Return the class of a finest region, or -1 where the annotations do not decide it."""
+        if self.slide.annotated is None:
+            # Nobody drew anything: only on a slide that is normal as a whole is every patch known to be.
+            is_normal = self.config.class_names[self.slide.label] == self.settings.normal_class
+            return self.slide.label if is_normal or self.settings.slide_labels_teach_patches else NO_LABEL
         covered = float(self.slide.annotated_fractions([region])[0])
         if covered >= self.settings.lesion_share:
             return self.slide.label
@@ -115,15 +152,33 @@ class Teacher:
 
 
 def add_guided_patches(
-    pool: PatchPool, slide: TrainingSlide, config: TNetConfig, settings: TrainingSettings, rng: np.random.Generator
+    pool: PatchPool,
+    slide: TrainingSlide,
+    config: TNetConfig,
+    settings: TrainingSettings,
+    rng: np.random.Generator,
+    *,
+    number: int = 0,
 ) -> None:
-    """Add a slide's roots, and below them cells of which half are annotated and half are any tissue."""
+    """Add a slide's roots, and below them cells of which half are annotated and half are any tissue.
+
+    Args:
+        pool: Grows.
+        slide: Read from.
+        config: The model.
+        settings: How many patches.
+        rng: Source of randomness.
+        number: The slide's, noted with each patch.
+
+    Raises:
+        SlideError: the slide cannot be read.
+    """
     teacher = Teacher(slide, config, settings)
     grid = AttentionGrid(config.grid, config.cell_fraction)
     may_attend = slide.preparation.allowed()
-    regions = list(slide.preparation.root_regions)
+    regions = list(slide.held.root_regions)
     positions = [np.zeros(3, dtype=np.int64) for _ in regions]
-    last = slide.preparation.scale.processing_levels - 1
+    last = slide.scale.processing_levels - 1
     for processing_level in range(last + 1):
         children: list[Region] = []
         child_positions: list[np.ndarray] = []
@@ -136,6 +191,7 @@ def add_guided_patches(
             positions,
             allowed,
             slide.read(regions, config.base_px),
+            number,
             is_finest=processing_level == last,
         )
         for region, position, open_cells in zip(regions, positions, allowed, strict=True):
@@ -169,6 +225,7 @@ def _append(
     positions: Sequence[np.ndarray],
     allowed: Sequence[np.ndarray],
     pixels: Sequence[np.ndarray],
+    number: int,
     *,
     is_finest: bool,
 ) -> None:
@@ -179,6 +236,43 @@ def _append(
         targets = np.zeros(len(open_cells), np.float32) if is_finest else teacher.cell_targets(region, open_cells)
         pool.cell_targets.append(targets)
         pool.labels.append(teacher.label(region) if is_finest else NO_LABEL)
+        pool.slides.append(number)
+        pool.regions.append(region)
+
+
+def read_again(arrays: dict[str, np.ndarray], slides: Sequence[TrainingSlide], base_px: int, readers: int) -> PatchPool:
+    """Make a pool as it was from its arrays, reading the pixels again.
+
+    Args:
+        arrays: Of ``PatchPool.as_arrays``.
+        slides: The slides the numbers stand for.
+        base_px: Side of a patch.
+        readers: Slides that are read at once.
+
+    Raises:
+        SlideError: a slide cannot be read any more.
+    """
+    pool = PatchPool(
+        positions=list(arrays["positions"]),
+        allowed=list(arrays["allowed"]),
+        cell_targets=list(arrays["cell_targets"]),
+        labels=arrays["labels"].tolist(),
+        slides=arrays["slides"].tolist(),
+        regions=[Region(*box) for box in arrays["regions"].tolist()],
+    )
+    places = [np.flatnonzero(arrays["slides"] == number) for number in range(len(slides))]
+
+    def read(number: int) -> list[np.ndarray]:
+        wanted = [pool.regions[place] for place in places[number]]
+        return slides[number].read(wanted, base_px) if wanted else []
+
+    pixels: list[np.ndarray] = [np.empty(0)] * len(pool)
+    with ThreadPoolExecutor(readers, thread_name_prefix="tnet-pool") as threads:
+        for number, patches in enumerate(threads.map(read, range(len(slides)))):
+            for place, patch in zip(places[number], patches, strict=True):
+                pixels[place] = patch
+    pool.pixels = pixels
+    return pool
 
 
 def add_attended_patches(
@@ -187,25 +281,48 @@ def add_attended_patches(
     network: TNet,
     settings: TrainingSettings,
     rng: np.random.Generator,
+    *,
+    device: torch.device | None = None,
+    on_bad: Callable[[SlideError], None] | None = None,
 ) -> None:
-    """Add what the current model attends to, with the exploration of Gumbel top-k."""
+    """Add what the current model attends to, with the exploration of Gumbel top-k.
+
+    Args:
+        pool: Grows.
+        slides: Traversed; a patch notes the number of its slide among them.
+        network: The current model, left in evaluation mode.
+        settings: ``hard_locations`` are attended.
+        rng: Source of randomness.
+        device: Where the network is; the CPU when None.
+        on_bad: Told of slides that cannot be read, which are left out; without it the first one is raised.
+
+    Raises:
+        SlideError: a slide cannot be read.
+    """
     config = network.config
     network.eval()
-    with torch.no_grad():
-        for slide in slides:
+    look = look_with(network, device or torch.device("cpu"))
+    for number, slide in enumerate(slides):
+        locations = settings.hard_locations[: slide.scale.processing_levels - 1]
+        try:
             with open_slide(slide.entry.path, mpp=slide.entry.mpp) as handle:
-                errand = slide_errand(handle, slide.preparation, config, settings.hard_locations, GumbelTopK(rng))
-                look = look_with(network, torch.device("cpu"))
-                for _, journey in drive([errand], look, batch_size=settings.batch_patches, readers=2):
+                errand = slide_errand(handle, slide.preparation, config, locations, GumbelTopK(rng))
+                for _, journey in drive([errand], look, batch_size=settings.batch_patches, readers=settings.readers):
                     if not isinstance(journey, Journey):
                         raise journey
-                    _append_journey(pool, Teacher(slide, config, settings), journey)
+                    _append_journey(pool, Teacher(slide, config, settings), journey, number)
+        except SlideError as error:
+            if on_bad is None:
+                raise
+            on_bad(error)
 
 
-def _append_journey(pool: PatchPool, teacher: Teacher, journey: Journey) -> None:
-    last = teacher.slide.preparation.scale.processing_levels - 1
+def _append_journey(pool: PatchPool, teacher: Teacher, journey: Journey, number: int) -> None:
+    last = teacher.slide.scale.processing_levels - 1
     everything = np.ones(teacher.config.grid**2, dtype=bool)
     for record, patches in zip(journey.traversal.levels, journey.patches, strict=True):
         is_finest = record.processing_level == last
         allowed = [everything] * len(record.regions) if record.allowed is None else list(record.allowed)
-        _append(pool, teacher, record.regions, list(record.positions), allowed, list(patches), is_finest=is_finest)
+        _append(
+            pool, teacher, record.regions, list(record.positions), allowed, list(patches), number, is_finest=is_finest
+        )

@@ -1,6 +1,8 @@
 """What a training run is asked to do."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class TrainingSettings(BaseModel):
@@ -10,7 +12,8 @@ class TrainingSettings(BaseModel):
         seed: Of everything random.
         patches_per_slide: Annotated and random patches of each processing level that enter the pool for each slide.
         warmup_steps: Steps in each round of the warm-up.
-        rounds: Rounds of the warm-up; after each the patches that the current model attends to join the pool.
+        rounds: Rounds of the warm-up on patches, none to leave it out; after each the patches that the current model
+            attends to join the pool.
         warmup_learning_rate: Peak of a cosine schedule.
         batch_patches: Patches in one step of the warm-up.
         hard_epochs: Passes over the slides with hard attention and the paper's objective.
@@ -26,6 +29,30 @@ class TrainingSettings(BaseModel):
         colour_jitter: Largest relative change of a colour channel while training.
         lesion_share: Least share of a patch covered by annotations that labels it with the slide's class.
         normal_class: Class of what is not annotated; None where that is not known.
+        annotations: Whether annotations teach; without them the warm-up on patches is left out, unless slide labels
+            stand in for them.
+        slide_labels_teach_patches: In the warm-up, the finest patches of a slide on which nothing is annotated take
+            the slide's label. Wrong for the tissue that the classes share, where the classifier learns to be unsure.
+        normalisation: ``frozen``: batch statistics are learnt in the warm-up and frozen after it; ``none``: no step
+            ever uses the statistics of its batch. Where statistics are frozen before a step has been made, those of
+            pretrained weights are kept and those of random weights are measured once on patches of all processing
+            levels.
+        backbone_weights: Pretrained weights of the backbone: ``torchvision`` or ``torchvision:NAME``, ``timm``, a
+            ``.safetensors`` file, or ``hf://owner/repo``; random when None.
+        soft_steps: Steps of the warm-up with soft attention over random cells, which needs slide labels alone.
+        soft_learning_rate: Peak of a cosine schedule.
+        exploration: Share of uniform choice in what locations are drawn from at the start of hard attention; it falls
+            to zero in a straight line.
+        staged_depth: Pairs (processing levels, epochs): hard attention that stops at fewer processing levels first.
+        entropy_weight: Weight of the mean entropy of the grids' distributions, which is raised.
+        sampling: ``gumbel`` draws locations without replacement: by stochastic beam search, or from every grid on its
+            own where the model chooses so; ``gumbel_redrawn`` draws anew at each processing level; ``top_k`` takes the
+            most probable, as the authors' released code does.
+        credit: ``draw`` gives REINFORCE the log-probabilities of the draws, which is exact; ``cell`` those of the cells
+            in their grids, as the authors' code does, which is so for ``top_k`` always.
+        checkpoint_every: Steps between two checkpoints.
+        readers: Threads that read and decode.
+        mixed_precision: Compute in half precision on CUDA where that is safe.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,7 +60,7 @@ class TrainingSettings(BaseModel):
     seed: int = Field(default=0, ge=0)
     patches_per_slide: int = Field(default=12, ge=1)
     warmup_steps: int = Field(default=700, ge=1)
-    rounds: int = Field(default=2, ge=1)
+    rounds: int = Field(default=2, ge=0)
     warmup_learning_rate: float = Field(default=2e-3, gt=0)
     batch_patches: int = Field(default=32, ge=2)
     hard_epochs: int = Field(default=2, ge=0)
@@ -48,3 +75,25 @@ class TrainingSettings(BaseModel):
     colour_jitter: float = Field(default=0.08, ge=0, lt=1)
     lesion_share: float = Field(default=0.2, gt=0, le=1)
     normal_class: str | None = None
+    annotations: bool = True
+    slide_labels_teach_patches: bool = False
+    normalisation: Literal["frozen", "none"] = "frozen"
+    backbone_weights: str | None = Field(default=None, min_length=1)
+    soft_steps: int = Field(default=0, ge=0)
+    soft_learning_rate: float = Field(default=1e-3, gt=0)
+    exploration: float = Field(default=0.0, ge=0, lt=1)
+    staged_depth: tuple[tuple[int, int], ...] = ()
+    entropy_weight: float = Field(default=0.0, ge=0)
+    sampling: Literal["gumbel", "gumbel_redrawn", "top_k"] = "gumbel"
+    credit: Literal["draw", "cell"] = "draw"
+    checkpoint_every: int = Field(default=50, ge=1)
+    readers: int = Field(default=2, ge=1)
+    mixed_precision: bool = True
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if any(k < 1 for k in self.hard_locations):
+            raise ValueError(f"hard_locations must be positive, not {self.hard_locations}")
+        if any(depth < 1 or epochs < 1 for depth, epochs in self.staged_depth):
+            raise ValueError(f"staged_depth needs pairs of positive numbers, not {self.staged_depth}")
+        return self
