@@ -51,7 +51,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=21, help="images that are timed")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--effort", type=float, default=1.0, help="share of the recipe's steps")
-    parser.add_argument("--teach-locations", action="store_true", help="teach the location module in the warm-up")
+    parser.add_argument("--teach-locations", action="store_true", help="tell the location module where digits are")
     parser.add_argument("--arm", help="of a probe")
     parser.add_argument("--finest", type=int, default=0, help="of a probe")
     return parser.parse_args()

@@ -47,7 +47,7 @@ class Recipe:
         digits: The training part of MNIST.
         side_px: Of the images.
         effort: Share of each stage's steps.
-        teach_locations: Whether the warm-up teaches the location module where the digit is.
+        teach_locations: Whether the location module is told where the digit is, beside what REINFORCE teaches it.
     """
 
     folder: Path
@@ -87,10 +87,12 @@ class Recipe:
 
     def _tnet(self) -> None:
         def explore(network: TNet, series: Series, loop: Loop) -> None:
-            learn_to_attend(network, series, loop, locations=budget_locations(self.side_px, EXPLORED))
+            locations = budget_locations(self.side_px, EXPLORED)
+            learn_to_attend(network, series, loop, locations=locations, teach_locations=False)
 
         def attend(network: TNet, series: Series, loop: Loop) -> None:
-            learn_to_attend(network, series, loop, locations=budget_locations(self.side_px, ATTENDED))
+            locations = budget_locations(self.side_px, ATTENDED)
+            learn_to_attend(network, series, loop, locations=locations, teach_locations=self.teach_locations)
 
         before, network = self._warm(), attending_network(self.side_px)
         if not self.teach_locations:

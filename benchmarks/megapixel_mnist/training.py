@@ -21,6 +21,7 @@ from benchmarks.megapixel_mnist.loop import Loop
 from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.model.choice import GumbelTopK
 from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.draws import draw_log_probs
 from tnet_cli.model.loss import ObjectiveInput, ObjectiveWeights, objective
 from tnet_cli.model.normalisation import freeze_normalisation
 from tnet_cli.model.tnet import TNet
@@ -92,7 +93,7 @@ def warm_up(network: TNet, series: Series, loop: Loop, *, teach_locations: bool)
             taught = int((levels < config.processing_levels - 1).sum())
             holds = _cells_with_digit(network, [canvas for canvas, _ in shown[:taught]], regions)  # (N, G)
             log_probs = look.cell_log_probs[:taught]
-            loss = loss - torch.logsumexp(log_probs.masked_fill(~holds, -1e9), dim=1).mean()
+            loss = loss + holding_loss(log_probs, holds)
             figures["hit"] = float(holds.gather(1, log_probs.argmax(1, keepdim=True)).float().mean())
         loop.descend(loss, **figures)
     freeze_normalisation(network)
@@ -104,7 +105,9 @@ def hold_all_but_locations(network: TNet, *, held: bool) -> None:
         parameter.requires_grad = not held or name.startswith("location.")
 
 
-def learn_to_attend(network: TNet, series: Series, loop: Loop, *, locations: tuple[int, ...]) -> None:
+def learn_to_attend(
+    network: TNet, series: Series, loop: Loop, *, locations: tuple[int, ...], teach_locations: bool
+) -> None:
     """Train with hard attention: Gumbel top-k, the paper's objective and its weights.
 
     Args:
@@ -112,6 +115,7 @@ def learn_to_attend(network: TNet, series: Series, loop: Loop, *, locations: tup
         series: Images.
         loop: Of the stage.
         locations: k for each processing level after the first.
+        teach_locations: Go on teaching the location module where the digit is.
     """
     network.train()
     freeze_normalisation(network)
@@ -124,7 +128,7 @@ def learn_to_attend(network: TNet, series: Series, loop: Loop, *, locations: tup
             logits=answer.logits,
             labels=torch.tensor([canvas.label for canvas in canvases]),
             feature_logits=answer.location_logits,
-            location_log_probs=[torch.cat([r.location_log_probs for r in each.levels[1:]]) for each in traversals],
+            location_log_probs=[torch.cat(draw_log_probs(each, "per_grid")) for each in traversals],
             processing_levels=[
                 torch.cat([torch.full((len(r.regions),), r.processing_level) for r in each.levels])
                 for each in traversals
@@ -132,8 +136,9 @@ def learn_to_attend(network: TNet, series: Series, loop: Loop, *, locations: tup
         )
         terms = objective(said, loop.baseline, ObjectiveWeights())
         loop.baseline = terms.baseline
+        taught = _taught(network, canvases, traversals) if teach_locations else torch.zeros(())
         loop.descend(
-            terms.total,
+            terms.total + taught,
             cross_entropy=float(terms.cross_entropy.detach()),
             accuracy=_accuracy(answer.logits, said.labels),
             hit=hit_share(canvases, traversals),
@@ -179,6 +184,30 @@ def _cells_with_digit(network: TNet, canvases: Sequence[Canvas], regions: Sequen
             for canvas, region in zip(canvases, regions, strict=False)
         ]
     )
+
+
+def holding_loss(log_probs: Tensor, holds: Tensor) -> Tensor:
+    """Return the mean of -log of the probability that a cell with the digit is drawn first, over grids with one.
+
+    Args:
+        log_probs: (N, G).
+        holds: bool (N, G).
+    """
+    some = holds.any(dim=1)
+    if not bool(some.any()):
+        return log_probs.new_zeros(())
+    return -torch.logsumexp(log_probs[some].masked_fill(~holds[some], -1e9), dim=1).mean()
+
+
+def _taught(network: TNet, canvases: Sequence[Canvas], traversals: Sequence[Traversal]) -> Tensor:
+    """Teach the location module in every grid of finished traversals."""
+    log_probs, shown, regions = list[Tensor](), list[Canvas](), list[Region]()
+    for canvas, traversal in zip(canvases, traversals, strict=True):
+        for record in traversal.levels[:-1]:
+            log_probs.append(record.cell_log_probs)
+            shown += [canvas] * len(record.regions)
+            regions += record.regions
+    return holding_loss(torch.cat(log_probs), _cells_with_digit(network, shown, regions))
 
 
 def ink_box(canvas: Canvas) -> Region:
