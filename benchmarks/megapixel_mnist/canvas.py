@@ -10,14 +10,17 @@ import numpy as np
 from tnet_cli.geometry import Region
 
 DIGIT_PX = 28
-FRAGMENT_PX = 10
-"""Side of a fragment: half of what MNIST scales each digit's longer side to (20 px), so that none holds a whole one."""
+FRAGMENT_PX = 8
+"""Side of a fragment, that of the distractors of Mnih et al., arXiv:1406.6247 (cluttered MNIST).
+
+MNIST scales each digit's longer side to 20 px, so that no fragment holds a whole one.
+"""
 
 INK_FROM, INK_TO = 4, 24
 """MNIST centres the 20 px of a digit; fragments are cut between these rows and columns."""
 
-AREA_PER_FRAGMENT = 50 * 50
-"""Pixels of image for each fragment."""
+AREA_PER_FRAGMENT = 100 * 100
+"""Pixels of image for each fragment: 80 of them in 896 px, 1285 in 3584 px."""
 
 Part = Literal["train", "test"]
 

@@ -21,15 +21,15 @@ from tnet_cli.model.tnet import TNet
 SHARED_SIDES = (32, 64)
 """The small images that every arm's features begin with."""
 
-WARM_UP = Stage("warm-up", 600, 48, 3e-3)
-SHARED = (Stage("digits at 32 px", 400, 64, 3e-3), Stage("digits at 64 px", 300, 64, 2e-3))
+SHARED = (Stage("digits at 32 px", 300, 64, 3e-3), Stage("digits at 64 px", 200, 64, 2e-3))
+WARM_UP = Stage("warm-up", 300, 48, 3e-3)
 LOCATIONS = Stage("locations alone", 300, 16, 3e-3)
-ATTENTION = Stage("hard attention", 300, 16, 1e-3)
-SHRUNK = Stage("shrunk", 400, 32, 1e-3)
+ATTENTION = Stage("hard attention", 200, 16, 1e-3)
+SHRUNK = Stage("shrunk", 300, 32, 1e-3)
 GROWING = (
-    (128, Stage("full at 128 px", 300, 32, 2e-3)),
-    (256, Stage("full at 256 px", 250, 16, 1e-3)),
-    (448, Stage("full at 448 px", 250, 8, 1e-3)),
+    (128, Stage("full at 128 px", 200, 32, 2e-3)),
+    (256, Stage("full at 256 px", 200, 16, 1e-3)),
+    (448, Stage("full at 448 px", 150, 8, 1e-3)),
 )
 """Arm (a) meets images that grow, each stage with more fragments beside the one digit."""
 
