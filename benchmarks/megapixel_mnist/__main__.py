@@ -9,6 +9,7 @@ import argparse
 import json
 import platform
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from benchmarks.megapixel_mnist.measurement import (
     all_arms,
     answers,
     classifier,
-    hit_shares,
     multiply_adds,
     peak_mb,
     prepare,
@@ -32,8 +32,6 @@ from benchmarks.megapixel_mnist.measurement import (
 from benchmarks.megapixel_mnist.recipe import Recipe, make_network
 from benchmarks.megapixel_mnist.table import table
 from tnet_cli.model.tnet import TNet
-
-HITS_IMAGES = 200
 
 
 def parse() -> argparse.Namespace:
@@ -91,12 +89,9 @@ def measure_accuracy(given: argparse.Namespace, recipe: Recipe, arms: list[Arm])
             continue
         network, cpu_seconds = recipe.load(arm.network)
         prepare(network)
-        right = answers(arm, network, digits, given.side, given.images)
-        kept: dict[str, Any] = {"right": right, "training_cpu_seconds": cpu_seconds}
-        if arm.finest:
-            kept["hit"] = hit_shares(network, digits, given.side, [arm], min(HITS_IMAGES, given.images))[arm.name]
-        path.write_text(json.dumps(kept))
-        print(f"{arm.name}: {sum(right)} of {len(right)}", file=sys.stderr, flush=True)
+        found = answers(arm, network, digits, given.side, given.images)
+        path.write_text(json.dumps(asdict(found) | {"training_cpu_seconds": cpu_seconds}))
+        print(f"{arm.name}: {sum(found.right)} of {len(found.right)}", file=sys.stderr, flush=True)
 
 
 def measure_cost(given: argparse.Namespace, arms: list[Arm]) -> None:
@@ -146,7 +141,9 @@ def summarise(given: argparse.Namespace, arms: list[Arm]) -> dict[str, Any]:
         if arm.name in kept and "full" in kept:
             mine = kept[arm.name]
             rows[arm.name] |= accuracy_figures(mine["right"], kept["full"]["right"])
-            rows[arm.name] |= {key: figure for key, figure in mine.items() if key != "right"}
+            rows[arm.name]["training_cpu_seconds"] = mine["training_cpu_seconds"]
+            if arm.finest:
+                rows[arm.name]["seen"] = sum(mine["seen"]) / len(mine["seen"])
     return {
         "side": given.side,
         "threads": given.threads,

@@ -184,5 +184,9 @@ def traverse_all(
 
 def classify_attending(network: TNet, canvases: Sequence[Canvas], attending: Attending) -> Tensor:
     """Return the logits (N, 10) of arms (c) and (d)."""
-    traversals = traverse_all(network, canvases, attending)
+    return classify_traversals(network, traverse_all(network, canvases, attending))
+
+
+def classify_traversals(network: TNet, traversals: Sequence[Traversal]) -> Tensor:
+    """Return the logits (N, 10) of finished traversals."""
     return network.classify([torch.cat([r.features for r in each.levels]) for each in traversals]).logits

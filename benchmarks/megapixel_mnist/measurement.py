@@ -20,11 +20,12 @@ from benchmarks.megapixel_mnist.arms import (
     Attending,
     budget_locations,
     classify_attending,
+    classify_traversals,
     classify_whole,
     traverse_all,
 )
 from benchmarks.megapixel_mnist.canvas import Canvas, Digits, make_canvas
-from benchmarks.megapixel_mnist.training import hit_share
+from benchmarks.megapixel_mnist.training import holds_digit
 from tnet_cli.model.choice import RandomChoice, TopK
 from tnet_cli.model.normalisation import fold_normalisation
 from tnet_cli.model.tnet import TNet
@@ -85,26 +86,35 @@ def test_canvas(digits: Digits, side_px: int, number: int) -> Canvas:
     return make_canvas(digits, side_px, seed=TEST_SEED, number=number)
 
 
-def answers(arm: Arm, network: TNet, digits: Digits, side_px: int, count: int) -> list[bool]:
-    """Tell which of the first ``count`` test images an arm classifies right."""
-    classify, right = classifier(arm, network, side_px), list[bool]()
-    together = 1 if arm.kind == "full" else TOGETHER
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What an arm made of the test images, in their order.
+
+    Attributes:
+        right: Whether the class is right.
+        seen: Whether a location at the image's own resolution held the digit's ink; empty where nothing attends.
+    """
+
+    right: list[bool]
+    seen: list[bool]
+
+
+def answers(arm: Arm, network: TNet, digits: Digits, side_px: int, count: int) -> Answers:
+    """Classify the first ``count`` test images with an arm."""
+    found = Answers([], [])
     with torch.inference_mode():
-        for start in range(0, count, together):
-            canvases = [test_canvas(digits, side_px, n) for n in range(start, min(count, start + together))]
+        for start in range(0, count, TOGETHER):
+            canvases = [test_canvas(digits, side_px, n) for n in range(start, min(count, start + TOGETHER))]
             labels = torch.tensor([canvas.label for canvas in canvases])
-            right += (classify(canvases).argmax(dim=1) == labels).tolist()
-    return right
-
-
-def hit_shares(network: TNet, digits: Digits, side_px: int, arms: Sequence[Arm], count: int) -> dict[str, float]:
-    """Return, for each attending arm, the share of test images of which a finest location holds the digit's ink."""
-    shares = {}
-    with torch.inference_mode():
-        for arm in arms:
-            canvases = [test_canvas(digits, side_px, number) for number in range(count)]
-            shares[arm.name] = hit_share(canvases, traverse_all(network, canvases, _attending(arm, side_px)))
-    return shares
+            if arm.finest:
+                traversals = traverse_all(network, canvases, _attending(arm, side_px))
+                logits = classify_traversals(network, traversals)
+                found.seen.extend(holds_digit(canvases, traversals))
+            else:
+                # Whole images of full resolution fill the memory fast.
+                logits = torch.cat([classify_whole(network, [canvas]) for canvas in canvases])
+            found.right.extend((logits.argmax(dim=1) == labels).tolist())
+    return found
 
 
 def accuracy_figures(right: Sequence[bool], right_of_full: Sequence[bool]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def table(document: dict[str, Any]) -> str:
     ]
     for name, row in document["arms"].items():
         kind, _, budget = name.partition("-")
-        cells = [TITLES[kind].format(budget), _accuracy(row), _share(row.get("hit"))]
+        cells = [TITLES[kind].format(budget), _accuracy(row), _share(row.get("seen"))]
         if "seconds" in row:
             ratio = full["seconds"] / row["seconds"]
             cells += [
@@ -43,5 +43,5 @@ def _accuracy(row: dict[str, Any]) -> str:
     return f"{row['accuracy']:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _share(hit: float | None) -> str:
-    return "" if hit is None else f"{hit:.2f}"
+def _share(seen: float | None) -> str:
+    return "" if seen is None else f"{seen:.3f}"

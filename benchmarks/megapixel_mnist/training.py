@@ -141,7 +141,7 @@ def learn_to_attend(
             terms.total + taught,
             cross_entropy=float(terms.cross_entropy.detach()),
             accuracy=_accuracy(answer.logits, said.labels),
-            hit=hit_share(canvases, traversals),
+            hit=float(np.mean(holds_digit(canvases, traversals))),
             baseline=loop.baseline,
         )
 
@@ -216,13 +216,12 @@ def ink_box(canvas: Canvas) -> Region:
     return Region(canvas.box.x + margin, canvas.box.y + margin, DIGIT_PX - 2 * margin, DIGIT_PX - 2 * margin)
 
 
-def hit_share(canvases: Sequence[Canvas], traversals: Sequence[Traversal]) -> float:
-    """Return the share of images of which a region of the finest processing level holds the digit's ink."""
-    hits = [
+def holds_digit(canvases: Sequence[Canvas], traversals: Sequence[Traversal]) -> list[bool]:
+    """Tell for each image whether a region of the finest processing level holds the digit's ink."""
+    return [
         any(region.contains(ink_box(canvas)) for region in each.levels[-1].regions)
         for canvas, each in zip(canvases, traversals, strict=True)
     ]
-    return float(np.mean(hits))
 
 
 def _accuracy(logits: Tensor, labels: Tensor) -> float:
