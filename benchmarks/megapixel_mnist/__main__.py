@@ -105,7 +105,8 @@ def measure_cost(given: argparse.Namespace, arms: list[Arm]) -> None:
     }
     for name, figures in times(classifiers, canvases).items():
         costs[name] |= figures
-    for arm in arms:
+    # Random locations take the memory that attended ones take.
+    for arm in (arm for arm in arms if arm.kind != "random"):
         costs[arm.name]["peak_mb"] = probe_memory(arm, given.side, given.mnist, given.threads)
     costs["nothing"] = {"peak_mb": probe_memory(None, given.side, given.mnist, given.threads)}
     (given.work / f"costs-{given.side}.json").write_text(json.dumps(costs, indent=2))
