@@ -24,8 +24,8 @@ SHARED_SIDES = (32, 64)
 SHARED = (Stage("digits at 32 px", 300, 64, 3e-3), Stage("digits at 64 px", 200, 64, 2e-3))
 WARM_UP = Stage("warm-up", 300, 48, 3e-3)
 LOCATIONS = Stage("locations alone", 300, 16, 3e-3)
-ATTENTION = Stage("hard attention", 200, 16, 1e-3)
-SHRUNK = Stage("shrunk", 300, 32, 1e-3)
+ATTENTION = Stage("hard attention", 120, 16, 1e-3)
+SHRUNK = Stage("shrunk", 150, 32, 1e-3)
 GROWING = (
     (128, Stage("full at 128 px", 120, 32, 2e-3)),
     (256, Stage("full at 256 px", 120, 16, 1e-3)),
