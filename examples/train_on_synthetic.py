@@ -2,7 +2,7 @@
 
 Run: python examples/train_on_synthetic.py FOLDER
 
-Takes about half an hour on two cores; interrupted, the same command goes on. The same by hand:
+Takes about twenty minutes on two cores; interrupted, the same command goes on. The same by hand:
 
     tnet synth FOLDER/train --count 300 --size 2000 --seed 0
     tnet synth FOLDER/fresh --count 100 --size 2000 --seed 1000000

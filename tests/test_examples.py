@@ -30,6 +30,15 @@ def test_read_regions(tmp_path: Path):
     assert sorted(path.name for path in tmp_path.glob("view-*.png")) == ["view-1.png", "view-16.png", "view-4.png"]
 
 
+@pytest.mark.slow
+def test_train_on_synthetic(tmp_path: Path):
+    settings = ["warmup_steps=2", "patches_per_slide=2", "soft_steps=1", "hard_locations=[2, 2]"]
+    overrides = [part for setting in settings for part in ("--set", f"training.{setting}")]
+    out = run("train_on_synthetic.py", tmp_path, "--count", 8, "--fresh", 2, "--size", 1000, *overrides)
+    assert (tmp_path / "model" / "model.safetensors").exists()
+    assert "accuracy on 2 fresh slides: " in out
+
+
 def test_every_example_is_run_here():
     tested = Path(__file__).read_text()
     assert [path.name for path in EXAMPLES.glob("*.py") if path.name not in tested] == []

@@ -22,18 +22,18 @@ SHARED_SIDES = (32, 64)
 """The small images that every arm's features begin with."""
 
 SHARED = (Stage("digits at 32 px", 300, 64, 3e-3), Stage("digits at 64 px", 200, 64, 2e-3))
-WARM_UP = Stage("warm-up", 300, 48, 3e-3)
+WARM_UP = Stage("warm-up", 1200, 48, 3e-3)
 LOCATIONS = Stage("locations alone", 300, 16, 3e-3)
-ATTENTION = Stage("hard attention", 120, 16, 1e-3)
-SHRUNK = Stage("shrunk", 150, 32, 1e-3)
+ATTENTION = Stage("hard attention", 300, 16, 1e-3)
+SHRUNK = Stage("shrunk", 600, 32, 1e-3)
 GROWING = (
-    (128, Stage("full at 128 px", 120, 32, 2e-3)),
-    (256, Stage("full at 256 px", 120, 16, 1e-3)),
-    (448, Stage("full at 448 px", 100, 8, 1e-3)),
+    (128, Stage("full at 128 px", 300, 32, 2e-3)),
+    (256, Stage("full at 256 px", 200, 16, 1e-3)),
+    (448, Stage("full at 448 px", 200, 8, 1e-3)),
 )
 """Arm (a) meets images that grow, each stage with more fragments beside the one digit."""
 
-FULL = Stage("full", 150, 4, 5e-4)
+FULL = Stage("full", 600, 4, 5e-4)
 EXPLORED, ATTENDED = 8, 4
 """Locations for each image while the location module learns alone, and while everything learns."""
 

@@ -204,6 +204,8 @@ def _taught(network: TNet, canvases: Sequence[Canvas], traversals: Sequence[Trav
     log_probs, shown, regions = list[Tensor](), list[Canvas](), list[Region]()
     for canvas, traversal in zip(canvases, traversals, strict=True):
         for record in traversal.levels[:-1]:
+            if record.cell_log_probs is None:
+                continue
             log_probs.append(record.cell_log_probs)
             shown += [canvas] * len(record.regions)
             regions += record.regions

@@ -2,6 +2,8 @@
 
 import csv
 import json
+from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write_manifest(path: Path, rows: list[dict[str, object]]) -> Path:
+def write_manifest(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
@@ -47,7 +49,7 @@ def tiny_model(tmp_path_factory):
         summary="Random weights.",
         intended_use="For tests only.",
         licence="Apache-2.0",
-        created="2026-01-01",
+        created=date(2026, 1, 1),
         package_version="0",
         network=config,
     )
@@ -357,8 +359,7 @@ def test_a_full_disk_is_a_sentence(rows, tiny_model, tnet, tmp_path, monkeypatch
 
 def test_ctrl_c_keeps_what_was_finished(rows, tiny_model, tnet, tmp_path, monkeypatch):
     from tnet_cli.pipeline.evaluation import judging
-
-    localise = judging.localise
+    from tnet_cli.pipeline.evaluation.localisation import localise
 
     def interrupted(result, entry):
         if entry is not None and entry.label == "lesion":

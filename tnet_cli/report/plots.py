@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -169,7 +169,7 @@ def confusion_plot(counts: np.ndarray, class_names: Sequence[str]) -> bytes:
         bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.04, ticks=[0, 0.5, 1])
         bar.ax.set_yticklabels(["0 %", "50 %", "100 %"])
         bar.set_label("Share of the label")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         return _png(figure)
 
 
@@ -200,7 +200,7 @@ def reliability_plot(
             edges[:-1], counts, width=np.diff(edges), align="edge", color="#A9C9E2", edgecolor="white", linewidth=0.8
         )
         below.set(xlabel=stated, ylabel="Slides")
-        below.yaxis.get_major_locator().set_params(integer=True, nbins=3)  # type: ignore[attr-defined]
+        below.yaxis.get_major_locator().set_params(integer=True, nbins=3)
         figure.align_ylabels([axes, below])
         return _png(figure)
 
@@ -263,7 +263,7 @@ def _drawing(*, width_in: float = WIDTH_IN, height_in: float = HEIGHT_IN) -> Ite
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(cast("Any", STYLE)):
         figure = Figure(figsize=(width_in, height_in), dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
         yield figure, figure.subplots()

@@ -58,7 +58,11 @@ def test_temperature_is_recovered(rng, temperature):
     fitted = fit_temperature(logits * temperature, truth, otherwise=1.0)
     assert fitted.reason is None
     assert fitted.value == pytest.approx(temperature, rel=0.05)
-    best = minimize(lambda t: negative_log_likelihood(logits * temperature, truth, t[0]), [1.0], bounds=[(0.05, 20)])
+
+    def at(t: np.ndarray) -> float:
+        return negative_log_likelihood(logits * temperature, truth, float(t[0]))
+
+    best = minimize(at, [1.0], bounds=[(0.05, 20)])
     assert fitted.value == pytest.approx(best.x[0], rel=1e-2)
 
 

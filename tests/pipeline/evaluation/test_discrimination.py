@@ -153,6 +153,10 @@ def test_slides_of_one_patient_are_worth_less_than_as_many_patients(make_answers
     interval = accuracy_over_patients(answers, resample_patients(truth, patients, count=500, seed=0))
     over_slides = accuracy(answers)
     assert interval.value == over_slides.value
+    assert interval.low is not None
+    assert interval.high is not None
+    assert over_slides.low is not None
+    assert over_slides.high is not None
     assert interval.high - interval.low > 1.5 * (over_slides.high - over_slides.low)
 
 

@@ -5,7 +5,12 @@ import json
 import pytest
 
 from tnet_cli.geometry import Region, Size
-from tnet_cli.pipeline.evaluation.localisation import LocalisationRow, localise, summarise_localisation
+from tnet_cli.pipeline.evaluation.localisation import (
+    LocalisationRow,
+    SlideLocalisation,
+    localise,
+    summarise_localisation,
+)
 from tnet_cli.pipeline.inputs import SlideInput
 from tnet_cli.pipeline.result import RegionResult, SlideResult
 
@@ -51,6 +56,12 @@ def draw(tmp_path):
     return make
 
 
+def located(result: SlideResult, entry: SlideInput) -> SlideLocalisation:
+    found = localise(result, entry)
+    assert found is not None
+    return found
+
+
 def test_only_the_finest_locations_count_and_a_fifth_suffices(draw):
     entry = draw((1000, 1000, 400, 400))
     regions = [
@@ -61,7 +72,7 @@ def test_only_the_finest_locations_count_and_a_fifth_suffices(draw):
         seen(Region(915, 1000, 100, 100), 2),  # 15 % inside
         seen(Region(0, 0, 100, 100), 2),
     ]
-    found = localise(result_with(regions), entry)
+    found = located(result_with(regions), entry)
     assert (found.finest_locations, found.on_lesion) == (4, 2)
     assert found.share == 0.5
     assert found.is_hit
@@ -69,8 +80,8 @@ def test_only_the_finest_locations_count_and_a_fifth_suffices(draw):
 
 def test_a_lesion_smaller_than_a_location_is_hit_by_holding_it(draw):
     entry = draw((500, 500, 40, 40))
-    hit = localise(result_with([seen(Region(0, 0, 2000, 2000), 0), seen(Region(400, 400, 200, 200), 1)]), entry)
-    miss = localise(result_with([seen(Region(0, 0, 2000, 2000), 0), seen(Region(600, 600, 200, 200), 1)]), entry)
+    hit = located(result_with([seen(Region(0, 0, 2000, 2000), 0), seen(Region(400, 400, 200, 200), 1)]), entry)
+    miss = located(result_with([seen(Region(0, 0, 2000, 2000), 0), seen(Region(600, 600, 200, 200), 1)]), entry)
     assert hit.is_hit
     assert not miss.is_hit
 
@@ -78,13 +89,13 @@ def test_a_lesion_smaller_than_a_location_is_hit_by_holding_it(draw):
 def test_the_annotation_is_in_the_frame_of_the_slides_bounds(draw):
     entry = draw((0, 0, 100, 100))
     regions = [seen(Region(0, 0, 2000, 2000), 0), seen(Region(300, 300, 100, 100), 1)]
-    assert localise(result_with(regions, bounds=Region(300, 300, 500, 500)), entry).is_hit
-    assert not localise(result_with(regions), entry).is_hit
+    assert located(result_with(regions, bounds=Region(300, 300, 500, 500)), entry).is_hit
+    assert not located(result_with(regions), entry).is_hit
 
 
 def test_what_gives_no_localisation(draw):
     entry = draw((0, 0, 100, 100))
-    roots_only = localise(result_with([seen(Region(0, 0, 2000, 2000), 0)]), entry)
+    roots_only = located(result_with([seen(Region(0, 0, 2000, 2000), 0)]), entry)
     assert (roots_only.finest_locations, roots_only.share, roots_only.is_hit) == (0, None, False)
     assert localise(result_with([], status="failed"), entry) is None
     assert localise(result_with([seen(Region(0, 0, 9, 9), 0)]), SlideInput("s.tif", "s")) is None
@@ -104,6 +115,9 @@ def test_summary_by_hand(draw):
     assert summary.lesion_slides == 4
     # The slide without any location has no share, but was not hit.
     assert summary.share_on_lesion.value == pytest.approx((1 + 0.5 + 0) / 3)
-    assert 0 <= summary.share_on_lesion.low <= 0.5 <= summary.share_on_lesion.high <= 1
+    share = summary.share_on_lesion
+    assert share.low is not None
+    assert share.high is not None
+    assert 0 <= share.low <= 0.5 <= share.high <= 1
     assert summary.hit_rate.value == 0.5
     assert "no location" in str(summarise_localisation(rows[3:], draws=10, seed=0).hit_rate.reason)

@@ -148,7 +148,9 @@ def fit_temperature(logits: np.ndarray, truth: np.ndarray, *, otherwise: float) 
     table = np.asarray(logits, dtype=np.float64)
     of_label = table[np.arange(len(truth)), truth]
     if bool(np.all(of_label >= table.max(axis=1))):
-        return Fitted(otherwise, "every slide is right, so the likelihood grows as T falls to 0: no temperature is best")
+        return Fitted(
+            otherwise, "every slide is right: the likelihood grows as T falls to 0, and no temperature is best"
+        )
     # The slope of the likelihood at 1 / T = 0; where it is not positive, nothing but T without bound is best.
     if float(np.mean(of_label - table.mean(axis=1))) <= 0:
         return Fitted(otherwise, "the logits say nothing of the labels, so the likelihood grows with T without bound")
