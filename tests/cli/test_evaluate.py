@@ -154,7 +154,10 @@ def test_arms_and_curve(evaluated, document):
     assert [(row["arm"], int(row["budget"])) for row in curve] == [
         (arm, budget) for arm in ("tnet", "random") for budget in (2, 4, 7)
     ]
-    assert [float(row["locations"]) for row in curve] == [2, 4, 7] * 2
+    least, between, most = ({float(row["locations"]) for row in curve if row["budget"] == n} for n in ("2", "4", "7"))
+    assert (least, most) == ({2}, {7})
+    # With four, the cells below the first may have less tissue than locations.
+    assert all(2 < locations <= 4 for locations in between)
     # The model's own locations are seven: the curve ends where the arm is.
     assert document["curve"][2]["accuracy"] == document["arms"][0]["accuracy"]
     assert document["curve"][5]["auroc"]["value"] == document["arms"][1]["auroc"]["value"]

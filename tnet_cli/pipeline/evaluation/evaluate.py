@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tnet_cli.errors import RunStoppedError
+from tnet_cli.errors import InterruptedRunError, RunStoppedError
 from tnet_cli.pipeline.card import ModelCard
 from tnet_cli.pipeline.classify import ClassifyOptions, Events
 from tnet_cli.pipeline.device import choose_device, reader_threads, usable_cores
@@ -87,6 +87,7 @@ def run_evaluation(request: EvaluateRequest, events: EvaluateEvents | None = Non
         ModelFileError: the model cannot be used.
         ManifestError: the manifest, its labels, splits or annotations cannot be used.
         RunStoppedError: the disk is full, or the device or the storage answers no more.
+        InterruptedRunError: the user interrupted it.
     """
     events = events or EvaluateEvents()
     started = time.perf_counter()
@@ -136,9 +137,11 @@ def run_evaluation(request: EvaluateRequest, events: EvaluateEvents | None = Non
 
 @contextmanager
 def _stopping_in_a_sentence(out: Path) -> Iterator[None]:
-    """Say in a sentence that something cannot be written."""
+    """Say in a sentence that something cannot be written, or that the user stopped it."""
     try:
         yield
+    except KeyboardInterrupt as exc:
+        raise InterruptedRunError("interrupted; what was finished is kept") from exc
     except OSError as exc:
         raise RunStoppedError(f"{out}: cannot be written: {exc.strerror or exc}; what was finished is kept") from exc
 
