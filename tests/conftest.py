@@ -5,12 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 
 def pytest_configure() -> None:
     """Give each of several test processes a core of its own: threads that wait for another's core crawl."""
+    # How long an example takes says more of what else the machine does.
+    settings.register_profile("tnet", deadline=None)
+    settings.load_profile("tnet")
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
     if worker.startswith("gw") and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))

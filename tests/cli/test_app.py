@@ -29,11 +29,11 @@ def test_the_command_line_imports_nothing_heavy():
 def test_help_names_every_command(tnet):
     ran = tnet("--help")
     assert ran.code == 0
-    for command in ("classify", "evaluate", "info", "demo", "synth", "train"):
+    for command in ("bench", "classify", "evaluate", "info", "demo", "synth", "train"):
         assert command in ran.out
 
 
-@pytest.mark.parametrize("command", ["classify", "evaluate", "info", "demo", "synth", "train"])
+@pytest.mark.parametrize("command", ["bench", "classify", "evaluate", "info", "demo", "synth", "train"])
 def test_every_command_and_option_has_help(tnet, command):
     ran = tnet(command, "--help")
     assert ran.code == 0

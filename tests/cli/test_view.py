@@ -254,7 +254,14 @@ def test_viewer_assets_come_from_the_package(server):
 
 def test_the_command_says_its_address_and_ends_with_ctrl_c(run):
     command = [sys.executable, "-m", "tnet_cli", "view", str(run), "--no-browser"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that run in the background of a shell have Ctrl-C ignored, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )
     try:
         assert process.stdout is not None
         address = process.stdout.readline().strip()

@@ -188,8 +188,7 @@ def test_overlays_enlarge_by_pointer_and_keyboard(watched, small_run):
     assert page.text_content("#enlarged-name") == "case10"
     page.keyboard.press("Escape")
     assert not page.is_visible("dialog")
-    focused = page.evaluate("document.activeElement.closest('tr').querySelector('.name').textContent")
-    assert focused == "case10"
+    watched.until("document.activeElement.closest('tr')?.querySelector('.name').textContent === 'case10'")
     page.keyboard.press("Enter")
     assert page.is_visible("dialog")
     page.click("#close")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from tnet_cli.cli.bench import bench
 from tnet_cli.cli.classify import classify
 from tnet_cli.cli.demo import demo
 from tnet_cli.cli.evaluate import evaluate
@@ -51,6 +52,7 @@ app.command()(demo)
 app.command()(synth)
 app.command()(view)
 app.add_typer(models)
+app.command()(bench)
 app.command()(train)
 
 

@@ -31,6 +31,16 @@ def classify(
         typer.Option(metavar="K,K,...", help="Locations to attend at each processing level, coarse to fine."),
     ] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Locations to attend in all.")] = None,
+    stop_at: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="CHANGE",
+            help="Attend the most probable locations first, and end before the budget when the probabilities move by "
+            "less than this.",
+        ),
+    ] = None,
     mpp: Annotated[
         float | None, typer.Option(help="Micrometres per pixel of the slides, where the file does not say.")
     ] = None,
@@ -74,6 +84,7 @@ def classify(
         model=model,
         locations=_numbers(locations),
         budget=budget,
+        stop_at=stop_at,
         mpp=mpp,
         reader=reader,
         device=device,

@@ -33,6 +33,15 @@ def evaluate(
         typer.Option(metavar="K,K,...", help="Locations to attend at each processing level, coarse to fine."),
     ] = None,
     budget: Annotated[int | None, typer.Option(min=1, help="Locations to attend in all.")] = None,
+    stop_at: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="CHANGE",
+            help="Arm tnet attends the most probable locations first, and ends when the probabilities move by less.",
+        ),
+    ] = None,
     budgets: Annotated[
         str | None,
         typer.Option(metavar="N,N,...", help="Budgets of a curve of accuracy against locations, run in one pass."),
@@ -87,6 +96,7 @@ def evaluate(
         arms=parse_arms(arms),
         locations=wanted_locations,
         budget=budget,
+        stop_at=stop_at,
         budgets=wanted_budgets,
         split=split,
         calibrate=calibrate,

@@ -85,9 +85,12 @@ class Traversal:
 
     Attributes:
         levels: One record for each processing level that was reached, coarsest first.
+        order: int64 (K,): when each region was looked at, the processing levels one after the other; None where they
+            were looked at in that order.
     """
 
     levels: tuple[ProcessingLevelRecord, ...]
+    order: np.ndarray | None = None
 
     @property
     def location_count(self) -> int:

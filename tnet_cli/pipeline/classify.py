@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from tnet_cli.pipeline.inputs import SlideInput
 from tnet_cli.pipeline.model_file import LoadedModel
 from tnet_cli.pipeline.outcome import Outcome
 from tnet_cli.pipeline.slide_work import Manner, SlideWork
+from tnet_cli.pipeline.stopping import settled_when
 
 __all__ = ["ClassifyOptions", "Events", "Outcome", "classify_slides", "look_with", "manner_of", "work_through"]
 
@@ -32,6 +34,8 @@ class ClassifyOptions:
     Attributes:
         locations: Attended locations for each processing level after the first; None for the model's default.
         budget: Attended locations in all, shared out as the model's default is; excludes ``locations``.
+        stop_at: Attend the most probable locations of any processing level first, and end when no class's probability
+            moves by as much any more (``pipeline.stopping``); None for the traversal of the paper.
         mpp: Overrides the micrometres per pixel of every slide; a manifest's column comes first.
         reader: Forces a slide backend.
         device: Where the network runs.
@@ -43,6 +47,7 @@ class ClassifyOptions:
 
     locations: tuple[int, ...] | None = None
     budget: int | None = None
+    stop_at: float | None = None
     mpp: float | None = None
     reader: str | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -119,6 +124,7 @@ def manner_of(model: LoadedModel, options: ClassifyOptions, chooser: Chooser, ev
         card=model.card,
         locations=options.locations,
         budget=options.budget,
+        settled=None if options.stop_at is None else partial(settled_when, model.network, model.card, options.stop_at),
         mpp=options.mpp,
         reader=options.reader,
         chooser=chooser,

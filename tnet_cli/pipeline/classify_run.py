@@ -1,6 +1,5 @@
 """A whole run of ``tnet classify``: inputs in, a folder of results out."""
 
-import platform
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -14,7 +13,7 @@ import torch
 
 from tnet_cli.errors import PartialFailureError, SlideError
 from tnet_cli.pipeline.classify import ClassifyOptions, Events, Outcome, classify_slides
-from tnet_cli.pipeline.device import choose_devices, reader_threads, usable_cores
+from tnet_cli.pipeline.device import choose_devices, describe_machine, reader_threads, usable_cores
 from tnet_cli.pipeline.inputs import SlideInput, find_inputs
 from tnet_cli.pipeline.ledger import RunIdentity
 from tnet_cli.pipeline.model_file import LoadedModel, find_model, load_model
@@ -35,6 +34,7 @@ class RunRequest:
     model: str
     locations: tuple[int, ...] | None = None
     budget: int | None = None
+    stop_at: float | None = None
     mpp: float | None = None
     reader: str | None = None
     device: str = "auto"
@@ -157,6 +157,7 @@ def run_identity(request: RunRequest, model: LoadedModel) -> RunIdentity:
         model=model.digest,
         locations=request.locations or model.card.network.locations,
         budget=request.budget,
+        stop_at=request.stop_at,
         mpp=request.mpp,
         reader=request.reader,
     )
@@ -168,6 +169,7 @@ def options_for(request: RunRequest, device: torch.device, *, processes: int = 1
     return ClassifyOptions(
         locations=request.locations,
         budget=request.budget,
+        stop_at=request.stop_at,
         mpp=request.mpp,
         reader=request.reader,
         device=device,
@@ -288,6 +290,7 @@ def run_record(
         "options": {
             "locations": list(request.locations) if request.locations else list(model.card.network.locations),
             "budget": request.budget,
+            "stop_at": request.stop_at,
             "mpp": request.mpp,
             "reader": request.reader,
             "device": ",".join(str(device) for device in devices) if request.cluster is None else request.device,
@@ -295,12 +298,7 @@ def run_record(
             "batch_size": request.batch_size,
             "workers": reader_threads(request.workers),
         },
-        "machine": {
-            "platform": platform.platform(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "cores": usable_cores(),
-        },
+        "machine": describe_machine(),
         "slides": {status: statuses.count(status) for status in ("ok", "no_tissue", "failed")},
         "seconds": None if seconds is None else round(seconds, 3),
     }

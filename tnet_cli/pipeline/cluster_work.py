@@ -73,6 +73,7 @@ def classify_on_worker(plan: ClusterPlan, entry: SlideInput) -> Answer:
     options = ClassifyOptions(
         locations=plan.options.locations,
         budget=plan.options.budget,
+        stop_at=plan.options.stop_at,
         mpp=plan.options.mpp,
         reader=plan.options.reader,
         device=choose_device(plan.device),

@@ -1,6 +1,7 @@
 """Where the network runs, and how the processor's cores are shared between reading and computing."""
 
 import os
+import platform
 
 import torch
 
@@ -39,6 +40,16 @@ def choose_devices(names: str) -> list[torch.device]:
         UsageError: a name is unknown or the machine has no such device.
     """
     return [choose_device(name.strip()) for name in names.split(",")]
+
+
+def describe_machine() -> dict[str, str | int]:
+    """Return what a run's record says of the machine."""
+    return {
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cores": usable_cores(),
+    }
 
 
 def usable_cores() -> int:

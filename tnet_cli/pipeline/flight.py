@@ -21,10 +21,12 @@ class Errand:
     Attributes:
         traversal: The sans-IO generator of ``tnet_cli.model.traversal.traverse``.
         read: Region -> (H, W, 3), uint8 or float32 in [0, 1], the same for every region; called from many threads.
+        keeps_patches: Whether the journey has the pixels, which of a whole slide are too many to hold.
     """
 
     traversal: Generator[Wanted, Look, Traversal]
     read: ReadFunction
+    keeps_patches: bool = True
 
 
 OpenErrand = Callable[[], Errand | None]
@@ -37,7 +39,8 @@ class Journey:
 
     Attributes:
         traversal: The record of the traversal.
-        patches: The (N, H, W, 3) pixels the network saw, as they were read, one array for each processing level.
+        patches: The (N, H, W, 3) pixels the network saw, as they were read, one array for each processing level; none
+            where the errand does not keep them.
     """
 
     traversal: Traversal
@@ -136,7 +139,8 @@ class Flight:
     def see(self, look: Look, pixels: np.ndarray) -> None:
         """Note what the network saw of the next region."""
         self._looks.append(look)
-        self._pixels.append(pixels)
+        if self._errand is not None and self._errand.keeps_patches:
+            self._pixels.append(pixels)
 
     def fail(self, error: BaseException) -> None:
         """Have the slide end with an error, as soon as the reads it asked for are over."""
@@ -191,7 +195,8 @@ class Flight:
             cell_log_probs=torch.cat(log_probs) if log_probs else None,
         )
         try:
-            self._patches.append(np.stack(self._pixels))
+            if self._pixels:
+                self._patches.append(np.stack(self._pixels))
             self._looks, self._pixels = [], []
             self._want(self._errand.traversal.send(answer), workers)
         except StopIteration as end:

@@ -29,6 +29,7 @@ class RunIdentity:
         model: Digest of the model file.
         locations: Attended locations for each processing level after the first.
         budget: In all, or None.
+        stop_at: Of the stopping rule, or None for the traversal of the paper.
         mpp: For all slides, or None.
         reader: Forced, or None.
     """
@@ -36,6 +37,7 @@ class RunIdentity:
     model: str
     locations: tuple[int, ...]
     budget: int | None = None
+    stop_at: float | None = None
     mpp: float | None = None
     reader: str | None = None
 
@@ -46,6 +48,7 @@ class RunIdentity:
             "model": self.model,
             "locations": list(self.locations),
             "budget": self.budget,
+            "stop_at": self.stop_at,
             "mpp": self.mpp,
             "reader": self.reader,
         }

@@ -27,6 +27,7 @@ OPTION_NAMES = {
     "model": "model",
     "locations": "--locations",
     "budget": "--budget",
+    "stop_at": "--stop-at",
     "mpp": "--mpp",
     "reader": "--reader",
     "format": "version of tnet",

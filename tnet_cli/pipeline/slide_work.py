@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from tnet_cli.errors import SlideError, UsageError
+from tnet_cli.model.best_first import Settled
 from tnet_cli.model.choice import Chooser
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
 from tnet_cli.pipeline.card import ModelCard
-from tnet_cli.pipeline.errand import slide_errand
+from tnet_cli.pipeline.errand import best_first_errand, slide_errand
 from tnet_cli.pipeline.flight import Errand, Journey, NothingToSeeError
 from tnet_cli.pipeline.image_errand import image_errand, shown
 from tnet_cli.pipeline.image_preparation import ImagePreparation, prepare_image
@@ -32,6 +33,8 @@ class Manner:
         card: The model's.
         locations: Attended locations for each processing level after the first; None for the model's default.
         budget: Attended locations in all; excludes ``locations``.
+        settled: Makes what tells of one slide when to end, and makes the traversal best-first; None for that of the
+            paper.
         mpp: Overrides the micrometres per pixel of every slide; a manifest's column comes first.
         reader: Forces a slide backend.
         chooser: How locations are chosen.
@@ -41,6 +44,7 @@ class Manner:
     card: ModelCard
     locations: tuple[int, ...] | None
     budget: int | None
+    settled: Callable[[], Settled] | None
     mpp: float | None
     reader: str | None
     chooser: Chooser
@@ -109,7 +113,18 @@ class SlideWork:
     def _errand(self, slide: Slide, preparation: Preparation | ImagePreparation) -> Errand | None:
         """Return the errand of a slide that is open and prepared, or None when there is nothing to look at."""
         manner = self._manner
-        return errand_of(slide, preparation, manner.card.network, manner.locations, manner.budget, manner.chooser)
+        network = manner.card.network
+        if manner.settled is None:
+            return errand_of(slide, preparation, network, manner.locations, manner.budget, manner.chooser)
+        if manner.locations is not None or network.choice == "per_grid" or isinstance(preparation, ImagePreparation):
+            raise UsageError(
+                "--stop-at takes the most probable locations of the whole slide, so it goes with --budget and not with "
+                "--locations, nor with a model that chooses locations for each grid"
+            )
+        budget = manner.budget or sum(choose_locations(network, preparation.scale, None, None))
+        if not preparation.roots:
+            return None
+        return best_first_errand(slide, preparation, network, budget, manner.settled())
 
     def conclude(self, ended: Journey | BaseException, network: TNet) -> Outcome:
         """Turn what the engine says of the slide into its outcome.
@@ -133,7 +148,9 @@ class SlideWork:
             result = classified(entry, card, started, slide, scale, roots, ended, network)
         except (ArithmeticError, MemoryError, torch.OutOfMemoryError) as exc:
             return Outcome(failed(entry, card, started, exc, slide), thumbnail=thumbnail, stamp=self._stamp)
-        patches = tuple(shown(patch) for level_patches in ended.patches for patch in level_patches)
+        patches = tuple(shown(patch) for some in ended.patches for patch in some)
+        if ended.traversal.order is not None:
+            patches = tuple(patches[looked_at] for looked_at in ended.traversal.order)
         return Outcome(result, thumbnail=thumbnail, patches=patches, stamp=self._stamp)
 
     def close(self, *, may_hang: bool) -> None:

@@ -114,17 +114,18 @@ class OpenSlideSlide(Slide):
             except openslide.OpenSlideError:
                 self._drop(slide)
                 raise
-        self._count(self._decoded_pixels(pyramid_level, x, y, width, height), 0)
+        tiles, tile = self._tiles_under(pyramid_level, x, y, width, height)
+        self._count(tiles * tile.area, 0, tiles)
         return _opaque(np.asarray(picture), self.background)
 
-    def _decoded_pixels(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> int:
-        """Return the pixels of the whole tiles under a box, where OpenSlide says how large tiles are."""
+    def _tiles_under(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> tuple[int, Size]:
+        """Return how many tiles lie under a box and their size; where OpenSlide does not say, the box as one tile."""
         if f"openslide.level[{pyramid_level}].tile-width" not in self.properties:
-            return width * height
+            return 1, Size(width, height)
         tile = self._unit(pyramid_level)
         columns = (x + width - 1) // tile.width - x // tile.width + 1
         rows = (y + height - 1) // tile.height - y // tile.height + 1
-        return columns * rows * tile.area
+        return columns * rows, tile
 
 
 def detect_vendor(path: str) -> str | None:

@@ -220,7 +220,7 @@ class RemoteTiffSlide(TiffSlide):
         except BaseException:
             self.close()
             raise
-        self._count(0, 0)
+        self._count(0, 0, 0)
 
     def close(self) -> None:
         """Release the file."""
@@ -231,7 +231,7 @@ class RemoteTiffSlide(TiffSlide):
         """Read an associated image, uint8 (H, W, 3); see ``TiffSlide``."""
         pixels = super().read_associated(name)
         self._remote.raise_failure()
-        self._count(0, 0)
+        self._count(0, 0, 0)
         return pixels
 
     def _open_index(self, path: str) -> tifffile.TiffFile:
@@ -246,9 +246,9 @@ class RemoteTiffSlide(TiffSlide):
         self._pieces = TilePieces(self._remote)
         return self._pieces
 
-    def _count(self, pixels: int, compressed_bytes: int) -> None:
+    def _count(self, pixels: int, compressed_bytes: int, tiles: int = 1) -> None:
         del compressed_bytes  # more was moved than the tiles: the directory, and what lies between neighbours
-        super()._count(pixels, 0)
+        super()._count(pixels, 0, tiles)
         self.bytes_read = self._remote.bytes_moved
 
     def _read_box(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> np.ndarray:

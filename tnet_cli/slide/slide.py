@@ -70,6 +70,7 @@ class Slide(ABC):
 
     Attributes:
         reader: ``openslide``, ``tifffile`` or ``pillow``.
+        tiles_read: Tiles or strips decoded so far; one again when it is decoded again.
         pixels_read: Every pixel decoded from the file so far, whole tiles included.
         bytes_read: Compressed bytes fetched so far; zero where the reader does not tell (OpenSlide).
     """
@@ -84,6 +85,7 @@ class Slide(ABC):
         self._reduction_lock = threading.Lock()
         self._reduced: dict[int, ReducedLevels] = {}
         self._closed = False
+        self.tiles_read = 0
         self.pixels_read = 0
         self.bytes_read = 0
 
@@ -230,8 +232,9 @@ class Slide(ABC):
                     ) from exc
             return self._reduced[pyramid_level]
 
-    def _count(self, pixels: int, compressed_bytes: int) -> None:
+    def _count(self, pixels: int, compressed_bytes: int, tiles: int = 1) -> None:
         with self._lock:
+            self.tiles_read += tiles
             self.pixels_read += pixels
             self.bytes_read += compressed_bytes
 

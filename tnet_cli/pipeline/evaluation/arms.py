@@ -94,6 +94,8 @@ def classify_by_arm(
         # A slide in which everything is looked at fills the memory alone.
         everything = (EVERYTHING,) * len(model.card.network.locations)
         options = replace(options, locations=everything, budget=None, slides_in_flight=1)
+    if arm != "tnet":
+        options = replace(options, stop_at=None)
     works = (
         SlideWork(position, entry, manner_of(model, options, chooser_of(arm, seed, position), events))
         for position, entry in enumerate(inputs)

@@ -75,7 +75,7 @@ def classify_for_curve(
     def works() -> Iterable[CurveWork]:
         for position, entry in enumerate(inputs):
             choosers = [chooser_of(point.arm, seed, position) for point in points]
-            manner = manner_of(model, replace(options, locations=None, budget=None), choosers[0], events)
+            manner = manner_of(model, replace(options, locations=None, budget=None, stop_at=None), choosers[0], events)
             yield CurveWork(position, entry, manner, [point.budget for point in points], choosers)
 
     yield from work_through(works(), CurveWork.conclude_each, model, options, events=events)

@@ -1,6 +1,5 @@
 """An evaluation as the documents ``metrics.json`` and ``run.json``."""
 
-import platform
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from tnet_cli.pipeline.card import ModelCard
-from tnet_cli.pipeline.device import reader_threads, usable_cores
+from tnet_cli.pipeline.device import describe_machine, reader_threads
 from tnet_cli.pipeline.evaluation.arms import ARMS
 from tnet_cli.pipeline.evaluation.calibration import BINS
 from tnet_cli.pipeline.evaluation.discrimination import ClassFigures
@@ -45,12 +44,7 @@ def run_document(
             "batch_size": request.batch_size,
             "workers": reader_threads(request.workers),
         },
-        "machine": {
-            "platform": platform.platform(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "cores": usable_cores(),
-        },
+        "machine": describe_machine(),
         "arms": {summary.arm: summary.cost() for summary in arms},
         "seconds": round(seconds, 3),
     }
@@ -72,6 +66,7 @@ def _options(request: EvaluateRequest, model: LoadedModel) -> dict[str, Any]:
         "arms": list(request.arms),
         "locations": None if request.budget else list(locations),
         "budget": request.budget,
+        "stop_at": request.stop_at,
         "budgets": list(request.budgets),
         "calibrate": request.calibrate,
         "bootstrap": request.bootstrap,

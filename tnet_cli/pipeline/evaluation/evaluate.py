@@ -167,6 +167,7 @@ class _Evaluation:
         self.options = ClassifyOptions(
             locations=request.locations,
             budget=request.budget,
+            stop_at=request.stop_at,
             mpp=request.mpp,
             reader=request.reader,
             device=device,

@@ -24,6 +24,7 @@ class EvaluateRequest:
         arms: Some of ``arms.ARMS``; the first is judged in full, the others are compared with it.
         locations: Attended locations for each processing level after the first; None for the model's default.
         budget: Attended locations in all; excludes ``locations``.
+        stop_at: Of the stopping rule of the arm ``tnet``, or None for the traversal of the paper.
         budgets: Of the accuracy-against-locations curve, ascending.
         split: The split to judge, ``all`` for every row, or None for ``test`` where the manifest has splits.
         calibrate: The split to fit temperature and threshold on, or None.
@@ -45,6 +46,7 @@ class EvaluateRequest:
     arms: tuple[str, ...] = ("tnet",)
     locations: tuple[int, ...] | None = None
     budget: int | None = None
+    stop_at: float | None = None
     budgets: tuple[int, ...] = ()
     split: str | None = None
     calibrate: str | None = None
@@ -83,6 +85,8 @@ class EvaluateRequest:
         """
         if self.locations is not None and self.budget is not None:
             raise UsageError("--locations and --budget exclude each other; give one")
+        if self.locations is not None and self.stop_at is not None:
+            raise UsageError("--locations and --stop-at exclude each other; give --budget with --stop-at")
         if self.save_model is not None and self.calibrate is None:
             raise UsageError("--save-model writes what --calibrate fits; give the split to calibrate on")
         if self.budgets and not self.curve_arms:

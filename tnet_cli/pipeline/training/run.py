@@ -2,7 +2,6 @@
 
 import csv
 import os
-import platform
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ import torch
 from tnet_cli.errors import UsageError
 from tnet_cli.model.tnet import TNet
 from tnet_cli.pipeline.atomic import write_text_whole
-from tnet_cli.pipeline.device import choose_device, usable_cores
+from tnet_cli.pipeline.device import choose_device, describe_machine, usable_cores
 from tnet_cli.pipeline.documents import write_json
 from tnet_cli.pipeline.model_file import load_model, save_model
 from tnet_cli.pipeline.training import run_folder
@@ -131,11 +130,8 @@ class _Run:
             "manifest": {"path": str(self.request.manifest), "digest": self.manifest.digest},
             "settings": self.config.digest,
             "options": {"device": str(self.device), "skip_bad": self.config.data.skip_bad},
-            "machine": {
-                "platform": platform.platform(),
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "cores": usable_cores(),
+            "machine": describe_machine()
+            | {
                 "gpu": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None,
             },
             "classes": list(self.manifest.class_names),

@@ -1,0 +1,139 @@
+"""What ending early saves: best-first traversal with a stopping rule that is calibrated on one half of the slides.
+
+Run: python benchmarks/adaptive_budget.py --count 200 --size 20000 --seed 900000 --keep FOLDER
+
+Half of the slides, those of even rank within their class, choose the largest threshold that keeps the accuracy of the
+full budget; the other half is judged with it.
+"""
+
+import argparse
+import json
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import binomtest
+from torch import Tensor
+
+from benchmarks.synthetic_accuracy import classify_one
+from tnet_cli.model.normalisation import fold_normalisation
+from tnet_cli.pipeline.classify import look_with
+from tnet_cli.pipeline.engine import drive
+from tnet_cli.pipeline.errand import best_first_errand
+from tnet_cli.pipeline.model_file import DEFAULT_MODEL, find_model, load_model
+from tnet_cli.pipeline.preparation import prepare
+from tnet_cli.pipeline.stopping import StoppingRule, probabilities_of
+from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.slide.opening import open_slide
+
+THRESHOLDS = (0.1, 0.05, 0.03, 0.02, 0.01, 0.007, 0.005, 0.003, 0.002, 0.001, 0.0005, 0.0002, 0.0001)
+TOLERATED = 0.005
+"""Accuracy that may be lost on the calibrating half."""
+
+
+def measure_slide(task: tuple[int, int, int, Path]) -> dict[str, Any]:
+    """Classify one slide with the full budget, and note the answer after every few locations of a best-first one."""
+    seed, size, budget, kept = task
+    torch.set_num_threads(1)
+    model = load_model(find_model(DEFAULT_MODEL))
+    path = kept / f"{seed}-{size}.tif"
+    label = ("benign", "lesion")[seed % 2]
+    if not path.exists():
+        write_synthetic_slide(path, seed=seed, side_px=size, label=label, workers=1)
+    full = classify_one(model, path, "tnet", seed)
+    network, config = model.network.eval(), model.card.network
+    fold_normalisation(network)
+    steps: list[list[float]] = []
+    with open_slide(str(path)) as slide:
+        preparation = prepare(slide, config)
+        roots = len(preparation.roots)
+
+        def note(features: Tensor) -> bool:
+            steps.append([len(features) - roots, float(probabilities_of(features, network, model.card)[1])])
+            return False
+
+        errand = best_first_errand(slide, preparation, config, budget, note)
+        ((_, journey),) = drive([errand], look_with(network, torch.device("cpu")), batch_size=16, readers=1)
+        if isinstance(journey, BaseException):
+            raise journey
+        features = torch.cat([record.features for record in journey.traversal.levels])
+        steps.append([len(features) - roots, float(probabilities_of(features, network, model.card)[1])])
+    return {
+        "seed": seed,
+        "label": label,
+        "full": [full.locations, full.probabilities[1]],
+        "by_level": [len(record.regions) for record in journey.traversal.levels],
+        "steps": steps,
+    }
+
+
+def stopped(steps: list[list[float]], stop_at: float) -> list[float]:
+    """Return locations and probability where the rule stops."""
+    rule = StoppingRule(stop_at)
+    for step in steps[:-1]:
+        if rule.says_stop(np.array([1 - step[1], step[1]])):
+            return step
+    return steps[-1]
+
+
+def judged(rows: list[dict[str, Any]], ends: list[list[float]], threshold: float) -> dict[str, Any]:
+    """Return accuracy, its Wilson interval and mean locations."""
+    right = [(end[1] >= threshold) == (row["label"] == "lesion") for row, end in zip(rows, ends, strict=True)]
+    interval = binomtest(sum(right), len(right)).proportion_ci(method="wilson")
+    means = {
+        label: float(np.mean([end[0] for row, end in zip(rows, ends, strict=True) if row["label"] == label]))
+        for label in ("benign", "lesion")
+    }
+    return {
+        "slides": len(rows),
+        "accuracy": sum(right) / len(right),
+        "interval_95": [interval.low, interval.high],
+        "locations": float(np.mean([end[0] for end in ends])),
+        "locations_by_label": means,
+    }
+
+
+def main() -> None:
+    """Measure and print one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--size", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=900_000)
+    parser.add_argument("--budget", type=int, default=96)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--keep", type=Path, required=True, help="folder of the slides, and of those already there")
+    parser.add_argument("--rows", type=Path, help="also write one JSON line for each slide here")
+    given = parser.parse_args()
+    tasks = [(seed, given.size, given.budget, given.keep) for seed in range(given.seed, given.seed + given.count)]
+    with ProcessPoolExecutor(given.workers, mp_context=get_context("spawn")) as pool:
+        rows = list(pool.map(measure_slide, tasks))
+    if given.rows:
+        given.rows.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    threshold = load_model(find_model(DEFAULT_MODEL)).card.threshold
+    calibrating = [row for row in rows if (row["seed"] // 2) % 2 == 0]
+    held_out = [row for row in rows if (row["seed"] // 2) % 2 == 1]
+    full = judged(calibrating, [row["full"] for row in calibrating], threshold)
+    tried = {
+        stop_at: judged(calibrating, [stopped(row["steps"], stop_at) for row in calibrating], threshold)
+        for stop_at in THRESHOLDS
+    }
+    good = [stop_at for stop_at, found in tried.items() if found["accuracy"] >= full["accuracy"] - TOLERATED]
+    document: dict[str, Any] = {
+        "calibrating": {"full": full, **{str(stop_at): found for stop_at, found in tried.items()}},
+        "stop_at": max(good, default=None),
+        "held_out": {
+            "full": judged(held_out, [row["full"] for row in held_out], threshold),
+            "best_first": judged(held_out, [row["steps"][-1] for row in held_out], threshold),
+        },
+    }
+    if good:
+        ends = [stopped(row["steps"], max(good)) for row in held_out]
+        document["held_out"]["best_first_stopping"] = judged(held_out, ends, threshold)
+    print(json.dumps(document, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""``tnet bench``: what attending costs, beside reading everything and beside the least it could cost."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tnet_cli.cli.terminal import answer, answer_json, counting
+from tnet_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from tnet_cli.pipeline.bench.run import BenchReport, BenchRow
+
+
+def bench(
+    slides: Annotated[list[str], typer.Argument(metavar="SLIDE...", help="Slides or URLs.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", metavar="NAME|FILE|hf://owner/repo", help="Bundled model, model file or hub repository."
+        ),
+    ] = "synthetic-demo",
+    budgets: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Locations to attend in all, a row each.  [default: the model's]"),
+    ] = None,
+    every_tile: Annotated[
+        bool, typer.Option("--every-tile/--no-every-tile", help="Also read every tissue tile; may take minutes.")
+    ] = True,
+    rounds: Annotated[int, typer.Option(min=1, help="Measure so often, and tell the median.")] = 3,
+    mpp: Annotated[
+        float | None, typer.Option(help="Micrometres per pixel of the slides, where the file does not say.")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where the network runs.")] = "auto",
+    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Patches in one forward pass.")] = 16,
+    workers: Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Threads that read and decode.")] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Draw time and memory against the side of slides of several sizes."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
+) -> None:
+    """Measure tnet on slides: against random locations, every tissue tile, and the floor of decoding and computing."""
+    wanted = _numbers(budgets)
+
+    from tnet_cli.pipeline.bench.run import BenchRequest, run_bench
+
+    request = BenchRequest(
+        slides=slides,
+        model=model,
+        budgets=wanted,
+        rounds=rounds,
+        every_tile=every_tile,
+        mpp=mpp,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        plot=plot,
+    )
+    with counting("measurements") as measuring:
+        report = run_bench(request, on_progress=measuring)
+    if as_json:
+        answer_json(report.document)
+    else:
+        _print_tables(report)
+
+
+HEADINGS = (
+    "",
+    "wall s",
+    "traversal s",
+    "CPU s",
+    "forward passes",
+    "tiles decoded",
+    "pixels read",
+    "MB read",
+    "peak MB",
+    "over torch",
+    "faster than every tile",
+    "to floor",
+)
+
+
+def _print_tables(report: "BenchReport") -> None:
+    """Print one table for each slide, as Markdown: it reads well in a terminal and goes into a document as it is."""
+    from tnet_cli.pipeline.bench.run import arm_text
+
+    for slide, rows in report.slides:
+        side = round(rows[0].measured.side_px)
+        answer(f"{slide}: {side} px a side, {side**2 / 1e9:.2g} gigapixels; {report.document['model']}")
+        answer("")
+        table = [HEADINGS, *((arm_text(row.measured.arm, row.measured.budget), *_cells(row)) for row in rows)]
+        widths = [max(len(line[column]) for line in table) for column in range(len(HEADINGS))]
+        for number, line in enumerate(table):
+            cells = [line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))]
+            answer(f"| {' | '.join(cells)} |")
+            if number == 0:
+                answer(f"|{'|'.join(['-' * (widths[0] + 2), *('-' * (w + 1) + ':' for w in widths[1:])])}|")
+        answer("")
+        for row in rows:
+            if row.measured.prediction is not None and row.measured.arm != "forward":
+                name = arm_text(row.measured.arm, row.measured.budget)
+                answer(f"{name}: {row.measured.prediction}, probability {row.measured.probability:.3f}")
+
+
+def _cells(row: "BenchRow") -> tuple[str, ...]:
+    measured = row.measured
+    return (
+        f"{measured.seconds:.2f}",
+        "" if measured.traversal_seconds is None else f"{measured.traversal_seconds:.2f}",
+        f"{measured.cpu_seconds:.2f}",
+        str(measured.forward_passes),
+        str(measured.tiles_decoded),
+        f"{100 * measured.fraction_read:.2g} %",
+        f"{measured.bytes_read / 1e6:.1f}" if measured.bytes_read else "",
+        f"{measured.peak_mb:.0f}",
+        f"{measured.over_torch_mb:.0f}",
+        "" if row.to_every_tile is None else f"{row.to_every_tile:.1f} x",
+        "" if row.to_floor is None else f"{row.to_floor:.2f}",
+    )
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    try:
+        numbers = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError as exc:
+        raise UsageError(f"--budgets {text}: expected whole numbers with commas between, such as 24,48,96") from exc
+    if numbers[0] < 1:
+        raise UsageError(f"--budgets {text}: a budget is at least 1")
+    return numbers

@@ -1,0 +1,1 @@
+"""What ``tnet bench`` measures: attending against reading everything, and against the least it could take."""
