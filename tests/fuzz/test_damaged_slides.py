@@ -89,7 +89,7 @@ def test_a_damaged_copy_of_every_slide(shared, classify, tmp_path):
     assert fared["failed"] >= 3
 
 
-@pytest.mark.parametrize(("name", "seed"), [("small.svs", 21)])
+@pytest.mark.parametrize(("name", "seed"), [("small.svs", 21), ("OS-2-ndpi.ome.tif", 91), ("test_orient6.tif", 185)])
 def test_damage_that_once_went_wrong(shared, classify, tmp_path, name, seed):
     (slide,) = [path for path in real_slides(shared) if path.name == name]
     wrong, _ = classify_mutants(classify, [slide], range(seed, seed + 1), tmp_path)

@@ -31,6 +31,9 @@ MOST_CACHE_BYTES = 192 * 1024 * 1024
 LARGEST_TILE_BYTES = 400_000_000
 """A larger tile or strip, which must be decoded at once, would not leave memory bounded."""
 
+MOST_SIDE_PX = 2**31 - 1
+"""Damaged BigTIFFs state sizes whose bytes no integer of the system can count."""
+
 TIFF_STARTS = frozenset({b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"})
 
 DECODING_ERRORS = (
@@ -108,6 +111,10 @@ class TiffSlide(Slide):
         stored = page_size(first)
         if stored.width < 1 or stored.height < 1 or first.dtype is None:
             raise SlideError(path, f"its first image is {stored.width} x {stored.height} pixels; expected an image")
+        if max(stored.width, stored.height) > MOST_SIDE_PX:
+            raise SlideError(
+                path, f"says that it is {stored.width} x {stored.height} pixels, which no slide is; it is damaged"
+            )
         self._orientation = Orientation(_orientation_of(first))
         pyramid = []
         for page in self._pages:
