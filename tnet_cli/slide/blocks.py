@@ -82,9 +82,14 @@ def padded(
     if (x0, y0, x1, y1) == (x, y, x + width, y + height):
         return read_box(x, y, width, height)
     pixels = np.empty((height, width, 3), np.uint8)
-    pixels[...] = background
-    if x0 < x1 and y0 < y1:
-        pixels[y0 - y : y1 - y, x0 - x : x1 - x] = read_box(x0, y0, x1 - x0, y1 - y0)
+    if x0 >= x1 or y0 >= y1:
+        pixels[...] = background
+        return pixels
+    # A colour is laid over many pixels slowly, and of a whole slide nearly all lie inside.
+    inside = pixels[y0 - y : y1 - y]
+    pixels[: y0 - y], pixels[y1 - y :] = background, background
+    inside[:, : x0 - x], inside[:, x1 - x :] = background, background
+    inside[:, x0 - x : x1 - x] = read_box(x0, y0, x1 - x0, y1 - y0)
     return pixels
 
 
