@@ -15,6 +15,9 @@ ARMS: dict[ArmKind, str] = {
 }
 """Kind -> what it is, in words."""
 
+FLOOR: tuple[ArmKind, ...] = ("decode", "forward")
+"""What a traversal cannot do without; the slower of the two is the least it could take."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arm:
@@ -71,6 +74,8 @@ class Measurement:
         pixels_read: Pixels decoded, whole tiles.
         fraction_read: These as a share of the level-0 pixels.
         bytes_read: Compressed bytes fetched; 0 where the reader does not tell.
+        traversal_over: For the floor: how many times its wall time a traversal took that was done just before it in the same
+            process; the median of the rounds.
         peak_mb: Most resident memory of the process.
         over_torch_mb: Of it, what came after importing torch.
         prediction: The class called; for every tile by the mean of the tiles' probabilities.
@@ -89,6 +94,7 @@ class Measurement:
     pixels_read: int
     fraction_read: float
     bytes_read: int
+    traversal_over: float | None = None
     peak_mb: float = 0.0
     over_torch_mb: float = 0.0
     prediction: str | None = None

@@ -10,7 +10,7 @@ from typing import Any
 from tnet_cli.errors import SlideError, UsageError
 from tnet_cli.pipeline.atomic import written_whole
 from tnet_cli.pipeline.bench.isolated import measure_alone
-from tnet_cli.pipeline.bench.measurement import Arm, Measurement, Task
+from tnet_cli.pipeline.bench.measurement import FLOOR, Arm, Measurement, Task
 from tnet_cli.pipeline.card import ModelCard
 from tnet_cli.pipeline.device import choose_device, describe_machine, reader_threads
 from tnet_cli.pipeline.model_file import find_model, read_card
@@ -53,8 +53,8 @@ class BenchRow:
     Attributes:
         measured: Of one arm on one slide.
         to_every_tile: How many times less wall time it took than every tile; None where that was not measured.
-        to_floor: Its traversal's wall time over that of the floor, the slower of decoding alone and forward passes
-            alone; None for what has no floor.
+        to_floor: A traversal's wall time over that of the floor, the slower of decoding alone and forward passes alone,
+            measured side by side; None for what has no floor.
     """
 
     measured: Measurement
@@ -146,7 +146,7 @@ def _check(request: BenchRequest, card: ModelCard) -> None:
 
 def _arms(request: BenchRequest) -> list[Arm]:
     budgets: tuple[int | None, ...] = request.budgets or (None,)
-    attended = [Arm(kind, budget) for budget in budgets for kind in ("tnet", "decode", "forward")]
+    attended = [Arm(kind, budget) for budget in budgets for kind in ("tnet", *FLOOR)]
     by_chance = [Arm("random", budgets[-1])]
     return [*attended, *by_chance, *([Arm("every-tile")] if request.every_tile else [])]
 
@@ -175,16 +175,17 @@ def _compared(measured: Sequence[Measurement]) -> tuple[BenchRow, ...]:
         row = BenchRow(each)
         if everything is not None and each.arm in {"tnet", "random"}:
             row = replace(row, to_every_tile=everything.seconds / each.seconds)
-        floor = [of[kind, each.budget].seconds for kind in ("decode", "forward") if (kind, each.budget) in of]
-        if each.arm == "tnet" and each.traversal_seconds is not None and floor:
-            row = replace(row, to_floor=each.traversal_seconds / max(floor))
+        floor = [of[kind, each.budget] for kind in FLOOR if (kind, each.budget) in of]
+        over = [part.traversal_over for part in floor if part.traversal_over is not None]
+        if each.arm == "tnet" and over:
+            row = replace(row, to_floor=min(over))
         rows.append(row)
     return tuple(rows)
 
 
 def _lines(slides: Sequence[tuple[str, tuple[BenchRow, ...]]]) -> list[ScalingLine]:
     """Return what the plot shows: every arm but the floor against the side of the slides."""
-    rows = [row.measured for _, of_slide in slides for row in of_slide if row.measured.arm not in {"decode", "forward"}]
+    rows = [row.measured for _, of_slide in slides for row in of_slide if row.measured.arm not in FLOOR]
     lines = []
     for arm, budget in dict.fromkeys((row.arm, row.budget) for row in rows):
         mine = sorted((row for row in rows if (row.arm, row.budget) == (arm, budget)), key=lambda row: row.side_px)
