@@ -74,8 +74,8 @@ class Measurement:
         pixels_read: Pixels decoded, whole tiles.
         fraction_read: These as a share of the level-0 pixels.
         bytes_read: Compressed bytes fetched; 0 where the reader does not tell.
-        traversal_over: For the floor: how many times its wall time a traversal took that was done just before it in the same
-            process; the median of the rounds.
+        traversal_over: For the floor: how many times its wall time a traversal took that was done just before it, in
+            the same process; the median of the rounds.
         peak_mb: Most resident memory of the process.
         over_torch_mb: Of it, what came after importing torch.
         prediction: The class called; for every tile by the mean of the tiles' probabilities.
