@@ -1,6 +1,6 @@
 """What ending early saves: best-first traversal with a stopping rule that is calibrated on one half of the slides.
 
-Run: python benchmarks/adaptive_budget.py --count 200 --size 20000 --seed 900000 --keep FOLDER
+Run: python -m benchmarks.adaptive_budget --count 200 --size 20000 --seed 900000 --keep FOLDER
 
 Half of the slides, two and two by their seeds, choose the largest threshold that keeps the accuracy of the
 full budget; the other half is judged with it.

@@ -107,8 +107,7 @@ class TissueMask:
         if not self._tables:
             table = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1), dtype=np.int32)
             table[1:, 1:] = self.mask
-            # Row by row: numpy's cumulative sum down the columns takes seven times as long.
-            for row in range(1, len(table)):
+            for row in range(1, len(table)):  # np.cumsum down the columns takes seven times as long
                 table[row] += table[row - 1]
             np.cumsum(table, axis=1, out=table)
             self._tables.append(table)
@@ -200,13 +199,12 @@ def find_tissue(thumbnail: np.ndarray, slide_size: Size, thumbnail_mpp: float | 
     """
     if thumbnail.ndim != 3 or thumbnail.shape[2] != 3 or thumbnail.dtype != np.uint8 or thumbnail.size == 0:
         raise ValueError(f"a thumbnail is a uint8 (H, W, 3) array, not {thumbnail.dtype} {thumbnail.shape}")
-    th_height, th_width = thumbnail.shape[:2]
     factor = _shrink_factor(thumbnail, thumbnail_mpp)
     shrunk_mpp = None if thumbnail_mpp is None else thumbnail_mpp * factor
     rgb = _shrunk_planes(thumbnail, factor)
     found = _bright_on_dark(rgb, shrunk_mpp) if _is_fluorescence(rgb) else _stained_on_glass(rgb, shrunk_mpp)
     mask = _tidy(found, shrunk_mpp).repeat(factor, axis=0).repeat(factor, axis=1)
-    return TissueMask(mask[:th_height, :th_width], slide_size)
+    return TissueMask(mask[: thumbnail.shape[0], : thumbnail.shape[1]], slide_size)
 
 
 def _shrink_factor(thumbnail: np.ndarray, thumbnail_mpp: float | None) -> int:
@@ -265,9 +263,8 @@ def _bright_on_dark(rgb: np.ndarray, mpp: float | None) -> np.ndarray:
     background = float(histogram[:64].argmax())
     noise = float(np.median(np.abs(signal - background)[signal <= background + 1]))
     signal = ndimage.uniform_filter(signal, size=2 * radius_px + 1, mode="nearest") - background
-    least, greatest = FLUORESCENCE
-    least = max(least, 3 * noise, 0.5 * background)
-    return np.asarray(signal > _otsu(signal, least, max(least, greatest)))
+    least = max(FLUORESCENCE[0], 3 * noise, 0.5 * background)
+    return np.asarray(signal > _otsu(signal, least, max(least, FLUORESCENCE[1])))
 
 
 def _stained_on_glass(rgb: np.ndarray, mpp: float | None) -> np.ndarray:
