@@ -2,8 +2,8 @@
 
 It goes beyond the paper (arXiv:2102.10212), whose traversal attends a fixed number of locations and only ever goes
 down; its authors name both among its limits. Here all cells that were offered and not yet attended stay open, whatever
-their processing level; the next to be attended are those with the largest joint probability, so the traversal comes back
-up when what lies below one cell turns out less probable than the cell beside it. The weights are the same.
+their processing level; the next to be attended are those with the largest joint probability, so the traversal comes
+back up when what lies below one cell turns out less probable than the cell beside it. The weights are the same.
 """
 
 import heapq
