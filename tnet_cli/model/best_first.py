@@ -15,7 +15,14 @@ import torch
 from torch import Tensor
 
 from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.model.traversal import Look, ProcessingLevelRecord, Traversal, Wanted
+from tnet_cli.model.traversal import (
+    Look,
+    ProcessingLevelRecord,
+    Traversal,
+    Wanted,
+    allowed_cells,
+    check_answer,
+)
 
 Settled = Callable[[Tensor], bool]
 """Told the features (K, D) of everything looked at so far; says whether more would not change the answer."""
@@ -116,6 +123,7 @@ class _Seen:
     attended: int = 0
     has_reached_finest: bool = False
     _looks: list[Look] = field(default_factory=list)
+    _grids: list[list[Region]] = field(default_factory=list)  # of each place, its cells; none at the finest
     _log_probs: list[np.ndarray | None] = field(default_factory=list)  # of each place, (G,)
     _may_attend: list[np.ndarray | None] = field(default_factory=list)
     _open: list[tuple[float, int, int]] = field(default_factory=list)  # a heap of -joint log-probability, place, cell
@@ -124,11 +132,11 @@ class _Seen:
         """Have places of one processing level looked at, and open their cells."""
         processing_level = places[0].processing_level
         is_last = processing_level == self.plan.processing_levels - 1
-        may_attend = None if is_last else self._cells_allowed([place.region for place in places])
+        grids = [] if is_last else [self.plan.grid.cells(place.region) for place in places]
+        may_attend = None if is_last else allowed_cells(grids, self.allowed)
         positions = np.array([place.position for place in places], dtype=np.int64)
         look = yield Wanted(processing_level, tuple(place.region for place in places), positions, may_attend)
-        if len(look.features) != len(places):
-            raise ValueError(f"{len(places)} regions were wanted, {len(look.features)} were looked at")
+        check_answer(look, len(places), may_attend)
         self._looks.append(look)
         if processing_level > 0:
             self.attended += len(places)
@@ -137,6 +145,7 @@ class _Seen:
         for row, place in enumerate(places):
             number = len(self.places)
             self.places.append(place)
+            self._grids.append([] if is_last else grids[row])
             if log_probs is None or may_attend is None:
                 self._log_probs.append(None)
                 self._may_attend.append(None)
@@ -186,12 +195,6 @@ class _Seen:
             allowed=np.stack(may_attend) if may_attend else None,
         )
 
-    def _cells_allowed(self, regions: list[Region]) -> np.ndarray:
-        cells = [cell for region in regions for cell in self.plan.grid.cells(region)]
-        if self.allowed is None:
-            return np.ones((len(regions), self.plan.grid.cell_count), dtype=bool)
-        return np.asarray(self.allowed(cells), dtype=bool).reshape(len(regions), -1)
-
     def _open_cells(self, number: int, joint: np.ndarray, may_attend: np.ndarray) -> None:
         for cell in np.flatnonzero(may_attend):
             if np.isnan(joint[cell]):
@@ -199,13 +202,13 @@ class _Seen:
             heapq.heappush(self._open, (-float(joint[cell]), number, int(cell)))
 
     def _below(self, number: int, cell: int, joint: float) -> _Place:
-        parent, grid = self.places[number], self.plan.grid
-        row, column = divmod(cell, grid.n)
+        parent, n = self.places[number], self.plan.grid.n
+        row, column = divmod(cell, n)
         y, x, scale = parent.position
         return _Place(
             processing_level=parent.processing_level + 1,
-            region=grid.cells(parent.region)[cell],
-            position=(y * grid.n + row, x * grid.n + column, scale + 1),
+            region=self._grids[number][cell],
+            position=(y * n + row, x * n + column, scale + 1),
             parent=number,
             cell=cell,
             location=joint - parent.path,

@@ -158,9 +158,9 @@ def traverse(
     for processing_level in range(plan.processing_levels):
         is_last = processing_level == plan.processing_levels - 1
         grids = [] if is_last else [plan.grid.cells(region) for region in reached.regions]
-        may_attend = None if is_last else _allowed_cells(grids, allowed)
+        may_attend = None if is_last else allowed_cells(grids, allowed)
         look = yield Wanted(processing_level, reached.regions, reached.positions, may_attend)
-        _check_answer(look, len(reached.regions), may_attend)
+        check_answer(look, len(reached.regions), may_attend)
         if processing_level == 0:
             reached = reached.beside(look.cell_log_probs)
         records.append(reached.record(processing_level, look, may_attend))
@@ -224,12 +224,10 @@ class _Reached:
     ) -> Self:
         """Go to the chosen cells, given as indices into the flattened (N, G) of all cells."""
         parents, cells = np.divmod(chosen, grid.cell_count)
-        rows, columns = np.divmod(cells, grid.n)
-        y, x, scale = self.positions[parents].T
         return replace(
             self,
             regions=tuple(grids[parent][cell] for parent, cell in zip(parents, cells, strict=True)),
-            positions=np.stack([y * grid.n + rows, x * grid.n + columns, scale + 1], axis=1),
+            positions=positions_below(self.positions[parents], cells, grid),
             parents=parents,
             cells=cells,
             location_log_probs=log_probs[parents, cells],
@@ -237,7 +235,30 @@ class _Reached:
         )
 
 
-def _check_answer(look: Look, wanted: int, allowed: np.ndarray | None) -> None:
+def positions_below(positions: np.ndarray, cells: np.ndarray, grid: AttentionGrid) -> np.ndarray:
+    """Return the positions of cells, int64 (N, 3): y, x and scale.
+
+    Args:
+        positions: int64 (N, 3) of the regions the cells are in.
+        cells: int64 (N,), row-major.
+        grid: Has cut the regions.
+    """
+    rows, columns = np.divmod(cells, grid.n)
+    y, x, scale = positions.T
+    return np.stack([y * grid.n + rows, x * grid.n + columns, scale + 1], axis=1)
+
+
+def check_answer(look: Look, wanted: int, allowed: np.ndarray | None) -> None:
+    """Refuse a look that does not answer what was wanted.
+
+    Args:
+        look: What was sent.
+        wanted: How many regions were wanted.
+        allowed: bool (N, G), the cells that were asked for; None when none were.
+
+    Raises:
+        ValueError: it is of other regions or other cells.
+    """
     if len(look.features) != wanted:
         raise ValueError(f"{wanted} regions were wanted, {len(look.features)} were looked at")
     if look.cell_log_probs is None or allowed is None:
@@ -248,7 +269,8 @@ def _check_answer(look: Look, wanted: int, allowed: np.ndarray | None) -> None:
         )
 
 
-def _allowed_cells(grids: list[list[Region]], allowed: Callable[[Sequence[Region]], np.ndarray] | None) -> np.ndarray:
+def allowed_cells(grids: list[list[Region]], allowed: Callable[[Sequence[Region]], np.ndarray] | None) -> np.ndarray:
+    """Tell which cells of N regions may be attended, bool (N, G); all of them when ``allowed`` is None."""
     if allowed is None:
         return np.ones((len(grids), len(grids[0])), dtype=bool)
     flat = [cell for grid in grids for cell in grid]

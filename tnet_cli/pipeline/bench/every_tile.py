@@ -7,7 +7,7 @@ import torch
 
 from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.model.traversal import Look, ProcessingLevelRecord, Traversal, Wanted
+from tnet_cli.model.traversal import Look, ProcessingLevelRecord, Traversal, Wanted, positions_below
 from tnet_cli.pipeline.flight import Errand
 from tnet_cli.pipeline.preparation import Preparation
 from tnet_cli.slide.slide import Slide
@@ -32,11 +32,9 @@ def tissue_tiles(preparation: Preparation, config: TNetConfig) -> tuple[tuple[Re
     for _ in range(preparation.scale.processing_levels - 1):
         cells = [cell for region in regions for cell in grid.cells(region)]
         parents, numbers = np.divmod(np.arange(len(cells)), grid.cell_count)
-        rows, columns = np.divmod(numbers, grid.n)
-        y, x, scale = positions[parents].T
-        below = np.stack([y * grid.n + rows, x * grid.n + columns, scale + 1], axis=1)
         kept = np.flatnonzero(allowed(cells))
-        regions, positions = [cells[number] for number in kept], below[kept]
+        regions = [cells[number] for number in kept]
+        positions = positions_below(positions[parents[kept]], numbers[kept], grid)
     return tuple(regions), positions
 
 
