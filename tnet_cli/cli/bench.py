@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tnet_cli.cli import options
 from tnet_cli.cli.terminal import answer, answer_json, counting
 from tnet_cli.errors import UsageError
 
@@ -14,12 +15,7 @@ if TYPE_CHECKING:
 
 def bench(
     slides: Annotated[list[str], typer.Argument(metavar="SLIDE...", help="Slides or URLs.")],
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", "-m", metavar="NAME|FILE|hf://owner/repo", help="Bundled model, model file or hub repository."
-        ),
-    ] = "synthetic-demo",
+    model: options.Model = "synthetic-demo",
     budgets: Annotated[
         str | None,
         typer.Option(metavar="N,N,...", help="Locations to attend in all, a row each.  [default: the model's]"),
@@ -28,12 +24,10 @@ def bench(
         bool, typer.Option("--every-tile/--no-every-tile", help="Also read every tissue tile; may take minutes.")
     ] = True,
     rounds: Annotated[int, typer.Option(min=1, help="Measure so often, and tell the median.")] = 3,
-    mpp: Annotated[
-        float | None, typer.Option(help="Micrometres per pixel of the slides, where the file does not say.")
-    ] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where the network runs.")] = "auto",
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Patches in one forward pass.")] = 16,
-    workers: Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Threads that read and decode.")] = None,
+    mpp: options.Mpp = None,
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = 16,
+    workers: options.Workers = None,
     plot: Annotated[
         Path | None,
         typer.Option(metavar="FILE.png", help="Draw time and memory against the side of slides of several sizes."),
@@ -41,7 +35,9 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
 ) -> None:
     """Measure tnet on slides: against random locations, every tissue tile, and the floor of decoding and computing."""
-    wanted = _numbers(budgets)
+    wanted = tuple(sorted(set(options.whole_numbers("--budgets", budgets, example="24,48,96") or ())))
+    if wanted and wanted[0] < 1:
+        raise UsageError(f"--budgets {budgets}: a budget is at least 1")
 
     from tnet_cli.pipeline.bench.run import BenchRequest, run_bench
 
@@ -118,15 +114,3 @@ def _cells(row: "BenchRow") -> tuple[str, ...]:
         "" if row.to_every_tile is None else f"{row.to_every_tile:.1f} x",
         "" if row.to_floor is None else f"{row.to_floor:.2f}",
     )
-
-
-def _numbers(text: str | None) -> tuple[int, ...]:
-    if text is None:
-        return ()
-    try:
-        numbers = tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError as exc:
-        raise UsageError(f"--budgets {text}: expected whole numbers with commas between, such as 24,48,96") from exc
-    if numbers[0] < 1:
-        raise UsageError(f"--budgets {text}: a budget is at least 1")
-    return numbers

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tnet_cli.cli import options
 from tnet_cli.cli.terminal import answer, answer_json, note, slide_progress
-from tnet_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from tnet_cli.pipeline.result import SlideRow
@@ -20,17 +20,9 @@ def classify(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("tnet-out"),
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", "-m", metavar="NAME|FILE|hf://owner/repo", help="Bundled model, model file or hub repository."
-        ),
-    ] = "synthetic-demo",
-    locations: Annotated[
-        str | None,
-        typer.Option(metavar="K,K,...", help="Locations to attend at each processing level, coarse to fine."),
-    ] = None,
-    budget: Annotated[int | None, typer.Option(min=1, help="Locations to attend in all.")] = None,
+    model: options.Model = "synthetic-demo",
+    locations: options.Locations = None,
+    budget: options.Budget = None,
     stop_at: Annotated[
         float | None,
         typer.Option(
@@ -41,17 +33,15 @@ def classify(
             "less than this.",
         ),
     ] = None,
-    mpp: Annotated[
-        float | None, typer.Option(help="Micrometres per pixel of the slides, where the file does not say.")
-    ] = None,
-    reader: Annotated[str | None, typer.Option(metavar="openslide|tifffile|pillow", help="Force a reader.")] = None,
+    mpp: options.Mpp = None,
+    reader: options.Reader = None,
     device: Annotated[
         str,
         typer.Option(
             metavar="auto|cpu|cuda|cuda:N|mps", help="Where the network runs; several, with commas, share the slides."
         ),
     ] = "auto",
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Patches in one forward pass.")] = 16,
+    batch_size: options.BatchSize = 16,
     workers: Annotated[
         int | None,
         typer.Option("--workers", "-j", min=1, help="Threads that read and decode; with --cluster local, processes."),
@@ -82,7 +72,7 @@ def classify(
         inputs=inputs,
         out=out,
         model=model,
-        locations=_numbers(locations),
+        locations=options.whole_numbers("--locations", locations, example="8,16,16"),
         budget=budget,
         stop_at=stop_at,
         mpp=mpp,
@@ -139,12 +129,3 @@ def describe(row: "SlideRow", overlay: Path | None) -> str:
 def percent(fraction: float) -> str:
     """Write a fraction as per cent with two significant figures."""
     return f"{100 * fraction:.2g} %" if fraction < 0.995 else f"{100 * fraction:.0f} %"
-
-
-def _numbers(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as exc:
-        raise UsageError(f"--locations {text}: expected whole numbers with commas between, such as 8,16,16") from exc

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from tnet_cli.cli import options
 from tnet_cli.cli.terminal import answer, answer_json, slide_progress
 from tnet_cli.errors import UsageError
 
@@ -14,12 +15,7 @@ def evaluate(
         Path,
         typer.Argument(metavar="MANIFEST.csv", help="Columns slide, label; perhaps patient, split, annotation, mpp."),
     ],
-    model: Annotated[
-        str,
-        typer.Option(
-            "--model", "-m", metavar="NAME|FILE|hf://owner/repo", help="Bundled model, model file or hub repository."
-        ),
-    ],
+    model: options.Model,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("tnet-evaluation"),
     arms: Annotated[
         str,
@@ -28,11 +24,8 @@ def evaluate(
             help="What to look at, with the same weights; the first is judged in full.",
         ),
     ] = "tnet",
-    locations: Annotated[
-        str | None,
-        typer.Option(metavar="K,K,...", help="Locations to attend at each processing level, coarse to fine."),
-    ] = None,
-    budget: Annotated[int | None, typer.Option(min=1, help="Locations to attend in all.")] = None,
+    locations: options.Locations = None,
+    budget: options.Budget = None,
     stop_at: Annotated[
         float | None,
         typer.Option(
@@ -64,13 +57,11 @@ def evaluate(
     ] = None,
     bootstrap: Annotated[int, typer.Option(min=0, help="Draws for the intervals; 0 for none.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of random locations.")] = 0,
-    mpp: Annotated[
-        float | None, typer.Option(help="Micrometres per pixel of the slides, where the file does not say.")
-    ] = None,
-    reader: Annotated[str | None, typer.Option(metavar="openslide|tifffile|pillow", help="Force a reader.")] = None,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where the network runs.")] = "auto",
-    batch_size: Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Patches in one forward pass.")] = 16,
-    workers: Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Threads that read and decode.")] = None,
+    mpp: options.Mpp = None,
+    reader: options.Reader = None,
+    device: options.Device = "auto",
+    batch_size: options.BatchSize = 16,
+    workers: options.Workers = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the results of an earlier evaluation.")
     ] = False,
@@ -80,8 +71,8 @@ def evaluate(
 ) -> None:
     """Evaluate a model on labelled slides: metrics with intervals, tables and plots."""
     # What is wrong in the options is said before the heavy imports.
-    wanted_locations = _numbers("--locations", locations)
-    wanted_budgets = tuple(sorted(set(_numbers("--budgets", budgets) or ())))
+    wanted_locations = options.whole_numbers("--locations", locations, example="8,16,16")
+    wanted_budgets = tuple(sorted(set(options.whole_numbers("--budgets", budgets, example="8,16,16") or ())))
     if any(number < 1 for number in wanted_budgets):
         raise UsageError(f"--budgets {budgets}: a budget is at least 1")
 
@@ -126,12 +117,3 @@ def evaluate(
     else:
         answer(report.line())
     report.raise_for_failures()
-
-
-def _numbers(option: str, text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as exc:
-        raise UsageError(f"{option} {text}: expected whole numbers with commas between, such as 8,16,16") from exc

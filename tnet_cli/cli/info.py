@@ -4,12 +4,13 @@ from typing import Annotated
 
 import typer
 
+from tnet_cli.cli import options
 from tnet_cli.cli.terminal import answer, answer_json, note
 
 
 def info(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Slides, folders, patterns, manifests.")],
-    reader: Annotated[str | None, typer.Option(metavar="openslide|tifffile|pillow", help="Force a reader.")] = None,
+    reader: options.Reader = None,
     recursive: Annotated[
         bool, typer.Option("--recursive/--no-recursive", help="Search folders with all those below them.")
     ] = True,
