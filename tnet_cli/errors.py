@@ -14,7 +14,9 @@ TnetError                      1  anything tnet itself reports
 A message names the file, what was found, what was expected and what to do. It is shown to the user as one line.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from tnet_cli.urls import redacted
 
@@ -34,6 +36,13 @@ class SlideError(TnetError):
         self.path = redacted(path)
         super().__init__(f"{self.path}: {problem}")
         self.problem = problem
+
+    @classmethod
+    def saying(cls, path: str | Path, sentence: str) -> Self:
+        """Return the error of a slide whose sentence is whole already, as a row of a table has it."""
+        error = cls(path, "")
+        error.args = (sentence,)
+        return error
 
 
 class UnreadableRegionError(SlideError):
@@ -80,3 +89,28 @@ class UsageError(TnetError):
 
 class TrainingError(TnetError):
     """Training that cannot go on: the loss is not finite any more, or memory does not suffice."""
+
+
+NAMED = 5
+"""Failed slides that an error names; more are for a file."""
+
+
+def raise_for_failed(failed: Sequence[tuple[str, str]], slides: int, *, file: str) -> None:
+    """Turn failed slides into the error whose exit code says so; none of them is no error.
+
+    Args:
+        failed: Path and sentence of each.
+        slides: How many slides there were.
+        file: Lists all of them.
+
+    Raises:
+        SlideError: the only slide failed.
+        PartialFailureError: some of several slides failed.
+    """
+    if not failed:
+        return
+    if slides == 1:
+        raise SlideError.saying(*failed[0])
+    named = "; ".join(sentence for _, sentence in failed[:NAMED])
+    more = f"; and {len(failed) - NAMED} more, see {file}" if len(failed) > NAMED else ""
+    raise PartialFailureError(f"{len(failed)} of {slides} slides failed: {named}{more}")

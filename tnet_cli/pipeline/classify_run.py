@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tnet_cli.errors import PartialFailureError, SlideError
+from tnet_cli.errors import raise_for_failed
 from tnet_cli.pipeline.classify import ClassifyOptions, Events, Outcome, classify_slides
 from tnet_cli.pipeline.device import choose_devices, describe_machine, reader_threads, usable_cores
 from tnet_cli.pipeline.inputs import SlideInput, find_inputs
@@ -93,15 +93,8 @@ class RunReport:
             PartialFailureError: some of several slides failed.
         """
         failed = [row.values for row in self.rows if row.status == "failed"]
-        if not failed:
-            return
-        if self.inputs == 1:
-            error = SlideError(failed[0]["path"], "")
-            error.args = (failed[0]["error"] or "failed",)
-            raise error
-        named = "; ".join(row["error"] or row["path"] for row in failed[:5])
-        more = f"; and {len(failed) - 5} more, see {FAILURES}" if len(failed) > 5 else ""
-        raise PartialFailureError(f"{len(failed)} of {self.inputs} slides failed: {named}{more}")
+        sentences = [(row["path"], row["error"] or row["path"]) for row in failed]
+        raise_for_failed(sentences, self.inputs, file=FAILURES)
 
 
 def run_classify(request: RunRequest, events: RunEvents | None = None) -> RunReport:

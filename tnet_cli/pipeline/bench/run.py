@@ -160,9 +160,7 @@ def _measured_alone(task: Task) -> Measurement:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         found = pool.submit(measure_alone, task).result()
     if isinstance(found, str):
-        error = SlideError(task.slide, found)
-        error.args = (found,)
-        raise error
+        raise SlideError.saying(task.slide, found)
     return found
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from tnet_cli.errors import InterruptedRunError, RunStoppedError
+from tnet_cli.errors import InterruptedRunError, RunStoppedError, raise_for_failed
 from tnet_cli.pipeline.card import ModelCard
 from tnet_cli.pipeline.classify import ClassifyOptions, Events
 from tnet_cli.pipeline.device import choose_device, reader_threads, usable_cores
 from tnet_cli.pipeline.evaluation.documents import asked_document, evaluation_document, run_document
 from tnet_cli.pipeline.evaluation.estimate import Estimate
-from tnet_cli.pipeline.evaluation.evaluation_directory import EvaluationDirectory, predictions_name
+from tnet_cli.pipeline.evaluation.evaluation_directory import METRICS, EvaluationDirectory, predictions_name
 from tnet_cli.pipeline.evaluation.figures import Figures, figures_of
 from tnet_cli.pipeline.evaluation.fitting import Fit, check_model_target, fit_card, save_calibrated
 from tnet_cli.pipeline.evaluation.judging import (
@@ -25,7 +25,6 @@ from tnet_cli.pipeline.evaluation.judging import (
     failures_of,
     judge,
     judge_curve,
-    raise_for,
 )
 from tnet_cli.pipeline.evaluation.pictures import (
     confusion_picture,
@@ -76,7 +75,8 @@ class EvaluationReport:
             SlideError: the only slide failed.
             PartialFailureError: some of several slides failed.
         """
-        raise_for(self.failures, self.slides)
+        sentences = [(slide.entry.path, slide.result.error or slide.entry.path) for _, slide in self.failures]
+        raise_for_failed(sentences, self.slides, file=METRICS)
 
 
 def run_evaluation(request: EvaluateRequest, events: EvaluateEvents | None = None) -> EvaluationReport:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from tnet_cli.errors import PartialFailureError, SlideError
 from tnet_cli.pipeline.card import ModelCard
 from tnet_cli.pipeline.classify import ClassifyOptions, Events
 from tnet_cli.pipeline.evaluation.answers import Answers, answers_from_logits
@@ -303,25 +302,3 @@ def failures_of(runs: Sequence[ArmRun]) -> list[tuple[str, JudgedSlide]]:
         for slide in run.of_status("failed"):
             failed.setdefault(slide.entry.path, (run.arm, slide))
     return list(failed.values())
-
-
-def raise_for(failures: Sequence[tuple[str, JudgedSlide]], slides: int) -> None:
-    """Turn failed slides into the error whose exit code says so.
-
-    Args:
-        failures: As ``failures_of`` returns them.
-        slides: How many slides the evaluation has.
-
-    Raises:
-        SlideError: the only slide failed.
-        PartialFailureError: some of several slides failed.
-    """
-    if not failures:
-        return
-    messages = [slide.result.error or slide.entry.path for _, slide in failures]
-    if slides == 1:
-        error = SlideError(failures[0][1].entry.path, "")
-        error.args = (messages[0],)
-        raise error
-    more = f"; and {len(messages) - 5} more, see metrics.json" if len(messages) > 5 else ""
-    raise PartialFailureError(f"{len(messages)} of {slides} slides failed: {'; '.join(messages[:5])}{more}")
