@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 
 from benchmarks.synthetic_accuracy import classify_one
@@ -23,6 +22,7 @@ from tnet_cli.model.normalisation import fold_normalisation
 from tnet_cli.pipeline.classify import look_with
 from tnet_cli.pipeline.engine import drive
 from tnet_cli.pipeline.errand import best_first_errand
+from tnet_cli.pipeline.evaluation.estimate import wilson
 from tnet_cli.pipeline.model_file import DEFAULT_MODEL, find_model, load_model
 from tnet_cli.pipeline.preparation import prepare
 from tnet_cli.pipeline.stopping import StoppingRule, probabilities_of
@@ -83,15 +83,15 @@ def stopped(steps: list[list[float]], stop_at: float) -> list[float]:
 def judged(rows: list[dict[str, Any]], ends: list[list[float]], threshold: float) -> dict[str, Any]:
     """Return accuracy, its Wilson interval and mean locations."""
     right = [(end[1] >= threshold) == (row["label"] == "lesion") for row, end in zip(rows, ends, strict=True)]
-    interval = binomtest(sum(right), len(right)).proportion_ci(method="wilson")
+    accuracy = wilson(sum(right), len(right))
     means = {
         label: float(np.mean([end[0] for row, end in zip(rows, ends, strict=True) if row["label"] == label]))
         for label in ("benign", "lesion")
     }
     return {
         "slides": len(rows),
-        "accuracy": sum(right) / len(right),
-        "interval_95": [interval.low, interval.high],
+        "accuracy": accuracy.value,
+        "interval_95": [accuracy.low, accuracy.high],
         "locations": float(np.mean([end[0] for end in ends])),
         "locations_by_label": means,
     }

@@ -19,13 +19,13 @@ from sklearn.metrics import roc_auc_score
 
 from tnet_cli.model.choice import Chooser, RandomChoice, TopK
 from tnet_cli.pipeline.classify import ClassifyOptions, classify_slides
+from tnet_cli.pipeline.evaluation.arms import EVERYTHING
 from tnet_cli.pipeline.inputs import SlideInput
 from tnet_cli.pipeline.model_file import DEFAULT_MODEL, LoadedModel, find_model, load_model
 from tnet_cli.pipeline.result import SlideResult
 from tnet_cli.pipeline.synthesis import write_synthetic_slide
 
 ARMS = ("tnet", "random", "exhaustive")
-EVERYTHING = 10**9
 
 
 def classify_one(model: LoadedModel, path: Path, arm: str, seed: int) -> SlideResult:

@@ -23,7 +23,6 @@ from benchmarks.megapixel_mnist.measurement import (
     answers,
     classifier,
     multiply_adds,
-    peak_mb,
     prepare,
     probe_memory,
     test_canvas,
@@ -32,6 +31,7 @@ from benchmarks.megapixel_mnist.measurement import (
 from benchmarks.megapixel_mnist.recipe import Recipe, make_network
 from benchmarks.megapixel_mnist.table import table
 from tnet_cli.model.tnet import TNet
+from tnet_cli.pipeline.bench.isolated import peak_mb
 
 
 def parse() -> argparse.Namespace:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,6 +28,7 @@ from benchmarks.megapixel_mnist.training import holds_digit
 from tnet_cli.model.choice import RandomChoice, TopK
 from tnet_cli.model.normalisation import fold_normalisation
 from tnet_cli.model.tnet import TNet
+from tnet_cli.pipeline.evaluation.estimate import wilson
 
 TEST_SEED = 5_000_000
 TOGETHER = 16
@@ -119,12 +119,12 @@ def answers(arm: Arm, network: TNet, digits: Digits, side_px: int, count: int) -
 
 def accuracy_figures(right: Sequence[bool], right_of_full: Sequence[bool]) -> dict[str, Any]:
     """Return accuracy with its Wilson interval, and how the answers differ from arm (a)'s on the same images."""
-    interval = binomtest(sum(right), len(right)).proportion_ci(method="wilson")
+    accuracy = wilson(sum(right), len(right))
     pairs = list(zip(right, right_of_full, strict=True))
     return {
         "images": len(right),
-        "accuracy": sum(right) / len(right),
-        "interval_95": [interval.low, interval.high],
+        "accuracy": accuracy.value,
+        "interval_95": [accuracy.low, accuracy.high],
         "only_this_right": sum(mine and not full for mine, full in pairs),
         "only_full_right": sum(full and not mine for mine, full in pairs),
     }
@@ -160,16 +160,6 @@ def times(classifiers: dict[str, Classify], canvases: Sequence[Canvas]) -> dict[
         name: {"seconds": statistics.median(wall[name]), "cpu_seconds": statistics.median(cpu[name])}
         for name in classifiers
     }
-
-
-def peak_mb() -> float:
-    """Return the most resident memory this process has had, in megabytes; Linux only.
-
-    The figure of ``getrusage`` is no use here: a new process starts with that of the one that began it.
-    """
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    (peak_kb,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
-    return int(peak_kb) / 1024
 
 
 def probe_memory(arm: Arm | None, side_px: int, mnist: Path, threads: int) -> float:

@@ -5,7 +5,7 @@ import logging
 import tempfile
 import threading
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -70,18 +70,7 @@ def classify_on_worker(plan: ClusterPlan, entry: SlideInput) -> Answer:
             "install the same everywhere"
         )
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    options = ClassifyOptions(
-        locations=plan.options.locations,
-        budget=plan.options.budget,
-        stop_at=plan.options.stop_at,
-        mpp=plan.options.mpp,
-        reader=plan.options.reader,
-        device=choose_device(plan.device),
-        batch_size=plan.options.batch_size,
-        readers=plan.options.readers,
-        slides_in_flight=1,
-        slide_timeout_s=plan.options.slide_timeout_s,
-    )
+    options = replace(plan.options, device=choose_device(plan.device), slides_in_flight=1)
     model = _model_of(plan)
     with closing(classify_slides([entry], model, options)) as outcomes:
         ((_, outcome),) = outcomes

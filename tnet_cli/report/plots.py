@@ -112,7 +112,7 @@ def roc_plot(curves: Sequence[Curve], operating: tuple[float, float, str] | None
         axes.set(xlabel="1 − specificity", ylabel="Sensitivity")
         _unit_square(axes)
         _legend(figure, axes, len(curves))
-        return _png(figure)
+        return png_of(figure)
 
 
 def precision_recall_plot(
@@ -137,7 +137,7 @@ def precision_recall_plot(
         axes.set(xlabel="Recall", ylabel="Precision")
         _unit_square(axes)
         _legend(figure, axes, len(curves))
-        return _png(figure)
+        return png_of(figure)
 
 
 def confusion_plot(counts: np.ndarray, class_names: Sequence[str]) -> bytes:
@@ -170,7 +170,7 @@ def confusion_plot(counts: np.ndarray, class_names: Sequence[str]) -> bytes:
         bar.ax.set_yticklabels(["0 %", "50 %", "100 %"])
         bar.set_label("Share of the label")
         bar.outline.set_visible(False)
-        return _png(figure)
+        return png_of(figure)
 
 
 def reliability_plot(
@@ -202,7 +202,7 @@ def reliability_plot(
         below.set(xlabel=stated, ylabel="Slides")
         below.yaxis.get_major_locator().set_params(integer=True, nbins=3)
         figure.align_ylabels([axes, below])
-        return _png(figure)
+        return png_of(figure)
 
 
 def locations_plot(series: Sequence[Series], levels: Sequence[Series]) -> bytes:
@@ -239,7 +239,7 @@ def locations_plot(series: Sequence[Series], levels: Sequence[Series]) -> bytes:
         axes.grid(axis="y", color="#E3E6EA", linewidth=0.6)
         axes.set_axisbelow(True)
         _legend(figure, axes, len(series), columns=2)
-        return _png(figure)
+        return png_of(figure)
 
 
 def _spread(values: Sequence[float]) -> list[float]:
@@ -258,7 +258,13 @@ def _beside_legend(curves: int) -> float:
 
 @contextmanager
 def _drawing(*, width_in: float = WIDTH_IN, height_in: float = HEIGHT_IN) -> Iterator[tuple["Figure", "Axes"]]:
-    """Give an empty figure in the plots' style, on the Agg canvas."""
+    with empty_figure(width_in, height_in) as figure:
+        yield figure, figure.subplots()
+
+
+@contextmanager
+def empty_figure(width_in: float, height_in: float) -> Iterator["Figure"]:
+    """Give an empty figure in the plots' style, on the Agg canvas; the style holds while the block runs."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -266,10 +272,11 @@ def _drawing(*, width_in: float = WIDTH_IN, height_in: float = HEIGHT_IN) -> Ite
     with mpl.rc_context(cast("Any", STYLE)):
         figure = Figure(figsize=(width_in, height_in), dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
         FigureCanvasAgg(figure)
-        yield figure, figure.subplots()
+        yield figure
 
 
-def _png(figure: "Figure") -> bytes:
+def png_of(figure: "Figure") -> bytes:
+    """Return a figure as the bytes of a PNG."""
     file = io.BytesIO()
     # No software version in the file: the same numbers give the same picture.
     # Cut to what is drawn: labels are never lost, and no white is left around axes of a fixed shape.

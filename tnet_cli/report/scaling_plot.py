@@ -1,11 +1,10 @@
 """The plot of what a slide costs against its size: wall time and memory, for each way to look at it."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-from tnet_cli.report.plots import DOTS_PER_INCH, MARGIN_IN, MARKERS, SERIES_COLOURS, STYLE
+from tnet_cli.report.plots import MARKERS, SERIES_COLOURS, empty_figure, png_of
 
 WIDTH_IN, HEIGHT_IN = 7.2, 3.0
 
@@ -33,14 +32,9 @@ def scaling_plot(lines: Sequence[ScalingLine]) -> bytes:
     Args:
         lines: The first is drawn above the others.
     """
-    import matplotlib as mpl
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
-    with mpl.rc_context(cast("Any", STYLE)):
-        figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DOTS_PER_INCH, layout="constrained", facecolor="white")
-        FigureCanvasAgg(figure)
+    with empty_figure(WIDTH_IN, HEIGHT_IN) as figure:
         time, memory = figure.subplots(1, 2)
         for number, line in enumerate(lines):
             style: dict[str, Any] = {
@@ -59,6 +53,4 @@ def scaling_plot(lines: Sequence[ScalingLine]) -> bytes:
             axes.grid(visible=True, axis="y", linewidth=0.4, alpha=0.5)
         time.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
         time.legend(loc="best")
-        file = io.BytesIO()
-        figure.savefig(file, format="png", metadata={"Software": None}, bbox_inches="tight", pad_inches=MARGIN_IN)
-        return file.getvalue()
+        return png_of(figure)

@@ -23,6 +23,7 @@ from tnet_cli.pipeline.flight import Errand, Journey
 from tnet_cli.pipeline.model_file import load_model
 from tnet_cli.pipeline.preparation import Preparation, choose_locations, prepare
 from tnet_cli.pipeline.result import softmax
+from tnet_cli.pipeline.stopping import probabilities_of
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.slide import Slide
 
@@ -171,10 +172,8 @@ class _Bench:
         return ended
 
     def _answer(self, traversal: Traversal) -> np.ndarray:
-        with torch.inference_mode():
-            features = torch.cat([record.features for record in traversal.levels])
-            logits = self.network.classify([features]).logits[0].float().cpu().numpy()
-        return softmax(logits, self.model.card.temperature)
+        features = torch.cat([record.features for record in traversal.levels])
+        return probabilities_of(features, self.network, self.model.card)
 
     def _measured(
         self,
