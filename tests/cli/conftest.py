@@ -2,17 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 import pytest
-import torch
 
+from tests.model_files import save_random
 from tnet_cli.cli.app import main
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.model.tnet import TNet
-from tnet_cli.pipeline.card import ModelCard
-from tnet_cli.pipeline.model_file import save_model
 from tnet_cli.pipeline.synthesis import SyntheticSlide, write_synthetic_slide
 
 
@@ -51,26 +47,13 @@ def made_slide(tmp_path_factory: pytest.TempPathFactory) -> SyntheticSlide:
 @pytest.fixture(scope="session")
 def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model file with random weights: its answers mean nothing, its path through the code is the real one."""
-    torch.manual_seed(3)
     config = TNetConfig.slide(("no", "yes")).model_copy(update={"locations": (2, 3, 4)})
-    card = ModelCard(
-        name="untrained",
-        summary="Random weights.",
-        intended_use="For tests only.",
-        licence="Apache-2.0",
-        created=date(2026, 1, 1),
-        package_version="0",
-        network=config,
-    )
-    path = tmp_path_factory.mktemp("models") / "untrained.safetensors"
-    save_model(TNet(config), card, path)
-    return path
+    return save_random(tmp_path_factory.mktemp("models"), config, seed=3, name="untrained")
 
 
 @pytest.fixture(scope="session")
 def image_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model of whole images with random weights: overlapping cells, three locations."""
-    torch.manual_seed(4)
     config = TNetConfig(
         backbone="tnet_small",
         class_names=("cat", "dog"),
@@ -83,15 +66,4 @@ def image_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         locations=(3,),
         location_pool="max",
     )
-    card = ModelCard(
-        name="small-photos",
-        summary="Random weights.",
-        intended_use="For tests only.",
-        licence="Apache-2.0",
-        created=date(2026, 1, 1),
-        package_version="0",
-        network=config,
-    )
-    path = tmp_path_factory.mktemp("models") / "small-photos.safetensors"
-    save_model(TNet(config), card, path)
-    return path
+    return save_random(tmp_path_factory.mktemp("models"), config, seed=4, name="small-photos")

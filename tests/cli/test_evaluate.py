@@ -3,7 +3,6 @@
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from datetime import date
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,9 @@ from PIL import Image
 from safetensors import safe_open
 from sklearn import metrics
 
+from tests.model_files import save_random, tiny_network
 from tnet_cli.cli.app import main
-from tnet_cli.model.config import TNetConfig
-from tnet_cli.model.tnet import TNet
-from tnet_cli.pipeline.card import ModelCard
-from tnet_cli.pipeline.model_file import load_model, save_model
+from tnet_cli.pipeline.model_file import load_model
 from tnet_cli.pipeline.synthesis import synthesize
 
 ARMS = ("tnet", "random", "coarse", "exhaustive")
@@ -40,22 +37,7 @@ def write_manifest(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory):
     """A model file with random weights for such slides: 64 px patches at 16, 4 and 1 µm."""
-    torch.manual_seed(5)
-    config = TNetConfig.slide(("benign", "lesion")).model_copy(
-        update={"base_px": 64, "processing_levels": 3, "mpp": (16.0, 4.0, 1.0), "locations": (3, 4)}
-    )
-    card = ModelCard(
-        name="tiny",
-        summary="Random weights.",
-        intended_use="For tests only.",
-        licence="Apache-2.0",
-        created=date(2026, 1, 1),
-        package_version="0",
-        network=config,
-    )
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    save_model(TNet(config), card, path)
-    return path
+    return save_random(tmp_path_factory.mktemp("models"), tiny_network(), seed=5)
 
 
 @pytest.fixture(scope="module")

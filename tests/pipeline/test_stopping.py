@@ -2,15 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 
+from tests.model_files import save_random, tiny_network
 from tnet_cli.errors import UsageError
-from tnet_cli.model.config import TNetConfig
-from tnet_cli.model.tnet import TNet
-from tnet_cli.pipeline.card import ModelCard
 from tnet_cli.pipeline.classify import ClassifyOptions, classify_slides
 from tnet_cli.pipeline.inputs import read_manifest
-from tnet_cli.pipeline.model_file import LoadedModel, load_model, save_model
+from tnet_cli.pipeline.model_file import LoadedModel, load_model
 from tnet_cli.pipeline.stopping import StoppingRule
 from tnet_cli.slide.opening import open_slide
 
@@ -40,22 +37,8 @@ def test_a_threshold_of_nothing_never_stops():
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     """Random weights: 64 px patches at 16, 4 and 1 µm."""
-    torch.manual_seed(8)
-    config = TNetConfig.slide(("benign", "lesion")).model_copy(
-        update={"base_px": 64, "processing_levels": 3, "mpp": (16.0, 4.0, 1.0), "locations": (6, 30)}
-    )
-    card = ModelCard(
-        name="tiny",
-        summary="Random weights.",
-        intended_use="For tests only.",
-        licence="Apache-2.0",
-        created="2026-01-01",  # type: ignore[arg-type]
-        package_version="0",
-        network=config,
-    )
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    save_model(TNet(config), card, path)
-    return load_model(path)
+    network = tiny_network().model_copy(update={"locations": (6, 30)})
+    return load_model(save_random(tmp_path_factory.mktemp("model"), network, seed=8))
 
 
 def test_slides_end_early_and_what_is_shown_is_what_was_read(labelled_slides, model):

@@ -1,31 +1,14 @@
 """Answers made by hand, and a tiny model for synthetic slides."""
 
 from collections.abc import Callable, Sequence
-from datetime import date
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
+from tests.model_files import card_of, save_random, tiny_network
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.model.tnet import TNet
-from tnet_cli.pipeline.card import ModelCard
 from tnet_cli.pipeline.evaluation.answers import Answers, answers_from_logits
-from tnet_cli.pipeline.model_file import LoadedModel, load_model, save_model
-
-
-def card_of(config: TNetConfig) -> ModelCard:
-    """A card that says nothing but what the network is."""
-    return ModelCard(
-        name="tiny",
-        summary="Random weights.",
-        intended_use="For tests only.",
-        licence="Apache-2.0",
-        created=date(2026, 1, 1),
-        package_version="0",
-        network=config,
-    )
+from tnet_cli.pipeline.model_file import LoadedModel, load_model
 
 
 @pytest.fixture
@@ -57,10 +40,5 @@ def make_answers() -> Callable[..., Answers]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], LoadedModel]:
     """Load a model with random weights: three processing levels of 64 px patches."""
-    config = TNetConfig.slide(("benign", "lesion")).model_copy(
-        update={"base_px": 64, "processing_levels": 3, "mpp": (16.0, 4.0, 1.0), "locations": (3, 4)}
-    )
-    torch.manual_seed(5)
-    path: Path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    save_model(TNet(config), card_of(config), path)
+    path = save_random(tmp_path_factory.mktemp("models"), tiny_network(), seed=5)
     return lambda: load_model(path)
