@@ -34,6 +34,10 @@ GROWING = (
 """Arm (a) meets images that grow, each stage with more fragments beside the one digit."""
 
 FULL = Stage("full", 600, 4, 5e-4)
+LARGER_THAN_PX = 896
+"""Arm (a) on images that are larger goes on from what it learnt on images of half the side."""
+
+LARGER = Stage("full, larger", 300, 4, 5e-4)
 EXPLORED, ATTENDED = 8, 4
 """Locations for each image while the location module learns alone, and while everything learns."""
 
@@ -106,6 +110,12 @@ class Recipe:
         self._stage(name, self._warm(), network, SHRUNK, self.side_px, 30, learn_whole)
 
     def _full(self) -> None:
+        if self.side_px > LARGER_THAN_PX:
+            half = replace(self, side_px=self.side_px // 2)
+            half.train("full")
+            name, network = f"full-{self.side_px}", full_network(self.side_px)
+            self._stage(name, f"full-{half.side_px}", network, LARGER, self.side_px, 49, learn_whole)
+            return
         before = self._digits()
         for number, (side, stage) in enumerate(GROWING):
             if side < self.side_px:
