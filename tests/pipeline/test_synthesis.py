@@ -20,10 +20,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tnet_cli.geometry import Region
+from tnet_cli.pipeline.slide_pyramid import encode_window
 from tnet_cli.pipeline.synthesis import (
     CLASS_NAMES,
     SyntheticSlide,
-    _encoded,
     lesions_geojson,
     synthesize,
     write_synthetic_slide,
@@ -232,7 +232,7 @@ class FakePool:
 
     def map(self, _draw: object, places: list[tuple[int, int]], **_options: int) -> Iterator[object]:
         white = np.full((1024, 1024, 3), 255, np.uint8)
-        return (_encoded(white) for _ in places)
+        return (encode_window(white) for _ in places)
 
     def shutdown(self, **how: bool) -> None:
         self.ended = how

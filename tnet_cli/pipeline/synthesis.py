@@ -10,20 +10,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, ClassVar
 
-import imagecodecs
 import numpy as np
-import tifffile
-from PIL import Image
 
 from tnet_cli.pipeline.atomic import write_text_whole, written_whole
 from tnet_cli.pipeline.documents import table_text, write_json
+from tnet_cli.pipeline.slide_pyramid import WINDOW_PX, EncodedWindow, encode_window, window_places, write_pyramid
 from tnet_cli.synth.design import CLASS_NAMES, SlideDesign, design_slide
-from tnet_cli.synth.paint import WINDOW_PX, Painter
-
-TILE_PX = 256
-JPEG_QUALITY = 80
-STEP = 4
-"""Each stored pyramid level is this much smaller than the one before; a window of 1024 px is one tile of the next."""
+from tnet_cli.synth.paint import Painter
 
 LESION_COLOUR = (200, 30, 30)
 
@@ -45,15 +38,6 @@ class SyntheticSlide:
     label: str
     annotation: Path
     seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Window:
-    """A window of 1024 px as it is stored: 16 tiles, the tile of the next pyramid level, and pixels for the rest."""
-
-    tiles: list[bytes]
-    coarser_tile: bytes
-    reduced: np.ndarray  # uint8 (64, 64, 3)
 
 
 def write_synthetic_slide(
@@ -87,7 +71,14 @@ def write_synthetic_slide(
     design = design_slide(seed, side_px, mpp=mpp, label=label)
     workers = workers if workers is not None else (os.cpu_count() or 1)
     with written_whole(path) as draft, _pool(workers, design) as pool:
-        _write_pyramid(draft, design, _windows(design, pool), on_progress)
+        write_pyramid(
+            draft,
+            design.size,
+            design.mpp,
+            _windows(design, pool),
+            description=f"tnet synthetic slide, seed {design.seed}; drawn by a program, no tissue of anyone",
+            on_progress=on_progress,
+        )
     annotation = path.with_suffix(".geojson")
     write_json(annotation, lesions_geojson(design))
     return SyntheticSlide(path=path, label=design.label, annotation=annotation, seed=seed)
@@ -182,7 +173,7 @@ class _Drawing:
         cls.painter = Painter(design)
 
     @classmethod
-    def window(cls, place: tuple[int, int]) -> _Window:
+    def window(cls, place: tuple[int, int]) -> EncodedWindow:
         """Draw the window whose top left corner is at x, y in level-0 pixels."""
         if cls.painter is None:
             raise RuntimeError("this process was not prepared to draw")
@@ -207,15 +198,14 @@ def _pool(workers: int, design: SlideDesign | None = None) -> Iterator[Executor 
         pool.shutdown(cancel_futures=True)
 
 
-def _windows(design: SlideDesign, pool: Executor | None) -> Iterator[_Window]:
+def _windows(design: SlideDesign, pool: Executor | None) -> Iterator[EncodedWindow]:
     """Draw all windows of a slide, row by row."""
     painter = Painter(design)
-    glass = _encoded(np.broadcast_to(np.array(painter.glass, np.uint8), (WINDOW_PX, WINDOW_PX, 3)))
-    starts = range(0, design.size.width, WINDOW_PX)
-    places = [(x, y) for y in range(0, design.size.height, WINDOW_PX) for x in starts]
+    glass = encode_window(np.broadcast_to(np.array(painter.glass, np.uint8), (WINDOW_PX, WINDOW_PX, 3)))
+    places = window_places(design.size)
     with_tissue = [place for place in places if not painter.is_glass(*place, WINDOW_PX, WINDOW_PX)]
     if pool is None:
-        drawn: Iterator[_Window] = (_draw(painter, place) for place in with_tissue)
+        drawn: Iterator[EncodedWindow] = (_draw(painter, place) for place in with_tissue)
     else:
         drawn = pool.map(_Drawing.window, with_tissue, chunksize=4)
     remaining = set(with_tissue)
@@ -223,110 +213,5 @@ def _windows(design: SlideDesign, pool: Executor | None) -> Iterator[_Window]:
         yield next(drawn) if place in remaining else glass
 
 
-def _draw(painter: Painter, place: tuple[int, int]) -> _Window:
-    return _encoded(painter.window(*place, WINDOW_PX, WINDOW_PX))
-
-
-def _encoded(pixels: np.ndarray) -> _Window:
-    starts = range(0, WINDOW_PX, TILE_PX)
-    coarser = Image.fromarray(pixels).reduce(STEP)
-    return _Window(
-        tiles=[_jpeg(pixels[y : y + TILE_PX, x : x + TILE_PX]) for y in starts for x in starts],
-        coarser_tile=_jpeg(np.asarray(coarser)),
-        reduced=np.asarray(coarser.reduce(STEP)),
-    )
-
-
-def _jpeg(tile: np.ndarray) -> bytes:
-    return bytes(
-        imagecodecs.jpeg8_encode(
-            np.ascontiguousarray(tile),
-            level=JPEG_QUALITY,
-            colorspace="RGB",
-            outcolorspace="YCBCR",
-            subsampling="420",
-        )
-    )
-
-
-# --- the file
-
-
-def _write_pyramid(
-    path: Path, design: SlideDesign, windows: Iterator[_Window], on_progress: Callable[[int, int], None] | None
-) -> None:
-    columns = -(-design.size.width // WINDOW_PX)
-    rows = -(-design.size.height // WINDOW_PX)
-    coarser_tiles: list[bytes] = []
-    side = WINDOW_PX // STEP**2
-    # A sixteenth of the slide a side: 117 MB for 100 000 px.
-    reduced = np.empty((rows * side, columns * side, 3), np.uint8)
-
-    def finest() -> Iterator[bytes]:
-        tiles_a_side = WINDOW_PX // TILE_PX
-        tile_columns, tile_rows = -(-design.size.width // TILE_PX), -(-design.size.height // TILE_PX)
-        for row in range(rows):
-            strip = []
-            for column in range(columns):
-                window = next(windows)
-                strip.append(window.tiles)
-                coarser_tiles.append(window.coarser_tile)
-                reduced[row * side : (row + 1) * side, column * side : (column + 1) * side] = window.reduced
-            if on_progress is not None:
-                on_progress((row + 1) * columns, rows * columns)
-            for tile_row in range(min(tiles_a_side, tile_rows - row * tiles_a_side)):
-                tiles = [
-                    tile for tiles in strip for tile in tiles[tile_row * tiles_a_side : (tile_row + 1) * tiles_a_side]
-                ]
-                yield from tiles[:tile_columns]
-
-    with tifffile.TiffWriter(path, bigtiff=True) as file:
-        description = f"tnet synthetic slide, seed {design.seed}; drawn by a program, no tissue of anyone"
-        _write_page(file, finest(), design, 0, description)
-        _write_page(file, iter(coarser_tiles), design, 1, None)
-        power = 2
-        while max(_stored_size(design, power)) >= TILE_PX:
-            width, height = _stored_size(design, power)
-            _write_page(file, _tiles(reduced[:height, :width]), design, power, None)
-            reduced, power = _box_average(reduced), power + 1
-
-
-def _stored_size(design: SlideDesign, power: int) -> tuple[int, int]:
-    return max(1, design.size.width // STEP**power), max(1, design.size.height // STEP**power)
-
-
-def _tiles(pixels: np.ndarray) -> Iterator[bytes]:
-    height, width = pixels.shape[:2]
-    for y in range(0, height, TILE_PX):
-        for x in range(0, width, TILE_PX):
-            tile = pixels[y : y + TILE_PX, x : x + TILE_PX]
-            missing = TILE_PX - tile.shape[0], TILE_PX - tile.shape[1]
-            yield _jpeg(np.pad(tile, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge"))
-
-
-def _box_average(pixels: np.ndarray) -> np.ndarray:
-    """Return the pixels ``STEP`` times smaller, in strips, because Pillow copies what it reduces."""
-    strips = range(0, pixels.shape[0], TILE_PX)
-    return np.concatenate([np.asarray(Image.fromarray(pixels[y : y + TILE_PX]).reduce(STEP)) for y in strips])
-
-
-def _write_page(
-    file: tifffile.TiffWriter, tiles: Iterator[bytes], design: SlideDesign, power: int, description: str | None
-) -> None:
-    width, height = _stored_size(design, power)
-    pixels_per_cm = 10_000 / (design.mpp * design.size.width / width)
-    file.write(
-        tiles,
-        shape=(height, width, 3),
-        dtype=np.uint8,
-        tile=(TILE_PX, TILE_PX),
-        photometric="ycbcr",
-        compression="jpeg",
-        subsampling=(2, 2),
-        resolution=(pixels_per_cm, pixels_per_cm),
-        resolutionunit="CENTIMETER",
-        subfiletype=0 if power == 0 else 1,
-        metadata=None,
-        description=description,
-        software="tnet",
-    )
+def _draw(painter: Painter, place: tuple[int, int]) -> EncodedWindow:
+    return encode_window(painter.window(*place, WINDOW_PX, WINDOW_PX))

@@ -157,8 +157,8 @@ def design_slide(seed: int, side_px: int, *, mpp: float = 0.5, label: str | None
     while side_um / map_um > LARGEST_MAP_PX:
         map_um *= 2
     cells = math.ceil(side_um / map_um)
-    depth_um = _tissue_depth(cells, map_um, rng)
-    mucosa = _smooth_noise(cells, 700 / map_um, rng) + 0.15
+    depth_um = tissue_depth(cells, map_um, rng)
+    mucosa = smooth_noise(cells, 700 / map_um, rng) + 0.15
     look = _draw_look(rng)
     thickness = _section_thickness(cells, map_um, rng)
     foci = _place_foci(depth_um, map_um, label, rng)
@@ -178,7 +178,7 @@ def design_slide(seed: int, side_px: int, *, mpp: float = 0.5, label: str | None
     )
 
 
-def _smooth_noise(cells: int, period: float, rng: np.random.Generator) -> np.ndarray:
+def smooth_noise(cells: int, period: float, rng: np.random.Generator) -> np.ndarray:
     """Return Gaussian noise of unit variance whose features are about ``period`` map pixels wide, (cells, cells)."""
     coarse = max(4, math.ceil(cells / max(1.0, period / 4)) + 4)
     noise = ndimage.gaussian_filter(rng.standard_normal((coarse, coarse)), 2.0, mode="wrap")
@@ -187,8 +187,17 @@ def _smooth_noise(cells: int, period: float, rng: np.random.Generator) -> np.nda
     return np.asarray(zoomed)
 
 
-def _tissue_depth(cells: int, map_um: float, rng: np.random.Generator) -> np.ndarray:
-    """Lay out one to four pieces of tissue that cover about a quarter of the slide."""
+def tissue_depth(cells: int, map_um: float, rng: np.random.Generator) -> np.ndarray:
+    """Lay out one to four pieces of tissue that cover about a quarter of the slide.
+
+    Args:
+        cells: Pixels of the map along each axis.
+        map_um: Side of a pixel of the map.
+        rng: Source of randomness.
+
+    Returns:
+        float32 (cells, cells), distance inside the tissue's edge in micrometres, negative on glass.
+    """
     axis = (np.arange(cells) + 0.5) / cells
     x, y = axis[None, :], axis[:, None]
     pieces = int(rng.integers(1, 5)) if cells > 200 else 1
@@ -204,8 +213,8 @@ def _tissue_depth(cells: int, map_um: float, rng: np.random.Generator) -> np.nda
         v = (y - cy) * np.cos(angle) - (x - cx) * np.sin(angle)
         scale = (0.30 if pieces == 1 else 0.17) * rng.uniform(0.85, 1.15)
         np.maximum(height, 1 - np.hypot(u / stretch, v * stretch**0.3) / scale, out=height)
-    height += 0.16 * _smooth_noise(cells, cells / 5, rng)
-    height += 0.05 * _smooth_noise(cells, cells / 18, rng)
+    height += 0.16 * smooth_noise(cells, cells / 5, rng)
+    height += 0.05 * smooth_noise(cells, cells / 18, rng)
     border = np.minimum(axis, 1 - axis) < 0.02
     height[border, :] = -np.inf
     height[:, border] = -np.inf
@@ -218,7 +227,7 @@ def _tissue_depth(cells: int, map_um: float, rng: np.random.Generator) -> np.nda
 
 def _section_thickness(cells: int, map_um: float, rng: np.random.Generator) -> np.ndarray:
     """Return the section's relative thickness: slow waves, and a few narrow folds that are twice as dark."""
-    thickness = 1 + 0.07 * _smooth_noise(cells, 2500 / map_um, rng)
+    thickness = 1 + 0.07 * smooth_noise(cells, 2500 / map_um, rng)
     axis = np.arange(cells, dtype=np.float64)
     x, y = axis[None, :], axis[:, None]
     for _ in range(int(rng.integers(0, 4))):
