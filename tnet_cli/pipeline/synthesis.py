@@ -16,9 +16,8 @@ from tnet_cli.pipeline.atomic import write_text_whole, written_whole
 from tnet_cli.pipeline.documents import table_text, write_json
 from tnet_cli.pipeline.slide_pyramid import WINDOW_PX, EncodedWindow, encode_window, window_places, write_pyramid
 from tnet_cli.synth.design import CLASS_NAMES, SlideDesign, design_slide
+from tnet_cli.synth.outline import outlines_geojson
 from tnet_cli.synth.paint import Painter
-
-LESION_COLOUR = (200, 30, 30)
 
 __all__ = ["CLASS_NAMES", "SyntheticSlide", "synthesize", "write_synthetic_slide"]
 
@@ -139,24 +138,7 @@ def _make_numbered(
 
 def lesions_geojson(design: SlideDesign) -> dict[str, Any]:
     """Return the outlines of a slide's lesions as QuPath annotations, in level-0 pixels."""
-    return {
-        "type": "FeatureCollection",
-        "features": [
-            {
-                "type": "Feature",
-                "id": f"lesion-{number}",
-                "geometry": {
-                    "type": "Polygon",
-                    "coordinates": [np.round(focus.outline_um() / design.mpp, 1).tolist()],
-                },
-                "properties": {
-                    "objectType": "annotation",
-                    "classification": {"name": CLASS_NAMES[1], "color": list(LESION_COLOUR)},
-                },
-            }
-            for number, focus in enumerate(design.lesions, start=1)
-        ],
-    }
+    return outlines_geojson(design.lesions, design.mpp, CLASS_NAMES[1])
 
 
 # --- drawing, in this process or in several

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from tnet_cli.geometry import Size
+from tnet_cli.synth.outline import Outline
 
 CLASS_NAMES = ("benign", "lesion")
 
@@ -34,21 +35,14 @@ Nuclei = Literal["small", "large"]
 
 
 @dataclass(frozen=True, slots=True)
-class Focus:
+class Focus(Outline):
     """One cellular focus, dark at low power whatever it is made of.
 
     Attributes:
-        x_um, y_um: Centre.
-        radius_um: Mean radius.
-        harmonics: (K, 2) cosine and sine amplitudes of the outline's waves 2, 3, ..., relative to the radius.
         arrangement: Nuclei in an even sheet, as in lymphoid tissue, or in rings, as in crowded glands.
         nuclei: Small and even (benign) or large with a nucleolus (lesion).
     """
 
-    x_um: float
-    y_um: float
-    radius_um: float
-    harmonics: np.ndarray
     arrangement: Arrangement
     nuclei: Nuclei
 
@@ -56,25 +50,6 @@ class Focus:
     def is_lesion(self) -> bool:
         """Whether the focus is what the label is about."""
         return self.nuclei == "large"
-
-    @property
-    def reach_um(self) -> float:
-        """Radius of a circle that holds the whole outline."""
-        return float(self.radius_um * (1 + np.abs(self.harmonics).sum()))
-
-    def radius_at(self, angle: np.ndarray) -> np.ndarray:
-        """Return the outline's radius in micrometres at angles in radians, same shape as ``angle``."""
-        radius = np.ones_like(angle)
-        for wave, (cosine, sine) in enumerate(self.harmonics, start=2):
-            radius = radius + cosine * np.cos(wave * angle) + sine * np.sin(wave * angle)
-        return radius * self.radius_um
-
-    def outline_um(self, points: int = 64) -> np.ndarray:
-        """Return the closed outline, float64 (points + 1, 2), x and y in micrometres."""
-        angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
-        radius = self.radius_at(angle)
-        ring = np.stack([self.x_um + radius * np.cos(angle), self.y_um + radius * np.sin(angle)], axis=1)
-        return np.concatenate([ring, ring[:1]])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ WINDOW_PX = 1024
 STROMA_HAEMATOXYLIN = 14
 GLAND_PITCH_UM = 165.0
 EDGE_UM = 2.0
+EDGE_OF_FOCUS_UM = 14.0
 
 
 class Painter:
@@ -48,11 +49,7 @@ class Painter:
 
     def is_glass(self, x: int, y: int, width: int, height: int) -> bool:
         """Tell whether a window, in level-0 pixels, holds nothing but glass."""
-        step = self.design.map_um / self.design.mpp
-        rows = slice(max(0, int(y / step) - 2), int((y + height) / step) + 3)
-        columns = slice(max(0, int(x / step) - 2), int((x + width) / step) + 3)
-        near = self.design.depth_um[rows, columns]
-        return near.size == 0 or float(near.max()) < -3 * self.design.map_um
+        return is_glass(self.design.depth_um, self.design.map_um, self.design.mpp, x, y, width, height)
 
     def window(self, x: int, y: int, width: int, height: int) -> np.ndarray:
         """Draw a window of the slide.
@@ -89,22 +86,12 @@ class Painter:
 
     def _section(self, x: int, y: int, width: int, height: int) -> np.ndarray:
         """Return the relative thickness of the section, zero on glass, float32 (height, width)."""
-        thickness = self._field(self.design.thickness, x, y, width, height)
-        depth = self._field(self.design.depth_um, x, y, width, height)
+        thickness = cut_map(self.design.thickness, self.design.map_um / self.design.mpp, x, y, width, height)
+        depth = cut_map(self.design.depth_um, self.design.map_um / self.design.mpp, x, y, width, height)
         if float(depth.min()) > 3 * self.design.map_um:
             return thickness
         depth += (self._rough.window(x, y, width, height).astype(np.float32) - 128) / 10
         return thickness * np.clip(depth / EDGE_UM, 0, 1)
-
-    def _field(self, values: np.ndarray, x: int, y: int, width: int, height: int) -> np.ndarray:
-        """Cut a window out of one of the design's maps, interpolated to level-0 pixels, float32 (height, width)."""
-        step = self.design.map_um / self.design.mpp
-        left, top = int(x / step) - 2, int(y / step) - 2
-        rows = np.clip(np.arange(top, int((y + height) / step) + 4), 0, values.shape[0] - 1)
-        columns = np.clip(np.arange(left, int((x + width) / step) + 4), 0, values.shape[1] - 1)
-        box = (x / step - left, y / step - top, (x + width) / step - left, (y + height) / step - top)
-        cut = Image.fromarray(np.ascontiguousarray(values[np.ix_(rows, columns)]))
-        return np.array(cut.resize((width, height), Image.Resampling.BILINEAR, box=box))
 
     def _at(self, values: np.ndarray, points_um: np.ndarray) -> np.ndarray:
         index = np.clip((points_um / self.design.map_um).astype(int), 0, values.shape[0] - 1)
@@ -167,16 +154,42 @@ class Painter:
         y0, y1 = max(0, int((focus.y_um - reach) / mpp) - y), min(height, int((focus.y_um + reach) / mpp) - y + 1)
         if x0 >= x1 or y0 >= y1:
             return
-        dx = ((np.arange(x0, x1) + x) * mpp - focus.x_um).astype(np.float32)[None, :]
-        dy = ((np.arange(y0, y1) + y) * mpp - focus.y_um).astype(np.float32)[:, None]
-        distance, angle = np.hypot(dx, dy), np.arctan2(dy, dx)
-        table = np.asarray(focus.radius_at(np.linspace(-np.pi, np.pi, 721)), dtype=np.float32)
-        edge = table[((angle + np.float32(np.pi)) * np.float32(720 / (2 * np.pi))).astype(np.int16)]
-        share = np.clip((edge - distance) / 14 + 0.5, 0, 1)
+        share = focus.share((np.arange(x0, x1) + x) * mpp, (np.arange(y0, y1) + y) * mpp, EDGE_OF_FOCUS_UM)
         view = eosin[y0:y1, x0:x1]
         view[...] = view + share * (BASE_EOSIN + 0.25 * (view.astype(np.float32) - 88) - view)
         ground = haematoxylin[y0:y1, x0:x1]
         np.maximum(ground, (share * BASE_HAEMATOXYLIN).astype(np.uint8), out=ground)
+
+
+def is_glass(depth_um: np.ndarray, map_um: float, mpp: float, x: int, y: int, width: int, height: int) -> bool:
+    """Tell whether a window, in level-0 pixels, is clear of the tissue whose depth a map gives."""
+    step = map_um / mpp
+    rows = slice(max(0, int(y / step) - 2), int((y + height) / step) + 3)
+    columns = slice(max(0, int(x / step) - 2), int((x + width) / step) + 3)
+    near = depth_um[rows, columns]
+    return near.size == 0 or float(near.max()) < -3 * map_um
+
+
+def cut_map(values: np.ndarray, step: float, x: int, y: int, width: int, height: int) -> np.ndarray:
+    """Cut a window out of a map of a slide, interpolated to level-0 pixels.
+
+    Args:
+        values: float32 map; its edge goes on beyond it.
+        step: Level-0 pixels in a pixel of the map.
+        x: Left edge of the window, level-0 pixels.
+        y: Top edge, level-0 pixels.
+        width: Of the window.
+        height: Of the window.
+
+    Returns:
+        float32 (height, width).
+    """
+    left, top = int(x / step) - 2, int(y / step) - 2
+    rows = np.clip(np.arange(top, int((y + height) / step) + 4), 0, values.shape[0] - 1)
+    columns = np.clip(np.arange(left, int((x + width) / step) + 4), 0, values.shape[1] - 1)
+    box = (x / step - left, y / step - top, (x + width) / step - left, (y + height) / step - top)
+    cut = Image.fromarray(np.ascontiguousarray(values[np.ix_(rows, columns)]))
+    return np.array(cut.resize((width, height), Image.Resampling.BILINEAR, box=box))
 
 
 def _stamp_gland(haematoxylin: np.ndarray, eosin: np.ndarray, gland: Gland, x: int, y: int, turn: int) -> None:
