@@ -2,16 +2,17 @@
 
 Run: python -m benchmarks.composed_colon --tiles COLON_TILES --out FOLDER
 
-FOLDER/train, FOLDER/val and FOLDER/test get slides and labels.csv. What is there already is not composed again.
+FOLDER gets the slides and labels.csv. What is there already is not composed again.
 """
 
 import argparse
 import time
 from pathlib import Path
 
-from benchmarks.composed_colon.compose import compose_all, large_slides, training_slides
+from benchmarks.composed_colon.compose import compose_all, slides_of_split, write_manifest
+from benchmarks.composed_colon.tiles import SPLITS
 
-COUNTS = {"train": 160, "val": 40, "test": 120}
+COUNTS = {"train": 160, "val": 32, "test": 100}
 
 
 def main() -> None:
@@ -21,15 +22,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     for split, count in COUNTS.items():
         parser.add_argument(f"--{split}", type=int, default=count, help="slides of this split")
+    parser.add_argument("--only", choices=tuple(SPLITS), help="compose one split; labels.csv has all")
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
-    for split in COUNTS:
-        count = getattr(given, split)
-        if count:
+    wanted = {split: slides_of_split(split, getattr(given, split)) for split in SPLITS}
+    given.out.mkdir(parents=True, exist_ok=True)
+    write_manifest(given.out, [slide for slides in wanted.values() for slide in slides])
+    for split, slides in wanted.items():
+        if given.only in (None, split):
             started = time.perf_counter()
-            wanted = training_slides(count) if split == "train" else large_slides(split, count)
-            manifest = compose_all(given.out / split, given.tiles, wanted, given.workers)
-            print(f"{manifest}: {count} slides, {time.perf_counter() - started:.0f} s", flush=True)
+            compose_all(given.out, given.tiles, slides, given.workers)
+            print(f"{split}: {len(slides)} slides, {time.perf_counter() - started:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

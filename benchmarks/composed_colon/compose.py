@@ -1,14 +1,12 @@
 """Composed slides on disk, with labels, outlines and a manifest."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-
-import numpy as np
 
 from benchmarks.composed_colon.design import MPP, ComposedDesign, design_composed
 from benchmarks.composed_colon.paint import Composer
@@ -45,9 +43,13 @@ class Wanted:
         """Name of its file, without suffix."""
         return f"{self.split}-{self.seed}"
 
+    def design(self) -> ComposedDesign:
+        """Decide what is on it."""
+        return design_composed(self.seed, self.side_px, self.label, self.difficulty)
 
-def compose_all(folder: Path, tiles: Path, wanted: list[Wanted], workers: int) -> Path:
-    """Compose the slides that are not there yet; return the manifest of all of them.
+
+def compose_all(folder: Path, tiles: Path, wanted: Sequence[Wanted], workers: int) -> None:
+    """Compose the slides that are not there yet.
 
     Args:
         folder: Where they are written.
@@ -58,10 +60,16 @@ def compose_all(folder: Path, tiles: Path, wanted: list[Wanted], workers: int) -
     folder.mkdir(parents=True, exist_ok=True)
     make = partial(compose, folder, tiles)
     if workers == 1:
-        shares = list(map(make, wanted))
-    else:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            shares = list(pool.map(make, wanted))
+        for slide in wanted:
+            make(slide)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for _ in pool.map(make, wanted):
+            pass
+
+
+def write_manifest(folder: Path, wanted: Sequence[Wanted]) -> Path:
+    """Write the manifest of all slides, composed already or not; return its path."""
     rows = [
         {
             "slide": f"{slide.name}.tif",
@@ -69,31 +77,27 @@ def compose_all(folder: Path, tiles: Path, wanted: list[Wanted], workers: int) -
             "split": slide.split,
             "annotation": f"{slide.name}.geojson",
             "difficulty": slide.difficulty,
-            "tumour_share": f"{share:.5f}",
+            "tumour_share": f"{slide.design().tumour_share:.5f}",
         }
-        for slide, share in zip(wanted, shares, strict=True)
+        for slide in wanted
     ]
     manifest = folder / "labels.csv"
     write_text_whole(manifest, table_text(list(MANIFEST_COLUMNS), rows))
     return manifest
 
 
-def compose(folder: Path, tiles: Path, slide: Wanted) -> float:
-    """Compose one slide with its outlines unless it is there; return the share of its tissue that is tumour."""
-    design = design_composed(slide.seed, slide.side_px, slide.label, slide.difficulty)
+def compose(folder: Path, tiles: Path, slide: Wanted) -> None:
+    """Compose one slide with its outlines unless it is there."""
     path = folder / f"{slide.name}.tif"
-    if not path.exists():
-        write_json(path.with_suffix(".geojson"), outlines_geojson(design.foci, MPP, CLASS_NAMES[1]))
-        composer = Composer(design, tiles_of_split(tiles, slide.split))
-        with written_whole(path) as draft:
-            write_pyramid(
-                draft,
-                design.size,
-                MPP,
-                painted_windows(design, composer),
-                description=DESCRIPTION.format(seed=design.seed),
-            )
-    return design.tumour_share
+    if path.exists():
+        return
+    design = slide.design()
+    write_json(path.with_suffix(".geojson"), outlines_geojson(design.foci, MPP, CLASS_NAMES[1]))
+    composer = Composer(design, tiles_of_split(tiles, slide.split))
+    with written_whole(path) as draft:
+        write_pyramid(
+            draft, design.size, MPP, painted_windows(design, composer), description=DESCRIPTION.format(seed=design.seed)
+        )
 
 
 def painted_windows(design: ComposedDesign, composer: Composer) -> Iterator[EncodedWindow]:
@@ -108,45 +112,33 @@ def painted_windows(design: ComposedDesign, composer: Composer) -> Iterator[Enco
 
 
 TRAINING_PX = 12_000
-LARGE_PX = (20_000, 20_000, 30_000, 20_000, 20_000, 40_000, 20_000, 20_000, 20_000, 60_000)
-"""Sides of validation and test slides, in turn."""
+VALIDATION_PX = 20_000
+TEST_PX = (*(20_000,) * 7, 30_000, *(20_000,) * 5, 40_000, 20_000, 30_000, 20_000, 20_000, 20_000, 60_000)
+"""Sides of test slides, in turn: four of a side, one of each kind."""
 
 SEEDS = {"train": 10_000, "val": 20_000, "test": 30_000}
+KINDS = ("", "easy", "", "hard")
+"""Of validation and test slides, in turn: benign, and positive of a difficulty."""
 
 
-def training_slides(count: int) -> list[Wanted]:
-    """Return slides to train on, half of each class."""
-    return [
-        Wanted(SEEDS["train"] + number, "train", TRAINING_PX, CLASS_NAMES[number % 2], "training" if number % 2 else "")
-        for number in range(count)
-    ]
-
-
-def large_slides(split: str, count: int, *, largest_px: int = max(LARGE_PX)) -> list[Wanted]:
-    """Return slides to validate or test on: in turn benign, easy, benign and hard, of sides in turn.
-
-    Args:
-        split: ``val`` or ``test``.
-        count: How many.
-        largest_px: Larger sides become this one.
-    """
+def slides_of_split(split: str, count: int) -> list[Wanted]:
+    """Return the first slides of a split, half of each class."""
     if split not in SPLITS:
         raise ValueError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
-    turn = ("", "easy", "", "hard")
-    sides = np.resize(np.minimum(LARGE_PX, largest_px), -(-count // len(turn)))
-    return [
-        Wanted(
-            SEEDS[split] + number,
-            split,
-            int(sides[number // len(turn)]),
-            CLASS_NAMES[number % 2],
-            turn[number % len(turn)],
-        )
-        for number in range(count)
-    ]
+    slides = []
+    for number in range(count):
+        positive, turn = number % 2, number // len(KINDS)
+        difficulty = KINDS[number % len(KINDS)]
+        side_px = TEST_PX[turn % len(TEST_PX)]
+        if split == "train":
+            difficulty, side_px = "training" if positive else "", TRAINING_PX
+        elif split == "val":
+            side_px = VALIDATION_PX
+        slides.append(Wanted(SEEDS[split] + number, split, side_px, CLASS_NAMES[positive], difficulty))
+    return slides
 
 
 def difficulties(manifest: Path) -> dict[str, str]:
-    """Return the difficulty of each positive slide of a manifest, by the name of its file."""
+    """Return the difficulty of each slide of a manifest by the name of its file, empty where it is benign."""
     with manifest.open(newline="") as file:
-        return {row["slide"]: row["difficulty"] for row in csv.DictReader(file) if row["difficulty"]}
+        return {row["slide"]: row["difficulty"] for row in csv.DictReader(file)}

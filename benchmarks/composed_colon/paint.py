@@ -26,6 +26,9 @@ PITCH_PX = TILE_PX - OVERLAP_PX
 BENIGN_TILES, TUMOUR_TILES = 60, 24
 """Source tiles that one slide is made of, at most."""
 
+STAININGS = 6
+"""Ways in which one tile is stained on one slide."""
+
 EDGE_UM = 4.0
 FOCUS_EDGE_UM = 40.0
 """Width over which tumour and mucosa fade into each other."""
@@ -49,6 +52,8 @@ class Composer:
         self._benign = _Layer(benign, self.stain, design.seed, 0)
         self._tumour = _Layer(tumour, self.stain, design.seed, 1)
         self._rough = patches(1280, 30, MPP, rng)
+        # As large as a window: numpy is slow along an axis of three.
+        self._glass = np.broadcast_to(np.asarray(self.stain.glass, np.float32), (1024, 1024, 3)).copy()
         self._noise = _in_colour(rng.normal(0, rng.uniform(0.5, 1.5), (1024, 1024)))
 
     def is_glass(self, x: int, y: int, width: int, height: int) -> bool:
@@ -67,9 +72,9 @@ class Composer:
         Returns:
             uint8 (height, width, 3).
         """
-        glass = np.asarray(self.stain.glass, np.float32)
+        glass = self._glass[:height, :width]
         if self.is_glass(x, y, width, height):
-            return np.broadcast_to(np.rint(glass).astype(np.uint8), (height, width, 3)).copy()
+            return np.asarray(np.rint(glass), dtype=np.uint8)
         tissue = self._benign.window(x, y, width, height)
         x_um, y_um = (np.arange(x, x + width) + 0.5) * MPP, (np.arange(y, y + height) + 0.5) * MPP
         near = [focus for focus in self.design.foci if _touches(focus, x_um, y_um)]
@@ -84,14 +89,17 @@ class Composer:
             tissue += glass
         tissue += self._noise[:height, :width]
         np.rint(tissue, out=tissue)
-        return np.asarray(np.clip(tissue, 0, 255, out=tissue), dtype=np.uint8)
+        np.clip(tissue, 0, 255, out=tissue)
+        return tissue.astype(np.uint8)
 
 
 class _Layer:
     """An endless plane of tiles of one class, each turned, mirrored and stained on its own."""
 
     def __init__(self, tiles: Sequence[Tile], stain: SlideStain, seed: int, number: int) -> None:
-        self._tiles, self._stain, self._key = tiles, stain, (seed, 3, number)
+        self._key = (seed, 3, number)
+        rng = np.random.default_rng([*self._key, 0])
+        self._tiles = [_stained(tile, stain.table(tile, rng)) for tile in tiles for _ in range(STAININGS)]
         rise = (np.arange(OVERLAP_PX, dtype=np.float32) + 0.5) / OVERLAP_PX
         slope = np.concatenate([rise, np.ones(TILE_PX - 2 * OVERLAP_PX, np.float32), 1 - rise])
         self._weight = _in_colour(slope[:, None] * slope[None, :])
@@ -110,17 +118,22 @@ class _Layer:
 
     def _tile(self, row: int, column: int) -> np.ndarray:
         """Return the tile of a site, uint8 (224, 224, 3)."""
-        rng = np.random.default_rng([*self._key, row + 1, column + 1])
-        tile = self._tiles[int(rng.integers(len(self._tiles)))]
-        table, turns = self._stain.table(tile, rng), int(rng.integers(8))
-        # Pillow looks values up ten times as fast as numpy.
-        stained = np.asarray(Image.fromarray(tile.pixels).point(table.T.ravel().tolist()))
-        return np.rot90(stained if turns < 4 else stained[:, ::-1], turns % 4)
+        rng = np.random.default_rng([*self._key, row + 2, column + 2])
+        tile, turns = self._tiles[int(rng.integers(len(self._tiles)))], int(rng.integers(8))
+        return np.rot90(tile if turns < 4 else tile[:, ::-1], turns % 4)
+
+
+def _stained(tile: Tile, table: np.ndarray) -> np.ndarray:
+    # Pillow looks values up ten times as fast as numpy.
+    return np.asarray(Image.fromarray(tile.pixels).point(table.T.ravel().tolist()))
 
 
 def _in_colour(plane: np.ndarray) -> np.ndarray:
     """Return a plane (H, W) three times over, float32 (H, W, 3): numpy is slow along an axis of one."""
-    return np.repeat(plane.astype(np.float32)[:, :, None], 3, axis=2)
+    colours = np.empty((*plane.shape, 3), np.float32)
+    for channel in range(3):
+        colours[:, :, channel] = plane
+    return colours
 
 
 def _touches(focus: Outline, x_um: np.ndarray, y_um: np.ndarray) -> bool:
