@@ -1,6 +1,5 @@
 """Composed slides on disk, with labels, outlines and a manifest."""
 
-import csv
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from tnet_cli.pipeline.documents import table_text, write_json
 from tnet_cli.pipeline.slide_pyramid import WINDOW_PX, EncodedWindow, encode_window, window_places, write_pyramid
 from tnet_cli.synth.outline import outlines_geojson
 
-MANIFEST_COLUMNS = ("slide", "label", "split", "annotation", "difficulty", "tumour_share")
+MANIFEST_COLUMNS = ("slide", "label", "split", "annotation")
 DESCRIPTION = "tnet composed slide, seed {seed}; laid from tiles of LC25000 (CC BY-SA 4.0), not a slide of anyone"
 
 
@@ -76,8 +75,6 @@ def write_manifest(folder: Path, wanted: Sequence[Wanted]) -> Path:
             "label": slide.label,
             "split": slide.split,
             "annotation": f"{slide.name}.geojson",
-            "difficulty": slide.difficulty,
-            "tumour_share": f"{slide.design().tumour_share:.5f}",
         }
         for slide in wanted
     ]
@@ -138,7 +135,7 @@ def slides_of_split(split: str, count: int) -> list[Wanted]:
     return slides
 
 
-def difficulties(manifest: Path) -> dict[str, str]:
-    """Return the difficulty of each slide of a manifest by the name of its file, empty where it is benign."""
-    with manifest.open(newline="") as file:
-        return {row["slide"]: row["difficulty"] for row in csv.DictReader(file)}
+def difficulty_of(name: str) -> str:
+    """Return the difficulty of a validation or test slide by the name of its file, empty where it is benign."""
+    split, number = Path(name).stem.split("-")
+    return KINDS[(int(number) - SEEDS[split]) % len(KINDS)]

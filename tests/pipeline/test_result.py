@@ -49,7 +49,7 @@ def made_result(**changes) -> SlideResult:
 def test_the_row_has_the_columns_of_the_contract_in_order():
     expected = [
         *("slide", "path", "status", "prediction", "probability", "prob_benign", "prob_lesion", "mpp", "mpp_source"),
-        *("reader", "roots", "locations", "pixels_read", "fraction_read", "seconds", "error"),
+        *("reader", "roots", "locations", "pixels_read", "fraction_read", "seconds", "error", "qc"),
     ]
     assert list(made_result().row()) == expected
     assert prediction_columns(CLASSES) == expected

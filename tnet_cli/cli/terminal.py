@@ -38,10 +38,10 @@ class SlideProgress:
         self._task = task
         self._regions = 0
 
-    def start(self, slides: int, intended_use: str) -> None:
-        """Set the number of slides; say what the model is for."""
+    def start(self, slides: int, introduction: str) -> None:
+        """Set the number of slides; say which model it is and what it is for."""
         self._bar.update(self._task, total=slides)
-        self._bar.console.print(intended_use, highlight=False, markup=False, soft_wrap=True)
+        self._bar.console.print(introduction, highlight=False, markup=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""

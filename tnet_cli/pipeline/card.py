@@ -1,7 +1,7 @@
 """The card a model file carries: what the model is, what it was trained on, and what it must not be used for."""
 
 from datetime import date
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -16,6 +16,22 @@ class TrainingData(BaseModel):
     name: str
     licence: str
     description: str = ""
+
+
+class DomainLimit(BaseModel):
+    """How far a slide's features may lie from those the model was calibrated on (``model.domain``).
+
+    Attributes:
+        processing_level: Whose features are measured.
+        limit: Largest mean distance of a slide's features that is no reason for a warning.
+        slides: How many slides it was calibrated on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    processing_level: int = Field(ge=0)
+    limit: float = Field(gt=0)
+    slides: int = Field(ge=2)
 
 
 class ModelCard(BaseModel):
@@ -33,6 +49,8 @@ class ModelCard(BaseModel):
         package_version: Version of tnet that wrote them.
         temperature: Divides the logits before the softmax.
         threshold: For two classes: least probability of the last class that calls it.
+        made_for: ``synthetic`` for a model that knows nothing but slides of ``tnet synth``.
+        domain: From where on a slide is out of the domain the model knows; None where that was not calibrated.
         network: Architecture, classes, scales and default locations.
     """
 
@@ -49,6 +67,8 @@ class ModelCard(BaseModel):
     package_version: str
     temperature: float = Field(default=1.0, gt=0)
     threshold: float = Field(default=0.5, gt=0, lt=1)
+    made_for: Literal["any", "synthetic"] = "any"
+    domain: DomainLimit | None = None
     network: TNetConfig
 
     @model_validator(mode="after")
@@ -56,6 +76,11 @@ class ModelCard(BaseModel):
         if self.threshold != 0.5 and len(self.network.class_names) != 2:
             raise ValueError("a decision threshold other than 0.5 needs exactly two classes")
         return self
+
+    @property
+    def introduction(self) -> str:
+        """What a run says of its model before it begins: name and intended use."""
+        return f"Model {self.name}: {self.intended_use}"
 
     def decide(self, probabilities: list[float]) -> int:
         """Return the index of the class that the probabilities call.

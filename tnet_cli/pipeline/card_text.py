@@ -34,6 +34,11 @@ def card_as_markdown(card: ModelCard) -> str:
         f"| attention grid | {network.grid} x {network.grid}, {network.choice} choice |",
         f"| default locations | {', '.join(str(k) for k in network.locations)} |",
         f"| decision threshold, temperature | {card.threshold:g}, {card.temperature:g} |",
+        *(
+            [f"| out of domain | distance of features above {card.domain.limit:.3g} ({card.domain.slides} slides) |"]
+            if card.domain
+            else []
+        ),
         f"| licence | {card.licence} |",
         f"| written | {card.created.isoformat()}, tnet {card.package_version} |",
         "",

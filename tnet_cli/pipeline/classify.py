@@ -122,6 +122,7 @@ def manner_of(model: LoadedModel, options: ClassifyOptions, chooser: Chooser, ev
     """Say how the slides of a run are opened and traversed."""
     return Manner(
         card=model.card,
+        domain=model.domain,
         locations=options.locations,
         budget=options.budget,
         settled=None if options.stop_at is None else partial(settled_when, model.network, model.card, options.stop_at),

@@ -54,7 +54,7 @@ class RunEvents:
 
     Attributes:
         on_note: What is worth knowing of the inputs, in a sentence: what was ignored, or is given twice.
-        on_start: The number of slides to do and the model's intended use.
+        on_start: The number of slides to do, and which model it is and what for.
         on_slide: A slide has ended and is written.
         on_look: Processing level and number of the patches of a batch.
         on_reduce: Rows done and to do, while a slide without a pyramid is reduced.
@@ -123,7 +123,7 @@ def run_classify(request: RunRequest, events: RunEvents | None = None) -> RunRep
     with store_of_run as store:
         directory.write_run(run_record(request, model, devices, store.rows(), None))
         if events.on_start is not None:
-            events.on_start(len(store.pending), model.card.intended_use)
+            events.on_start(len(store.pending), model.card.introduction)
         with closing(_rows(request, store, inputs, model, devices, events)) as rows:
             for _, row in rows:
                 store.refresh()

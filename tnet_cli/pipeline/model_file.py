@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from tnet_cli.errors import ModelFileError
+from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.model.tnet import TNet
 from tnet_cli.pipeline.atomic import write_text_whole, written_whole
 from tnet_cli.pipeline.card import ModelCard
@@ -19,6 +20,8 @@ from tnet_cli.pipeline.card_text import card_as_markdown
 DEFAULT_MODEL = "synthetic-demo"
 CARD_KEY = "tnet_card"
 DIGEST_KEY = "tnet_tensors_sha256"
+DOMAIN_PREFIX = "domain."
+"""Of the tensors that are not the network's: those of ``model.domain``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +33,14 @@ class LoadedModel:
         card: The card in the file's header.
         digest: SHA-256 of the file, hexadecimal.
         path: The file.
+        domain: Where the features lie that the model was calibrated on; None where the card has no limit for it.
     """
 
     network: TNet
     card: ModelCard
     digest: str
     path: Path
+    domain: FeatureDomain | None = None
 
 
 def bundled_models() -> dict[str, Path]:
@@ -125,9 +130,10 @@ def load_model(path: Path) -> LoadedModel:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as exc:
         raise ModelFileError(f"{path}: damaged: {exc}") from exc
+    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(DOMAIN_PREFIX)}
     try:
         network.load_state_dict(
-            {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+            {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
         )
     except RuntimeError as exc:
         problem = str(exc).splitlines()[1].strip() if "\n" in str(exc) else str(exc)
@@ -135,7 +141,20 @@ def load_model(path: Path) -> LoadedModel:
             f"{path}: its tensors are not those of a {card.network.backbone} model: {problem}"
         ) from exc
     network.eval()
-    return LoadedModel(network=network, card=card, digest=_digest(path), path=path)
+    domain = _domain_of(tensors, network, card, path)
+    return LoadedModel(network=network, card=card, digest=_digest(path), path=path, domain=domain)
+
+
+def _domain_of(tensors: dict[str, torch.Tensor], network: TNet, card: ModelCard, path: Path) -> FeatureDomain | None:
+    state = {
+        name.removeprefix(DOMAIN_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(DOMAIN_PREFIX)
+    }
+    if card.domain is None and not state:
+        return None
+    try:
+        return FeatureDomain.from_state(state, network.feature.feature_length)
+    except ValueError as exc:
+        raise ModelFileError(f"{path}: damaged: what it knows of its domain does not fit: {exc}") from exc
 
 
 def save_model(network: TNet, card: ModelCard, path: Path, *, halve: bool = True) -> None:
@@ -161,7 +180,34 @@ def save_model(network: TNet, card: ModelCard, path: Path, *, halve: bool = True
         # Running variances can exceed the range of float16, so only weights are halved.
         is_weight = stored.dtype == torch.float32 and stored.ndim > 1
         tensors[name] = stored.half() if halve and is_weight else stored
-    blob = _with_metadata(save(tensors), {CARD_KEY: json.dumps(card.model_dump(mode="json"), sort_keys=True)})
+    _write(tensors, card, path)
+
+
+def copy_model(model: Path, card: ModelCard, target: Path, *, domain: FeatureDomain | None = None) -> None:
+    """Copy a model file, weights to the bit, with another card; write the card as Markdown beside it.
+
+    Args:
+        model: The file to copy.
+        card: Of the same network.
+        target: ``NAME.safetensors``; may be the file itself.
+        domain: What ``card.domain`` is the limit of; as in the file when None.
+
+    Raises:
+        ModelFileError: the file is damaged.
+        OSError: a file cannot be written.
+    """
+    try:
+        with safe_open(model, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as exc:
+        raise ModelFileError(f"{model}: damaged: {exc}") from exc
+    if domain is not None:
+        tensors |= {f"{DOMAIN_PREFIX}{name}": tensor.contiguous() for name, tensor in domain.state().items()}
+    _write(tensors, card, target)
+
+
+def _write(tensors: dict[str, torch.Tensor], card: ModelCard, path: Path) -> None:
+    blob = _with_metadata(save(tensors), {CARD_KEY: json.dumps(card.model_dump(mode="json"))})
     with written_whole(path) as draft:
         draft.write_bytes(blob)
     write_text_whole(path.with_suffix(".md"), card_as_markdown(card))

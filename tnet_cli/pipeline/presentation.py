@@ -49,5 +49,6 @@ def overlay_of(outcome: Outcome, card: ModelCard) -> Image | None:
         location_count=result.locations,
         fraction_read=result.fraction_read or 0.0,
         seconds=result.seconds,
+        warning=result.warning,
     )
     return draw_overlay(outcome.thumbnail, subject, regions, shown[:PATCHES_SHOWN])

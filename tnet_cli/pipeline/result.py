@@ -9,6 +9,7 @@ import numpy as np
 from tnet_cli.geometry import Region, Size
 
 Status = Literal["ok", "failed", "no_tissue"]
+Qc = Literal["out_of_domain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class SlideResult:
         fraction_read: ``pixels_read`` over the level-0 pixels.
         error: One sentence when the slide failed.
         notes: Plain sentences the user should know of.
+        qc: ``out_of_domain`` where the slide is not of the kind the model knows; None else.
+        warning: The sentence that goes with ``qc``; one of ``notes``.
         regions: Every region looked at, coarsest first.
     """
 
@@ -75,6 +78,8 @@ class SlideResult:
     seconds: float = 0.0
     error: str | None = None
     notes: tuple[str, ...] = ()
+    qc: Qc | None = None
+    warning: str | None = None
     regions: tuple[RegionResult, ...] = ()
     bounds: Region | None = None
 
@@ -97,6 +102,7 @@ class SlideResult:
             "fraction_read": _rounded(self.fraction_read),
             "seconds": round(self.seconds, 3),
             "error": self.error,
+            "qc": self.qc,
         }
 
 

@@ -32,7 +32,18 @@ def prediction_columns(class_names: Sequence[str]) -> list[str]:
     return [
         *("slide", "path", "status", "prediction", "probability"),
         *(f"prob_{name}" for name in class_names),
-        *("mpp", "mpp_source", "reader", "roots", "locations", "pixels_read", "fraction_read", "seconds", "error"),
+        *(
+            "mpp",
+            "mpp_source",
+            "reader",
+            "roots",
+            "locations",
+            "pixels_read",
+            "fraction_read",
+            "seconds",
+            "error",
+            "qc",
+        ),
     ]
 
 

@@ -11,8 +11,10 @@ from tnet_cli.errors import SlideError, UsageError
 from tnet_cli.model.best_first import Settled
 from tnet_cli.model.choice import Chooser
 from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.model.tnet import TNet
 from tnet_cli.pipeline.card import ModelCard
+from tnet_cli.pipeline.domain_check import checked
 from tnet_cli.pipeline.errand import best_first_errand, slide_errand
 from tnet_cli.pipeline.flight import Errand, Journey, NothingToSeeError
 from tnet_cli.pipeline.image_errand import image_errand, shown
@@ -31,6 +33,7 @@ class Manner:
 
     Attributes:
         card: The model's.
+        domain: Where the features lie that the model was calibrated on, or None.
         locations: Attended locations for each processing level after the first; None for the model's default.
         budget: Attended locations in all; excludes ``locations``.
         settled: Makes what tells of one slide when to end, and makes the traversal best-first; None for that of the
@@ -42,6 +45,7 @@ class Manner:
     """
 
     card: ModelCard
+    domain: FeatureDomain | None
     locations: tuple[int, ...] | None
     budget: int | None
     settled: Callable[[], Settled] | None
@@ -146,6 +150,7 @@ class SlideWork:
         try:
             scale, roots = preparation.scale, len(preparation.roots)
             result = classified(entry, card, started, slide, scale, roots, ended, network)
+            result = checked(result, card, self._manner.domain, slide, ended.traversal)
         except (ArithmeticError, MemoryError, torch.OutOfMemoryError) as exc:
             return Outcome(failed(entry, card, started, exc, slide), thumbnail=thumbnail, stamp=self._stamp)
         patches = tuple(shown(patch) for some in ended.patches for patch in some)

@@ -73,6 +73,7 @@ class OverlaySubject:
         location_count: Attended locations, roots not included.
         fraction_read: Pixels read over the slide's, in [0, 1].
         seconds: Wall time.
+        warning: A sentence against relying on the label, or None.
     """
 
     slide_name: str
@@ -86,13 +87,13 @@ class OverlaySubject:
     location_count: int
     fraction_read: float
     seconds: float
+    warning: str | None = None
 
 
 def header(subject: OverlaySubject, width_px: int) -> Image.Image:
     """Name the slide, the call with every class's probability, the model, its intended use and what was read."""
     lines = [_title(subject, width_px), _classes(subject, width_px), _facts(subject, width_px)]
-    if subject.intended_use:
-        lines.append(_notice(subject.intended_use, width_px))
+    lines += [_notice(said, width_px) for said in (subject.warning, subject.intended_use) if said]
     height_px = sum(line.height for line in lines) + 12 * (len(lines) - 1)
     page, top = blank(width_px, height_px), 0
     for line in lines:

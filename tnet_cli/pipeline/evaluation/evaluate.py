@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tnet_cli.errors import InterruptedRunError, RunStoppedError, raise_for_failed
 from tnet_cli.pipeline.card import ModelCard
 from tnet_cli.pipeline.classify import ClassifyOptions, Events
 from tnet_cli.pipeline.device import choose_device, reader_threads, usable_cores
 from tnet_cli.pipeline.evaluation.documents import asked_document, evaluation_document, run_document
+from tnet_cli.pipeline.evaluation.domain_fitting import finest_features
 from tnet_cli.pipeline.evaluation.estimate import Estimate
 from tnet_cli.pipeline.evaluation.evaluation_directory import METRICS, EvaluationDirectory, predictions_name
 from tnet_cli.pipeline.evaluation.figures import Figures, figures_of
-from tnet_cli.pipeline.evaluation.fitting import Fit, check_model_target, fit_card, save_calibrated
+from tnet_cli.pipeline.evaluation.fitting import Fit, check_model_target, fit_card
 from tnet_cli.pipeline.evaluation.judging import (
     ArmRun,
     ArmSummary,
@@ -35,7 +37,7 @@ from tnet_cli.pipeline.evaluation.pictures import (
 )
 from tnet_cli.pipeline.evaluation.request import EvaluateEvents, EvaluateRequest
 from tnet_cli.pipeline.evaluation.selection import Selection, select_rows
-from tnet_cli.pipeline.model_file import LoadedModel, find_model, load_model
+from tnet_cli.pipeline.model_file import LoadedModel, copy_model, find_model, load_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def run_evaluation(request: EvaluateRequest, events: EvaluateEvents | None = Non
         figures_document = evaluation_document(figures, card, fit=fit, selection=selection, failures=failures)
         document = asked_document(request, model, selection) | figures_document
         if fit is not None and target is not None:
-            save_calibrated(model.path, _evaluated_card(card, document, fit), target)
+            copy_model(model.path, _evaluated_card(card, document, fit), target, domain=fit.domain)
             directory.note_model(target)
         record = run_document(request, model, device, figures.arms, time.perf_counter() - started)
         directory.write_run(record)
@@ -182,7 +184,7 @@ class _Evaluation:
         request, judged = self.request, self.selection.judged
         if self.events.on_start is not None:
             often = len(self.selection.calibration) + len(judged) * (len(request.arms) + bool(request.curve_points))
-            self.events.on_start(often, self.model.card.intended_use)
+            self.events.on_start(often, self.model.card.introduction)
         fit = self._fit()
         card = self.model.card if fit is None else fit.card
         runs = [self._judge_and_keep(arm, card) for arm in request.arms]
@@ -209,7 +211,10 @@ class _Evaluation:
             events=self._looks(),
             on_slide=lambda _position, slide: self._tell(slide),
         )
-        return fit_card(run, self.model.card, str(self.request.calibrate))
+        features: list[Tensor] = []
+        if self.model.card.network.mpp is not None:
+            features = finest_features(self.selection.calibration, self.model, self.options, events=self._looks())
+        return fit_card(run, self.model.card, str(self.request.calibrate), features)
 
     def _judge_and_keep(self, arm: str, card: ModelCard) -> ArmRun:
         """Run an arm and write its table, also of the slides that ended before an interruption."""

@@ -1,14 +1,15 @@
-"""Temperature and threshold fitted on a calibration split, and the model file that carries them."""
+"""Temperature, threshold and domain fitted on a calibration split."""
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from tnet_cli.errors import UsageError
-from tnet_cli.pipeline.atomic import write_text_whole, written_whole
+from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.pipeline.card import ModelCard
-from tnet_cli.pipeline.card_text import card_as_markdown
 from tnet_cli.pipeline.evaluation.calibration import (
     Fitted,
     choose_threshold,
@@ -18,9 +19,9 @@ from tnet_cli.pipeline.evaluation.calibration import (
     reliability,
     stated_and_true,
 )
+from tnet_cli.pipeline.evaluation.domain_fitting import fit_domain
 from tnet_cli.pipeline.evaluation.estimate import rounded
 from tnet_cli.pipeline.evaluation.judging import ArmRun
-from tnet_cli.pipeline.model_file import CARD_KEY
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class Fit:
         card: The card with the fitted temperature and threshold.
         temperature: Fitted, or kept for a reason.
         threshold: Fitted on the probabilities of the new temperature, or kept for a reason.
+        domain: Where the features of the calibration split lie; None where it has too few slides to say.
     """
 
     split: str
@@ -42,6 +44,7 @@ class Fit:
     card: ModelCard
     temperature: Fitted
     threshold: Fitted
+    domain: FeatureDomain | None = None
 
     def document(self) -> dict[str, Any]:
         """Return it as it stands in ``metrics.json`` and in the card."""
@@ -51,6 +54,7 @@ class Fit:
             "judged": len(self.run.judged),
             "temperature": _fitted(self.before.temperature, self.temperature),
             "threshold": _fitted(self.before.threshold, self.threshold),
+            "domain": self.card.domain.model_dump() if self.domain is not None and self.card.domain else None,
             "criterion": "temperature: least negative log-likelihood; threshold: greatest Youden index, "
             "which is the greatest balanced accuracy",
             "before": _quality(self.run, self.before),
@@ -71,13 +75,14 @@ def _quality(run: ArmRun, card: ModelCard) -> dict[str, Any]:
     return {"negative_log_likelihood": rounded(likelihood), "expected_calibration_error": rounded(error.value)}
 
 
-def fit_card(run: ArmRun, card: ModelCard, split: str) -> Fit:
-    """Fit temperature, then threshold, on what an arm found on the calibration split.
+def fit_card(run: ArmRun, card: ModelCard, split: str, features: Sequence[Tensor] = ()) -> Fit:
+    """Fit temperature, then threshold, on what an arm found on the calibration split, and where its features lie.
 
     Args:
         run: On the calibration split.
         card: The model's card.
         split: The split's name.
+        features: (N, D) of the finest processing level, for each slide of the split that serves it.
     """
     answers = run.answers(card)
     temperature = fit_temperature(answers.logits, answers.truth, otherwise=card.temperature)
@@ -90,7 +95,14 @@ def fit_card(run: ArmRun, card: ModelCard, split: str) -> Fit:
     else:
         threshold = Fitted(card.threshold, "no slide of the calibration split could be judged")
     fitted = scaled.model_copy(update={"threshold": threshold.value})
-    return Fit(split=split, run=run, before=card, card=fitted, temperature=temperature, threshold=threshold)
+    found = fit_domain(features, card.network.processing_levels - 1)
+    domain = None
+    if found is not None:
+        domain, limit = found
+        fitted = fitted.model_copy(update={"domain": limit})
+    return Fit(
+        split=split, run=run, before=card, card=fitted, temperature=temperature, threshold=threshold, domain=domain
+    )
 
 
 def check_model_target(path: Path, model: Path, *, overwrite: bool) -> None:
@@ -106,27 +118,3 @@ def check_model_target(path: Path, model: Path, *, overwrite: bool) -> None:
     for file in (path, path.with_suffix(".md")):
         if file.is_dir() or (file.exists() and not overwrite):
             raise UsageError(f"--save-model {path}: {file} exists; give another file, or replace it with --overwrite")
-
-
-def save_calibrated(model: Path, card: ModelCard, target: Path) -> None:
-    """Copy a model file, tensors to the byte, with another card; write the card as Markdown beside it.
-
-    Args:
-        model: The file of the model that was calibrated.
-        card: Differs from the file's in temperature, threshold and metrics.
-        target: ``NAME.safetensors``.
-
-    Raises:
-        OSError: a file cannot be read or written.
-    """
-    blob = model.read_bytes()
-    # The format: length of the header in eight bytes, the header as JSON, then the tensors.
-    start = 8 + int.from_bytes(blob[:8], "little")
-    header = json.loads(blob[8:start])
-    header["__metadata__"][CARD_KEY] = json.dumps(card.model_dump(mode="json"), sort_keys=True)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the tensors start at a multiple of eight
-    with written_whole(target) as draft, draft.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.write(memoryview(blob)[start:])
-    write_text_whole(target.with_suffix(".md"), card_as_markdown(card))

@@ -118,7 +118,7 @@ class EvaluateEvents:
 
     Attributes:
         on_note: A sentence about the manifest.
-        on_start: How often a slide is classified in all, and the model's intended use.
+        on_start: How often a slide is classified in all, and which model it is and what for.
         on_slide: A slide has ended.
         on_look: Processing level and number of the patches of a batch.
         on_reduce: Rows done and to do, while a slide without a pyramid is reduced.
