@@ -34,22 +34,27 @@ def window_places(size: Size) -> list[tuple[int, int]]:
     return [(x, y) for y in range(0, size.height, WINDOW_PX) for x in range(0, size.width, WINDOW_PX)]
 
 
-def encode_window(pixels: np.ndarray) -> EncodedWindow:
-    """Compress a window, uint8 (1024, 1024, 3), and what the coarser pyramid levels need of it."""
+def encode_window(pixels: np.ndarray, *, quality: int = JPEG_QUALITY) -> EncodedWindow:
+    """Compress a window and what the coarser pyramid levels need of it.
+
+    Args:
+        pixels: uint8 (1024, 1024, 3).
+        quality: Of the JPEG, but for pyramid levels after the second.
+    """
     starts = range(0, WINDOW_PX, TILE_PX)
     coarser = Image.fromarray(pixels).reduce(STEP)
     return EncodedWindow(
-        tiles=[_jpeg(pixels[y : y + TILE_PX, x : x + TILE_PX]) for y in starts for x in starts],
-        coarser_tile=_jpeg(np.asarray(coarser)),
+        tiles=[_jpeg(pixels[y : y + TILE_PX, x : x + TILE_PX], quality) for y in starts for x in starts],
+        coarser_tile=_jpeg(np.asarray(coarser), quality),
         reduced=np.asarray(coarser.reduce(STEP)),
     )
 
 
-def _jpeg(tile: np.ndarray) -> bytes:
+def _jpeg(tile: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
     return bytes(
         imagecodecs.jpeg8_encode(
             np.ascontiguousarray(tile),
-            level=JPEG_QUALITY,
+            level=quality,
             colorspace="RGB",
             outcolorspace="YCBCR",
             subsampling="420",
