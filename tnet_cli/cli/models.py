@@ -1,4 +1,4 @@
-"""``tnet models``: the models at hand, their cards, whether their files are whole, and models from elsewhere."""
+"""``tnet models``: the models at hand, their cards, whether their files are whole; models from and for elsewhere."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +9,7 @@ from tnet_cli.cli.terminal import answer, answer_json, note
 
 models = typer.Typer(
     name="models",
-    help="List, show, verify and import models.",
+    help="List, show, verify, import and export models.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -34,6 +34,7 @@ def list_(as_json: AsJson = False) -> None:
             classes = ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:3])} and {len(names) - 3} more"
             answer(f"{model.name} ({model.source}, {_megabytes(model.size_bytes)}): {model.card.summary}")
             answer(f"  classes: {classes}")
+            answer(f"  for: {model.card.intended_use}")
     for line in listing.notes:
         note(line)
 
@@ -91,6 +92,19 @@ def import_(
     )
     for line in report.notes:
         note(line)
+
+
+@models.command()
+def export(
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for look.onnx, classify.onnx and card.json.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+) -> None:
+    """Write a model as ONNX graphs, for programs that know no torch; needs the onnx extra."""
+    from tnet_cli.pipeline.exporting import export_model
+
+    report = export_model(name, out, overwrite=overwrite)
+    answer(f"{report.folder}: {report.name} as look.onnx, classify.onnx and card.json, {_megabytes(report.size_bytes)}")
 
 
 def _megabytes(size_bytes: int) -> str:
