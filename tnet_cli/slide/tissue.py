@@ -17,6 +17,7 @@ from scipy import ndimage
 from skimage import filters, morphology
 
 from tnet_cli.geometry import Region, Size
+from tnet_cli.slide.masks import closed, enclosed, grown, opened, without_specks
 
 STAIN_SPREAD = (0.022, 0.06)
 """Least and greatest threshold of the density spread: pale fat lies just above the one, weak eosin above the other."""
@@ -230,8 +231,11 @@ def _shrunk_planes(thumbnail: np.ndarray, factor: int) -> np.ndarray:
     # Rows first and whole, then columns by slices: numpy adds up along short axes many times more slowly.
     rows = padded.reshape(-1, factor, *padded.shape[1:]).sum(axis=1, dtype=np.uint32)
     sums = sum((rows[:, offset::factor] for offset in range(1, factor)), start=rows[:, ::factor])
-    planes = np.ascontiguousarray(np.moveaxis(sums, 2, 0)).astype(np.float32) / np.float32(factor**2)
-    return np.asarray(ndimage.uniform_filter(planes, size=(1, 3, 3), mode="nearest"))
+    planes = np.pad(np.moveaxis(sums, 2, 0), ((0, 0), (1, 1), (1, 1)), mode="edge").astype(np.uint32, copy=False)
+    # Whole numbers add up exactly, and in a tenth of the time a filter takes.
+    planes = planes[:, :-2] + planes[:, 1:-1] + planes[:, 2:]
+    planes = planes[:, :, :-2] + planes[:, :, 1:-1] + planes[:, :, 2:]
+    return planes.astype(np.float32) / np.float32(9 * factor**2)
 
 
 def _extremes(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -281,12 +285,12 @@ def _stained_on_glass(rgb: np.ndarray, mpp: float | None) -> np.ndarray:
         is_black = (is_grey & (darkest > 0.5 * INK_DENSITY)) | (value < HUELESS)
         stained = (spread > _otsu(spread, *STAIN_SPREAD)) & ~is_grey & ~is_black
     if is_black.any():  # A fold or pigment, if tissue surrounds it; the blurred edge of a pen stroke is none.
-        stained |= is_black & _enclosed(_opened(stained))
+        stained |= is_black & enclosed(opened(stained))
     ink = _is_ink(rgb, value, least_value)
     stained &= ~ink
     smallest_px = min(_area_px(MIN_PEN_UM2, mpp, MIN_OBJECT_PX), 0.005 * stained.size)
     strokes = ink | (is_black & ~stained)
-    pen = strokes & _without_specks(_closed(strokes, 1), smallest_px)
+    pen = strokes & without_specks(closed(strokes, 1), smallest_px)
     return _without_pen(stained, pen) if pen.any() else stained
 
 
@@ -326,42 +330,15 @@ def _is_ink(rgb: np.ndarray, value: np.ndarray, darkest: np.ndarray) -> np.ndarr
 def _without_pen(stained: np.ndarray, pen: np.ndarray) -> np.ndarray:
     """Leave out pen strokes, and their pale fringes, which have the colours of tissue."""
     reach_px = max(3, round(max(pen.shape) / 400))
-    kept = stained & ~_grown(pen, reach_px)
+    kept = stained & ~grown(pen, reach_px)
     labels, count = ndimage.label(kept, structure=np.ones((3, 3)))
     if count == 0:
         return np.asarray(kept)
     total = np.bincount(labels.ravel(), minlength=count + 1)
-    fringe = np.bincount(labels[_grown(pen, 4 * reach_px)], minlength=count + 1)
+    fringe = np.bincount(labels[grown(pen, 4 * reach_px)], minlength=count + 1)
     is_fringe = fringe > 0.5 * total
     is_fringe[0] = True
     return np.asarray(~is_fringe[labels])
-
-
-def _enclosed(mask: np.ndarray) -> np.ndarray:
-    """Find what a mask surrounds: its holes, bool (H, W)."""
-    labels, count = ndimage.label(~mask)
-    is_hole = np.ones(count + 1, dtype=np.bool_)
-    for border in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        is_hole[border] = False
-    is_hole[0] = False
-    return np.asarray(is_hole[labels])
-
-
-def _opened(mask: np.ndarray) -> np.ndarray:
-    """Drop what is thinner than three pixels."""
-    return _grown(~_grown(~mask, 1), 1)
-
-
-def _grown(mask: np.ndarray, reach_px: int) -> np.ndarray:
-    """Add what lies within a reach along rows and columns, in thumbnail pixels."""
-    return np.asarray(ndimage.maximum_filter(mask.view(np.uint8), size=2 * reach_px + 1).view(np.bool_))
-
-
-def _closed(mask: np.ndarray, reach_px: int) -> np.ndarray:
-    """Fill gaps of up to twice a reach in thumbnail pixels."""
-    padded = np.pad(mask, reach_px, mode="edge")
-    closed = ~_grown(~_grown(padded, reach_px), reach_px)
-    return np.asarray(closed[reach_px:-reach_px, reach_px:-reach_px] | mask)
 
 
 def _otsu(values: np.ndarray, least: float, greatest: float) -> float:
@@ -380,20 +357,14 @@ def _tidy(found: np.ndarray, mpp: float | None) -> np.ndarray:
         mpp: Micrometres per thumbnail pixel, or None when unknown.
     """
     reach_px = 2 if mpp is None else min(max(2, round(GAP_UM / mpp)), 5)
-    joined = _closed(found, reach_px)
+    joined = closed(found, reach_px)
     # A crop at high power must not lose all its tissue, nor have all its glass filled.
     smallest_px = min(max(MIN_OBJECT_PX, _area_px(MIN_OBJECT_UM2, mpp, MIN_OBJECT_PX)), 0.001 * found.size)
     largest_hole_px = min(_area_px(MAX_HOLE_UM2, mpp, MAX_HOLE_PX), 0.01 * found.size)
-    filled = morphology.remove_small_holes(_without_specks(joined, smallest_px), max_size=math.floor(largest_hole_px))
+    filled = morphology.remove_small_holes(without_specks(joined, smallest_px), max_size=math.floor(largest_hole_px))
     return np.asarray(filled, dtype=np.bool_)
 
 
 def _area_px(area_um2: float, mpp: float | None, otherwise_px: int) -> float:
     """Turn an area into thumbnail pixels, or take another where the scale is unknown."""
     return otherwise_px if mpp is None else area_um2 / mpp**2
-
-
-def _without_specks(mask: np.ndarray, smallest_px: float) -> np.ndarray:
-    """Drop objects of fewer pixels than the smallest that counts."""
-    at_most_px = max(0, math.ceil(smallest_px) - 1)
-    return np.asarray(morphology.remove_small_objects(mask, max_size=at_most_px, connectivity=2), dtype=np.bool_)
