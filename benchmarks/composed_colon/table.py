@@ -1,0 +1,137 @@
+"""What `tnet evaluate` found on the composed test slides, easy and hard foci apart.
+
+Run: python -m benchmarks.composed_colon.table EVALUATION...
+
+Each folder is one that `tnet evaluate` wrote; an arm is taken from the first that has it. Benign slides count for both
+kinds of foci.
+"""
+
+import argparse
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.composed_colon.compose import difficulty_of
+from benchmarks.composed_colon.tiles import CLASS_NAMES
+from tnet_cli.pipeline.evaluation.answers import Answers
+from tnet_cli.pipeline.evaluation.bootstrap import resample_patients
+from tnet_cli.pipeline.evaluation.discrimination import accuracy, auroc
+from tnet_cli.pipeline.evaluation.estimate import Estimate
+
+DRAWS, SEED = 1000, 0
+POSITIVE = CLASS_NAMES[1]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmFigures:
+    """One arm on one kind of foci.
+
+    Attributes:
+        arm: Of ``tnet evaluate``.
+        difficulty: ``easy`` or ``hard``.
+        slides: Positive ones and all benign ones.
+        auroc: With its interval.
+        accuracy: With its interval.
+        fraction_read: Mean, and the largest of a slide.
+        locations: Mean.
+        share_on_foci: Mean over positive slides of the share of finest locations that lie on a focus; None where the
+            arm has no localisation.
+        hit_rate: Share of positive slides of which a finest location lies on a focus; None as above.
+    """
+
+    arm: str
+    difficulty: str
+    slides: int
+    auroc: Estimate
+    accuracy: Estimate
+    fraction_read: tuple[float, float]
+    locations: float
+    share_on_foci: float | None
+    hit_rate: float | None
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a table."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def arms_of(folders: Sequence[Path]) -> dict[str, tuple[list[dict[str, str]], list[dict[str, str]]]]:
+    """Return the predictions of each arm, and its rows of localisation."""
+    found: dict[str, tuple[list[dict[str, str]], list[dict[str, str]]]] = {}
+    for folder in folders:
+        first = json.loads((folder / "metrics.json").read_text())["arms"][0]["arm"]
+        located = read_rows(folder / "localisation.csv") if (folder / "localisation.csv").exists() else []
+        for path in sorted(folder.glob("predictions*.csv")):
+            arm = path.stem.partition("_")[2] or first
+            found.setdefault(arm, (read_rows(path), [row for row in located if row["arm"] == arm]))
+    return found
+
+
+def figures(
+    arm: str, difficulty: str, predictions: Sequence[dict[str, str]], located: Sequence[dict[str, str]]
+) -> ArmFigures:
+    """Sum up an arm on the slides with one kind of foci and all benign ones."""
+    kept = [row for row in predictions if difficulty_of(row["path"]) in ("", difficulty)]
+    answers = _answers(kept)
+    resampling = resample_patients(answers.truth, answers.patients, count=DRAWS, seed=SEED)
+    names = {row["slide"] for row in kept if row["label"] == POSITIVE}
+    on_foci = [row for row in located if row["slide"] in names]
+    read = [float(row["fraction_read"]) for row in kept]
+    return ArmFigures(
+        arm=arm,
+        difficulty=difficulty,
+        slides=len(kept),
+        auroc=auroc(answers, resampling),
+        accuracy=accuracy(answers),
+        fraction_read=(float(np.mean(read)), max(read)),
+        locations=float(np.mean([float(row["locations"]) for row in kept])),
+        share_on_foci=float(np.mean([float(row["share_on_lesion"] or 0) for row in on_foci])) if on_foci else None,
+        hit_rate=float(np.mean([row["hit"] == "True" for row in on_foci])) if on_foci else None,
+    )
+
+
+def _answers(rows: Sequence[dict[str, str]]) -> Answers:
+    probabilities = np.array([[float(row[f"prob_{name}"]) for name in CLASS_NAMES] for row in rows])
+    return Answers(
+        class_names=CLASS_NAMES,
+        truth=np.array([CLASS_NAMES.index(row["label"]) for row in rows]),
+        called=np.array([CLASS_NAMES.index(row["prediction"]) for row in rows]),
+        probabilities=probabilities,
+        logits=np.log(np.maximum(probabilities, 1e-12)),
+        patients=tuple(row["path"] for row in rows),
+    )
+
+
+def main() -> None:
+    """Print the table as Markdown, and the same as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.composed_colon.table", description=__doc__)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="EVALUATION")
+    given = parser.parse_args()
+    document: list[dict[str, Any]] = []
+    print("| foci | arm | slides | AUROC | accuracy | locations | pixels read | finest on foci | slides hit |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for difficulty in ("easy", "hard"):
+        for arm, (predictions, located) in arms_of(given.folders).items():
+            row = figures(arm, difficulty, predictions, located)
+            share, hits = ("" if value is None else f"{value:.2f}" for value in (row.share_on_foci, row.hit_rate))
+            mean, most = (f"{100 * value:.2g} %" for value in row.fraction_read)
+            print(
+                f"| {difficulty} | {arm} | {row.slides} | {row.auroc.words()} | {row.accuracy.words()} | "
+                f"{row.locations:.0f} | {mean}, at most {most} | {share} | {hits} |"
+            )
+            document.append(
+                {"foci": difficulty, "arm": arm, "auroc": row.auroc.document(), "accuracy": row.accuracy.document()}
+                | {"fraction_read": row.fraction_read, "locations": row.locations}
+                | {"share_on_foci": row.share_on_foci, "hit_rate": row.hit_rate}
+            )
+    print(json.dumps(document, indent=2))
+
+
+if __name__ == "__main__":
+    main()
