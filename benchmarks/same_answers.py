@@ -104,7 +104,8 @@ def _traversed(steps: Generator[Wanted, Look, Traversal], slide: Slide, network:
                     None if wanted.allowed is None else torch.from_numpy(wanted.allowed[row : row + 1]),
                 )
             )
-        log_probs = None if wanted.allowed is None else torch.cat([look.cell_log_probs for look in looks])
+        cells = [look.cell_log_probs for look in looks if look.cell_log_probs is not None]
+        log_probs = torch.cat(cells) if cells else None
         try:
             wanted = steps.send(Look(torch.cat([look.features for look in looks]), log_probs))
         except StopIteration as ended:
