@@ -14,10 +14,11 @@ from tests.model_files import card_of, tiny_network
 from tnet_cli.errors import ModelFileError
 from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.model.tnet import TNet
-from tnet_cli.pipeline.card import DomainLimit
+from tnet_cli.pipeline.card import DomainLimits
 from tnet_cli.pipeline.classify import ClassifyOptions, classify_slides
 from tnet_cli.pipeline.classify_run import RunRequest, run_classify
-from tnet_cli.pipeline.evaluation.domain_fitting import finest_features, fit_domain
+from tnet_cli.pipeline.domain_check import slide_distance
+from tnet_cli.pipeline.evaluation.domain_fitting import features_of, fit_domain
 from tnet_cli.pipeline.inputs import SlideInput, read_manifest
 from tnet_cli.pipeline.model_file import copy_model, load_model, save_model
 from tnet_cli.pipeline.synthesis import synthesize
@@ -55,11 +56,11 @@ def model(slides, tmp_path_factory):
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     save_model(TNet(NETWORK), card_of(NETWORK), path)
-    features = finest_features(slides[:10], load_model(path), ClassifyOptions())
-    fitted = fit_domain(features, 2)
+    features = features_of(slides[:10], load_model(path), ClassifyOptions())
+    fitted = fit_domain(features, 3)
     assert fitted is not None
-    domain, limit = fitted
-    copy_model(path, load_model(path).card.model_copy(update={"domain": limit}), path, domain=domain)
+    domain, limits = fitted
+    copy_model(path, load_model(path).card.model_copy(update={"domain": limits}), path, domain=domain)
     return path
 
 
@@ -90,7 +91,7 @@ def test_the_warning_is_in_every_place_a_user_looks_at(foreign, model, tmp_path)
     assert "out of domain" in (out / "report.html").read_text()
     plain = tmp_path / "plain.safetensors"
     card = load_model(model).card
-    far = DomainLimit(processing_level=2, limit=1e9, slides=10)
+    far = DomainLimits(limits=(1e9,) * 3, slides=10)
     copy_model(model, card.model_copy(update={"domain": far}), plain)
     run_classify(RunRequest(inputs=[str(foreign)], out=tmp_path / "plain", model=str(plain)))
     heights = []
@@ -112,28 +113,45 @@ def test_a_model_for_synthetic_slides_says_so_of_any_other(slides, foreign, mode
     assert "was made for synthetic slides" in strange.warning
 
 
-def test_a_limit_is_fitted_to_enough_slides_only_and_lies_above_all_of_them():
+def test_limits_are_fitted_to_enough_slides_only_and_lie_above_all_of_them():
     def features(seed):
-        return torch.randn(30, 6, generator=torch.Generator().manual_seed(seed))
+        return {0: torch.randn(30, 6, generator=torch.Generator().manual_seed(seed))}
 
-    assert fit_domain([features(n) for n in range(7)], 2) is None
-    fitted = fit_domain([features(n) for n in range(8)], 2)
+    assert fit_domain([features(n) for n in range(7)], 1) is None
+    assert fit_domain([features(n) for n in range(8)], 2) is None
+    fitted = fit_domain([features(n) for n in range(8)], 1)
     assert fitted is not None
-    domain, limit = fitted
-    assert limit.slides == 8
-    assert limit.limit > max(float(domain.distances(features(n)).mean()) for n in range(8))
-    assert limit.limit < float(domain.distances(features(9) + 5).mean())
+    (domain,), limits = fitted
+    assert limits.slides == 8
+    assert limits.limits[0] > max(slide_distance(domain, features(n)[0]) for n in range(8))
+    assert limits.limits[0] < slide_distance(domain, features(9)[0] + 5)
+
+
+def test_a_lesion_like_none_before_is_no_reason_for_a_warning():
+    usual = torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
+    domain = FeatureDomain.fit(usual)
+    with_lesion = torch.cat([usual[:40], usual[:60] + 30])
+    assert slide_distance(domain, with_lesion) < 1.5
+    assert slide_distance(domain, usual[:100] + 30) > 5
+
+
+def test_a_slide_with_nothing_to_look_at_closer_is_said_to_be_so(slides, model, monkeypatch):
+    monkeypatch.setattr("tnet_cli.pipeline.preparation.TISSUE_IN_A_CELL", 1e9)
+    (found,) = results(slides[:1], model)
+    assert (found.status, found.locations) == ("ok", 0)
+    assert found.qc == "out_of_domain"
+    assert "too little tissue" in str(found.warning)
 
 
 def test_a_domain_that_does_not_fit_the_network_is_damage(model, tmp_path):
-    torch.manual_seed(1)
     loaded = load_model(model)
     path = tmp_path / "broken.safetensors"
-    copy_model(model, loaded.card, path, domain=FeatureDomain.fit(torch.randn(9, 4)))
+    copy_model(model, loaded.card, path, domain=[FeatureDomain.fit(torch.randn(9, 4))])
     with pytest.raises(ModelFileError, match="domain does not fit"):
         load_model(path)
     save_model(loaded.network, loaded.card, path)
     with pytest.raises(ModelFileError, match="domain does not fit"):
         load_model(path)
-    assert isinstance(loaded.card.domain, DomainLimit)
-    assert (loaded.card.domain.processing_level, loaded.card.domain.slides) == (2, 10)
+    copy_model(model, loaded.card.model_copy(update={"domain": None}), path)
+    with pytest.raises(ModelFileError, match="domain does not fit"):
+        load_model(path)

@@ -1,5 +1,6 @@
 """The card a model file carries: what the model is, what it was trained on, and what it must not be used for."""
 
+import math
 from datetime import date
 from typing import Any, Literal, Self
 
@@ -18,20 +19,24 @@ class TrainingData(BaseModel):
     description: str = ""
 
 
-class DomainLimit(BaseModel):
-    """How far a slide's features may lie from those the model was calibrated on (``model.domain``).
+class DomainLimits(BaseModel):
+    """How far a slide's features may lie from those the model was calibrated on (``pipeline.domain_check``).
 
     Attributes:
-        processing_level: Whose features are measured.
-        limit: Largest mean distance of a slide's features that is no reason for a warning.
-        slides: How many slides it was calibrated on.
+        limits: For each processing level, coarsest first: the largest distance that is no reason for a warning.
+        slides: How many slides they were calibrated on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    processing_level: int = Field(ge=0)
-    limit: float = Field(gt=0)
+    limits: tuple[float, ...] = Field(min_length=1)
     slides: int = Field(ge=2)
+
+    @model_validator(mode="after")
+    def _are_positive(self) -> Self:
+        if not all(math.isfinite(limit) and limit > 0 for limit in self.limits):
+            raise ValueError(f"limits must be positive, not {self.limits}")
+        return self
 
 
 class ModelCard(BaseModel):
@@ -50,7 +55,7 @@ class ModelCard(BaseModel):
         temperature: Divides the logits before the softmax.
         threshold: For two classes: least probability of the last class that calls it.
         made_for: ``synthetic`` for a model that knows nothing but slides of ``tnet synth``.
-        domain: From where on a slide is out of the domain the model knows; None where that was not calibrated.
+        domain: How far from what the model knows a slide may be; None where that was not calibrated.
         network: Architecture, classes, scales and default locations.
     """
 
@@ -68,7 +73,7 @@ class ModelCard(BaseModel):
     temperature: float = Field(default=1.0, gt=0)
     threshold: float = Field(default=0.5, gt=0, lt=1)
     made_for: Literal["any", "synthetic"] = "any"
-    domain: DomainLimit | None = None
+    domain: DomainLimits | None = None
     network: TNetConfig
 
     @model_validator(mode="after")

@@ -34,11 +34,7 @@ def card_as_markdown(card: ModelCard) -> str:
         f"| attention grid | {network.grid} x {network.grid}, {network.choice} choice |",
         f"| default locations | {', '.join(str(k) for k in network.locations)} |",
         f"| decision threshold, temperature | {card.threshold:g}, {card.temperature:g} |",
-        *(
-            [f"| out of domain | distance of features above {card.domain.limit:.3g} ({card.domain.slides} slides) |"]
-            if card.domain
-            else []
-        ),
+        *_domain_lines(card),
         f"| licence | {card.licence} |",
         f"| written | {card.created.isoformat()}, tnet {card.package_version} |",
         "",
@@ -52,6 +48,13 @@ def card_as_markdown(card: ModelCard) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _domain_lines(card: ModelCard) -> list[str]:
+    if card.domain is None:
+        return []
+    limits = ", ".join(f"{limit:.3g}" for limit in card.domain.limits)
+    return [f"| out of domain | features further away than {limits}, by scale ({card.domain.slides} slides) |"]
 
 
 def _metric_lines(metrics: dict[str, Any], depth: int = 0) -> list[str]:

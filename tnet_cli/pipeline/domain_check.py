@@ -1,5 +1,6 @@
 """Whether a slide is of the kind a model knows; where it is not, its result says so."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -14,16 +15,19 @@ from tnet_cli.slide.slide import Slide
 SYNTHETIC_MARK = "tnet synthetic slide"
 """How the description of a slide of ``tnet synth`` begins."""
 
+FAMILIAR_SHARE = 0.25
+"""Some of a slide's fields, a lesion's above all, may be like none before; of its kind are the most familiar ones."""
+
 
 def checked(
-    result: SlideResult, card: ModelCard, domain: FeatureDomain | None, slide: Slide, traversal: Traversal
+    result: SlideResult, card: ModelCard, domain: Sequence[FeatureDomain], slide: Slide, traversal: Traversal
 ) -> SlideResult:
     """Return a slide's result, with a note where the slide is out of the model's domain.
 
     Args:
         result: Of a slide that was classified.
         card: The model's; ``made_for`` and ``domain`` decide.
-        domain: Where the features lie that the model was calibrated on.
+        domain: Where the features of each processing level lie that the model was calibrated on.
         slide: Its own description tells a synthetic slide.
         traversal: Has the features.
     """
@@ -32,18 +36,28 @@ def checked(
         sentence = (
             f"{card.name} was made for synthetic slides, and this is none: what it says of other slides means nothing"
         )
-    elif domain is not None and card.domain is not None:
-        features = features_at(traversal, card.domain.processing_level)
-        # A slide that does not serve the processing level has a note on that.
-        distance = slide_distance(domain, features) if features is not None else 0.0
-        if distance > card.domain.limit:
-            sentence = (
-                f"out of domain: this slide does not look like those {card.name} was calibrated on (distance "
-                f"{distance:.2f}, limit {card.domain.limit:.2f}); do not rely on its label"
-            )
+    elif card.domain is not None:
+        sentence = _sentence(card, card.domain.limits, domain, traversal)
     if sentence is None:
         return result
     return replace(result, qc="out_of_domain", warning=sentence, notes=(*result.notes, sentence))
+
+
+def _sentence(
+    card: ModelCard, limits: Sequence[float], domain: Sequence[FeatureDomain], traversal: Traversal
+) -> str | None:
+    first = traversal.levels[0]
+    if first.allowed is not None and not first.allowed.any():
+        return "out of domain: too little tissue to look at closer, so do not rely on the label"
+    distances = {level: slide_distance(domain[level], features) for level, features in features_of(traversal).items()}
+    beyond = {level: distance / limits[level] for level, distance in distances.items() if distance > limits[level]}
+    if not beyond:
+        return None
+    worst = max(beyond, key=beyond.__getitem__)
+    return (
+        f"out of domain: this slide does not look like those {card.name} was calibrated on (distance "
+        f"{distances[worst]:.2f} at processing level {worst}, limit {limits[worst]:.2f}); do not rely on its label"
+    )
 
 
 def is_synthetic(slide: Slide) -> bool:
@@ -51,13 +65,15 @@ def is_synthetic(slide: Slide) -> bool:
     return any(str(value).startswith(SYNTHETIC_MARK) for value in slide.properties.values())
 
 
-def features_at(traversal: Traversal, processing_level: int) -> Tensor | None:
-    """Return the features (N, D) of the regions of one processing level; None where there are none."""
-    some = [record.features for record in traversal.levels if record.processing_level == processing_level]
-    joined = torch.cat(some) if some else None
-    return joined if joined is not None and len(joined) else None
+def features_of(traversal: Traversal) -> dict[int, Tensor]:
+    """Return the features of each processing level that was looked at, float32 (N, D)."""
+    found: dict[int, list[Tensor]] = {}
+    for record in traversal.levels:
+        if len(record.regions):
+            found.setdefault(record.processing_level, []).append(record.features.float().cpu())
+    return {level: torch.cat(some) for level, some in found.items()}
 
 
 def slide_distance(domain: FeatureDomain, features: Tensor) -> float:
-    """Return the mean distance of a slide's features (N, D)."""
-    return float(domain.distances(features.float().cpu()).mean())
+    """Return how far a slide is from a domain: a quarter of its features (N, D) lie as near or nearer."""
+    return float(torch.quantile(domain.distances(features), FAMILIAR_SHARE))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,14 +34,15 @@ class LoadedModel:
         card: The card in the file's header.
         digest: SHA-256 of the file, hexadecimal.
         path: The file.
-        domain: Where the features lie that the model was calibrated on; None where the card has no limit for it.
+        domain: Where the features of each processing level lie that the model was calibrated on; empty where the card
+            has no limits for them.
     """
 
     network: TNet
     card: ModelCard
     digest: str
     path: Path
-    domain: FeatureDomain | None = None
+    domain: tuple[FeatureDomain, ...] = ()
 
 
 def bundled_models() -> dict[str, Path]:
@@ -145,15 +147,18 @@ def load_model(path: Path) -> LoadedModel:
     return LoadedModel(network=network, card=card, digest=_digest(path), path=path, domain=domain)
 
 
-def _domain_of(tensors: dict[str, torch.Tensor], network: TNet, card: ModelCard, path: Path) -> FeatureDomain | None:
-    state = {
-        name.removeprefix(DOMAIN_PREFIX): tensor for name, tensor in tensors.items() if name.startswith(DOMAIN_PREFIX)
-    }
-    if card.domain is None and not state:
-        return None
+def _domain_of(
+    tensors: dict[str, torch.Tensor], network: TNet, card: ModelCard, path: Path
+) -> tuple[FeatureDomain, ...]:
+    count = len(card.domain.limits) if card.domain else 0
+    states: list[dict[str, torch.Tensor]] = [{} for _ in range(count)]
     try:
-        return FeatureDomain.from_state(state, network.feature.feature_length)
-    except ValueError as exc:
+        for name, tensor in tensors.items():
+            if name.startswith(DOMAIN_PREFIX):
+                _, number, part = name.split(".")
+                states[int(number)][part] = tensor
+        return tuple(FeatureDomain.from_state(state, network.feature.feature_length) for state in states)
+    except (ValueError, IndexError) as exc:
         raise ModelFileError(f"{path}: damaged: what it knows of its domain does not fit: {exc}") from exc
 
 
@@ -183,14 +188,14 @@ def save_model(network: TNet, card: ModelCard, path: Path, *, halve: bool = True
     _write(tensors, card, path)
 
 
-def copy_model(model: Path, card: ModelCard, target: Path, *, domain: FeatureDomain | None = None) -> None:
+def copy_model(model: Path, card: ModelCard, target: Path, *, domain: Sequence[FeatureDomain] = ()) -> None:
     """Copy a model file, weights to the bit, with another card; write the card as Markdown beside it.
 
     Args:
         model: The file to copy.
         card: Of the same network.
         target: ``NAME.safetensors``; may be the file itself.
-        domain: What ``card.domain`` is the limit of; as in the file when None.
+        domain: What ``card.domain`` has limits of; as in the file when empty.
 
     Raises:
         ModelFileError: the file is damaged.
@@ -201,8 +206,8 @@ def copy_model(model: Path, card: ModelCard, target: Path, *, domain: FeatureDom
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as exc:
         raise ModelFileError(f"{model}: damaged: {exc}") from exc
-    if domain is not None:
-        tensors |= {f"{DOMAIN_PREFIX}{name}": tensor.contiguous() for name, tensor in domain.state().items()}
+    for number, each in enumerate(domain):
+        tensors |= {f"{DOMAIN_PREFIX}{number}.{part}": tensor.contiguous() for part, tensor in each.state().items()}
     _write(tensors, card, target)
 
 

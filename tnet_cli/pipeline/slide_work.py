@@ -33,7 +33,7 @@ class Manner:
 
     Attributes:
         card: The model's.
-        domain: Where the features lie that the model was calibrated on, or None.
+        domain: Where the features of each processing level lie that the model was calibrated on; empty where unknown.
         locations: Attended locations for each processing level after the first; None for the model's default.
         budget: Attended locations in all; excludes ``locations``.
         settled: Makes what tells of one slide when to end, and makes the traversal best-first; None for that of the
@@ -45,7 +45,7 @@ class Manner:
     """
 
     card: ModelCard
-    domain: FeatureDomain | None
+    domain: tuple[FeatureDomain, ...]
     locations: tuple[int, ...] | None
     budget: int | None
     settled: Callable[[], Settled] | None

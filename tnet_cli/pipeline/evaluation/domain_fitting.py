@@ -1,55 +1,74 @@
 """The domain of a model, fitted on the slides that calibrate it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.model.tnet import TNet
-from tnet_cli.pipeline.card import DomainLimit
+from tnet_cli.pipeline import domain_check
+from tnet_cli.pipeline.card import DomainLimits
 from tnet_cli.pipeline.classify import ClassifyOptions, Events, manner_of, work_through
-from tnet_cli.pipeline.domain_check import features_at, slide_distance
 from tnet_cli.pipeline.flight import Journey
 from tnet_cli.pipeline.inputs import SlideInput
 from tnet_cli.pipeline.model_file import LoadedModel
 from tnet_cli.pipeline.slide_work import SlideWork
 
+LevelFeatures = Mapping[int, Tensor]
+"""What was looked at on one slide: processing level -> features (N, D)."""
+
 LEAST_SLIDES = 8
 """Fewer cannot say how far slides of one kind lie apart."""
 
-PARTS = 2
-MARGIN = 1.1
+PARTS = 4
+MARGIN = 1.25
 
 
-def fit_domain(features: Sequence[Tensor], processing_level: int) -> tuple[FeatureDomain, DomainLimit] | None:
-    """Fit a domain to slides, and its limit: a tenth above the largest distance of a slide it was not fitted to.
+def fit_domain(
+    slides: Sequence[LevelFeatures], processing_levels: int
+) -> tuple[tuple[FeatureDomain, ...], DomainLimits] | None:
+    """Fit a domain to slides, and its limits: a quarter above the largest distance of a slide it was not fitted to.
 
     Args:
-        features: (N, D) of each slide.
-        processing_level: They are of.
+        slides: Features of each.
+        processing_levels: Of the model.
 
     Returns:
-        The domain of all slides, and the limit; None where there are too few slides.
+        The domain of all slides at each processing level, and the limits; None where a processing level has too few
+        slides.
     """
-    if len(features) < LEAST_SLIDES:
-        return None
-    held_out: list[float] = []
+    domains: list[FeatureDomain] = []
+    limits: list[float] = []
+    for level in range(processing_levels):
+        features = [slide[level] for slide in slides if level in slide]
+        if len(features) < LEAST_SLIDES:
+            return None
+        domains.append(FeatureDomain.fit(torch.cat(features)))
+        limits.append(MARGIN * max(_held_out(features)))
+    return tuple(domains), DomainLimits(limits=tuple(limits), slides=len(slides))
+
+
+def _held_out(features: Sequence[Tensor]) -> list[float]:
+    """Return the distance of each slide from the domain of the slides of other parts."""
+    # Slides come in the order of a manifest, often class by class.
+    order = np.random.default_rng(0).permutation(len(features))
+    distances = []
     for part in range(PARTS):
-        domain = FeatureDomain.fit(torch.cat([mine for n, mine in enumerate(features) if n % PARTS != part]))
-        held_out += [slide_distance(domain, mine) for n, mine in enumerate(features) if n % PARTS == part]
-    limit = DomainLimit(processing_level=processing_level, limit=MARGIN * max(held_out), slides=len(features))
-    return FeatureDomain.fit(torch.cat(list(features))), limit
+        others = [features[number] for place, number in enumerate(order) if place % PARTS != part]
+        domain = FeatureDomain.fit(torch.cat(others))
+        mine = [features[number] for place, number in enumerate(order) if place % PARTS == part]
+        distances += [domain_check.slide_distance(domain, each) for each in mine]
+    return distances
 
 
-def finest_features(
+def features_of(
     inputs: Sequence[SlideInput], model: LoadedModel, options: ClassifyOptions, *, events: Events | None = None
-) -> list[Tensor]:
-    """Return the features of what is attended at the finest processing level, float32 (N, D) for each slide.
-
-    Slides that fail, hold no tissue or do not serve that processing level are left out.
+) -> list[LevelFeatures]:
+    """Return the features of what is attended on slides; those that fail or hold no tissue are left out.
 
     Args:
         inputs: The slides.
@@ -61,11 +80,9 @@ def finest_features(
         UsageError: the options do not fit the model.
         RunStoppedError: the device or the storage answers no more.
     """
-    finest = model.card.network.processing_levels - 1
 
-    def conclude(_work: SlideWork, ended: Journey | BaseException, _network: TNet) -> Tensor | None:
-        found = features_at(ended.traversal, finest) if isinstance(ended, Journey) else None
-        return None if found is None else found.float().cpu()
+    def conclude(_work: SlideWork, ended: Journey | BaseException, _network: TNet) -> LevelFeatures | None:
+        return domain_check.features_of(ended.traversal) if isinstance(ended, Journey) else None
 
     works = (SlideWork(number, entry, manner_of(model, options, TopK(), events)) for number, entry in enumerate(inputs))
     with closing(work_through(works, conclude, model, options, events=events)) as ended:

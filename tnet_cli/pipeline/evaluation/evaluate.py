@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from tnet_cli.errors import InterruptedRunError, RunStoppedError, raise_for_failed
 from tnet_cli.pipeline.card import ModelCard
 from tnet_cli.pipeline.classify import ClassifyOptions, Events
 from tnet_cli.pipeline.device import choose_device, reader_threads, usable_cores
 from tnet_cli.pipeline.evaluation.documents import asked_document, evaluation_document, run_document
-from tnet_cli.pipeline.evaluation.domain_fitting import finest_features
+from tnet_cli.pipeline.evaluation.domain_fitting import LevelFeatures, features_of
 from tnet_cli.pipeline.evaluation.estimate import Estimate
 from tnet_cli.pipeline.evaluation.evaluation_directory import METRICS, EvaluationDirectory, predictions_name
 from tnet_cli.pipeline.evaluation.figures import Figures, figures_of
@@ -211,9 +210,9 @@ class _Evaluation:
             events=self._looks(),
             on_slide=lambda _position, slide: self._tell(slide),
         )
-        features: list[Tensor] = []
+        features: list[LevelFeatures] = []
         if self.model.card.network.mpp is not None:
-            features = finest_features(self.selection.calibration, self.model, self.options, events=self._looks())
+            features = features_of(self.selection.calibration, self.model, self.options, events=self._looks())
         return fit_card(run, self.model.card, str(self.request.calibrate), features)
 
     def _judge_and_keep(self, arm: str, card: ModelCard) -> ArmRun:

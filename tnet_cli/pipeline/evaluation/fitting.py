@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from tnet_cli.errors import UsageError
 from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.pipeline.card import ModelCard
@@ -19,7 +17,7 @@ from tnet_cli.pipeline.evaluation.calibration import (
     reliability,
     stated_and_true,
 )
-from tnet_cli.pipeline.evaluation.domain_fitting import fit_domain
+from tnet_cli.pipeline.evaluation.domain_fitting import LevelFeatures, fit_domain
 from tnet_cli.pipeline.evaluation.estimate import rounded
 from tnet_cli.pipeline.evaluation.judging import ArmRun
 
@@ -35,7 +33,7 @@ class Fit:
         card: The card with the fitted temperature and threshold.
         temperature: Fitted, or kept for a reason.
         threshold: Fitted on the probabilities of the new temperature, or kept for a reason.
-        domain: Where the features of the calibration split lie; None where it has too few slides to say.
+        domain: Where the features of the calibration split lie; empty where it has too few slides to say.
     """
 
     split: str
@@ -44,7 +42,7 @@ class Fit:
     card: ModelCard
     temperature: Fitted
     threshold: Fitted
-    domain: FeatureDomain | None = None
+    domain: tuple[FeatureDomain, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Return it as it stands in ``metrics.json`` and in the card."""
@@ -54,7 +52,7 @@ class Fit:
             "judged": len(self.run.judged),
             "temperature": _fitted(self.before.temperature, self.temperature),
             "threshold": _fitted(self.before.threshold, self.threshold),
-            "domain": self.card.domain.model_dump() if self.domain is not None and self.card.domain else None,
+            "domain": self.card.domain.model_dump() if self.domain and self.card.domain else None,
             "criterion": "temperature: least negative log-likelihood; threshold: greatest Youden index, "
             "which is the greatest balanced accuracy",
             "before": _quality(self.run, self.before),
@@ -75,14 +73,14 @@ def _quality(run: ArmRun, card: ModelCard) -> dict[str, Any]:
     return {"negative_log_likelihood": rounded(likelihood), "expected_calibration_error": rounded(error.value)}
 
 
-def fit_card(run: ArmRun, card: ModelCard, split: str, features: Sequence[Tensor] = ()) -> Fit:
+def fit_card(run: ArmRun, card: ModelCard, split: str, features: Sequence[LevelFeatures] = ()) -> Fit:
     """Fit temperature, then threshold, on what an arm found on the calibration split, and where its features lie.
 
     Args:
         run: On the calibration split.
         card: The model's card.
         split: The split's name.
-        features: (N, D) of the finest processing level, for each slide of the split that serves it.
+        features: Of each slide of the split.
     """
     answers = run.answers(card)
     temperature = fit_temperature(answers.logits, answers.truth, otherwise=card.temperature)
@@ -95,11 +93,10 @@ def fit_card(run: ArmRun, card: ModelCard, split: str, features: Sequence[Tensor
     else:
         threshold = Fitted(card.threshold, "no slide of the calibration split could be judged")
     fitted = scaled.model_copy(update={"threshold": threshold.value})
-    found = fit_domain(features, card.network.processing_levels - 1)
-    domain = None
-    if found is not None:
-        domain, limit = found
-        fitted = fitted.model_copy(update={"domain": limit})
+    domain: tuple[FeatureDomain, ...] = ()
+    if (found := fit_domain(features, card.network.processing_levels)) is not None:
+        domain, limits = found
+        fitted = fitted.model_copy(update={"domain": limits})
     return Fit(
         split=split, run=run, before=card, card=fitted, temperature=temperature, threshold=threshold, domain=domain
     )
