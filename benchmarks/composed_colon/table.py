@@ -26,6 +26,9 @@ from tnet_cli.pipeline.model_file import copy_model, load_model
 
 DRAWS, SEED = 1000, 0
 POSITIVE = CLASS_NAMES[1]
+MEASURED_ON = (
+    "Measured on slides composed the same way as those it was trained on, of other tiles of the same collection."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,11 @@ def main() -> None:
     if given.card is not None:
         card = load_model(given.card).card
         kept = {name: value for name, value in card.metrics.items() if name == "calibration"}
-        copy_model(given.card, card.model_copy(update={"metrics": for_card(rows) | kept}), given.card)
+        # What the training said of its own measurements no longer holds.
+        limits = tuple(limit for limit in card.limits if not limit.startswith(("Measured on", "The manifest's")))
+        source = card.training_data[0].model_copy(update={"name": "slides composed of LC25000 tiles"})
+        changes = {"metrics": for_card(rows) | kept, "limits": (MEASURED_ON, *limits), "training_data": (source,)}
+        copy_model(given.card, card.model_copy(update=changes), given.card)
 
 
 def for_card(rows: Sequence[ArmFigures]) -> dict[str, Any]:

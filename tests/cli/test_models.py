@@ -137,9 +137,11 @@ def test_the_list_names_the_bundled_model(tnet):
     assert listed.code == 0
     assert "synthetic-demo (bundled, 2.0 MB): Tells synthetic slides" in listed.out
     assert "classes: benign, lesion" in listed.out
-    (demo,) = [
+    bundled = [
         each for each in json.loads(tnet("models", "list", "--json").out)["models"] if each["source"] == "bundled"
     ]
+    assert [each["name"] for each in bundled] == ["colon-adenocarcinoma-composed", "synthetic-demo"]
+    demo = bundled[1]
     assert (demo["name"], demo["kind"], demo["classes"]) == ("synthetic-demo", "slides", ["benign", "lesion"])
     assert demo["bytes"] == Path(demo["path"]).stat().st_size
 
