@@ -117,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.composed_colon.table", description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="EVALUATION")
     parser.add_argument("--card", type=Path, metavar="MODEL", help="model file whose card gets the figures")
+    parser.add_argument("--curve", type=Path, metavar="EVALUATION", help="whose curve goes into the card too")
     given = parser.parse_args()
     document: list[dict[str, Any]] = []
     rows: list[ArmFigures] = []
@@ -144,8 +145,20 @@ def main() -> None:
         # What the training said of its own measurements no longer holds.
         limits = tuple(limit for limit in card.limits if not limit.startswith(("Measured on", "The manifest's")))
         source = card.training_data[0].model_copy(update={"name": "slides composed of LC25000 tiles"})
+        if given.curve is not None:
+            kept["accuracy against locations"] = curve_for_card(given.curve)
         changes = {"metrics": for_card(rows) | kept, "limits": (MEASURED_ON, *limits), "training_data": (source,)}
         copy_model(given.card, card.model_copy(update=changes), given.card)
+
+
+def curve_for_card(folder: Path) -> dict[str, Any]:
+    """Return the accuracy-against-locations curve of an evaluation as a card holds it."""
+    rows = read_rows(folder / "curve.csv")
+    return {
+        f"{row['budget']} locations": {"AUROC": float(row["auroc"]), "accuracy": float(row["accuracy"])}
+        for row in rows
+        if row["arm"] == "tnet"
+    } | {"slides": int(rows[0]["judged"])}
 
 
 def for_card(rows: Sequence[ArmFigures]) -> dict[str, Any]:
