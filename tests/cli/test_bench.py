@@ -24,7 +24,8 @@ def benched(tmp_path_factory, untrained_model):
     ]
     plot, document = folder / "plots" / "scaling.png", folder / "document.json"
     plot.parent.mkdir()
-    asked = ["--budgets", "12", "--rounds", "1", "--json", "--plot", str(plot), "-m", str(untrained_model)]
+    asked = ["--budgets", "12,40", "--stop-at", "1", "--rounds", "1"]
+    asked += ["--json", "--plot", str(plot), "-m", str(untrained_model)]
     with pytest.MonkeyPatch.context() as patched, document.open("w") as out:
         patched.setattr("sys.stdout", out)
         with pytest.raises(SystemExit) as ended:
@@ -41,8 +42,8 @@ def rows_of(document, number=0):
 def test_every_arm_is_a_row(benched):
     slides, document, _ = benched
     assert [each["slide"] for each in document["slides"]] == list(map(str, slides))
-    attended = [(arm, 12) for arm in ("tnet", "decode", "forward")]
-    assert list(rows_of(document)) == [*attended, ("random", 12), ("every-tile", None)]
+    attended = [(arm, budget) for budget in (12, 40) for arm in ("tnet", "decode", "forward")]
+    assert list(rows_of(document)) == [*attended, ("early", 40), ("random", 40), ("every-tile", None)]
     assert {arm for arm, _ in rows_of(document)} == set(ARMS)
     assert document["machine"]["cores"] >= 1
 
@@ -73,7 +74,19 @@ def test_counts_are_those_of_the_slide(benched, untrained_model, number):
     assert tnet["times_faster_than_every_tile"] == rows["every-tile", None]["seconds"] / tnet["seconds"]
     assert 0 < tnet["to_floor"] == min(decode["traversal_over"], forward["traversal_over"])
     assert 0 < tnet["over_torch_mb"] < tnet["peak_mb"]
-    assert rows["random", 12]["to_floor"] is None
+    assert rows["random", 40]["to_floor"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_row_that_may_end_early_does(benched, number):
+    rows = rows_of(benched[1], number)
+    early = rows["early", 40]
+    # With so lax a rule at the first look that may end it: the third or fourth, eight locations after the last.
+    assert 16 <= early["locations"] <= 32
+    assert early["forward_passes"] > early["locations"]
+    assert early["prediction"] is not None
+    assert early["times_faster_than_every_tile"] == rows["every-tile", None]["seconds"] / early["seconds"]
 
 
 @pytest.mark.slow

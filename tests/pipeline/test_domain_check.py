@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -141,6 +142,24 @@ def test_a_slide_with_nothing_to_look_at_closer_is_said_to_be_so(slides, model, 
     assert (found.status, found.locations) == ("ok", 0)
     assert found.qc == "out_of_domain"
     assert "too little tissue" in str(found.warning)
+
+
+@pytest.mark.parametrize("has_domain", [True, False])
+def test_a_slide_too_coarse_for_the_finest_view_is_said_to_be_so(slides, model, tmp_path, has_domain):
+    path = model
+    if not has_domain:
+        path = tmp_path / "plain.safetensors"
+        torch.manual_seed(1)
+        save_model(TNet(NETWORK), card_of(NETWORK), path)
+    mpp = load_model(path).card.network.mpp
+    assert mpp is not None
+    finest = mpp[-1]
+    (coarse,) = results([replace(slides[0], mpp=finest * 1.5)], path)
+    assert coarse.status == "ok"
+    assert coarse.qc == "out_of_domain"
+    assert "without its finest view" in str(coarse.warning)
+    (fine,) = results([replace(slides[0], mpp=finest)], path)
+    assert fine.qc is None
 
 
 def test_a_domain_that_does_not_fit_the_network_is_damage(model, tmp_path):

@@ -20,6 +20,7 @@ def bench(
         str | None,
         typer.Option(metavar="N,N,...", help="Locations to attend in all, a row each.  [default: the model's]"),
     ] = None,
+    stop_at: options.StopAt = None,
     every_tile: Annotated[
         bool, typer.Option("--every-tile/--no-every-tile", help="Also read every tissue tile; may take minutes.")
     ] = True,
@@ -45,6 +46,7 @@ def bench(
         slides=slides,
         model=model,
         budgets=wanted,
+        stop_at=stop_at,
         rounds=rounds,
         every_tile=every_tile,
         mpp=mpp,

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from pathlib import Path
 
 import torch
 
@@ -48,8 +49,18 @@ def describe_machine() -> dict[str, str | int]:
         "platform": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "processor": _processor(),
         "cores": usable_cores(),
+        "gpus": ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())) or "none",
     }
+
+
+def _processor() -> str:
+    """Return the processor's name; on Linux, where Python has none, that of the kernel."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="ascii", errors="replace").splitlines() if cpuinfo.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
 
 
 def usable_cores() -> int:

@@ -9,6 +9,7 @@ from torch import Tensor
 from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.model.traversal import Traversal
 from tnet_cli.pipeline.card import ModelCard
+from tnet_cli.pipeline.preparation import Scale
 from tnet_cli.pipeline.result import SlideResult
 from tnet_cli.slide.slide import Slide
 
@@ -20,7 +21,12 @@ FAMILIAR_SHARE = 0.25
 
 
 def checked(
-    result: SlideResult, card: ModelCard, domain: Sequence[FeatureDomain], slide: Slide, traversal: Traversal
+    result: SlideResult,
+    card: ModelCard,
+    domain: Sequence[FeatureDomain],
+    slide: Slide,
+    scale: Scale,
+    traversal: Traversal,
 ) -> SlideResult:
     """Return a slide's result, with a note where the slide is out of the model's domain.
 
@@ -29,6 +35,7 @@ def checked(
         card: The model's; ``made_for`` and ``domain`` decide.
         domain: Where the features of each processing level lie that the model was calibrated on.
         slide: Its own description tells a synthetic slide.
+        scale: Tells whether the slide is too coarse for the model's finest view.
         traversal: Has the features.
     """
     sentence = None
@@ -36,6 +43,8 @@ def checked(
         sentence = (
             f"{card.name} was made for synthetic slides, and this is none: what it says of other slides means nothing"
         )
+    elif scale.notes:
+        sentence = f"out of domain: {card.name} was not made to do without its finest view; do not rely on its label"
     elif card.domain is not None:
         sentence = _sentence(card, card.domain.limits, domain, traversal)
     if sentence is None:

@@ -150,7 +150,7 @@ class SlideWork:
         try:
             scale, roots = preparation.scale, len(preparation.roots)
             result = classified(entry, card, started, slide, scale, roots, ended, network)
-            result = checked(result, card, self._manner.domain, slide, ended.traversal)
+            result = checked(result, card, self._manner.domain, slide, scale, ended.traversal)
         except (ArithmeticError, MemoryError, torch.OutOfMemoryError) as exc:
             return Outcome(failed(entry, card, started, exc, slide), thumbnail=thumbnail, stamp=self._stamp)
         patches = tuple(shown(patch) for some in ended.patches for patch in some)

@@ -4,10 +4,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-ArmKind = Literal["tnet", "random", "every-tile", "decode", "forward"]
+ArmKind = Literal["tnet", "early", "random", "every-tile", "decode", "forward"]
 
 ARMS: dict[ArmKind, str] = {
     "tnet": "the attended locations",
+    "early": "best-first, until the answer stands still",
     "random": "as many at random",
     "every-tile": "every tissue tile at the finest resolution",
     "decode": "floor: decoding what was attended",
@@ -26,10 +27,12 @@ class Arm:
     Attributes:
         kind: One of ``ARMS``.
         budget: Locations in all; None for the model's default, and for every tile.
+        stop_at: Of the stopping rule; for ``early`` alone.
     """
 
     kind: ArmKind
     budget: int | None = None
+    stop_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ from tnet_cli.pipeline.bench.measurement import FLOOR, Measurement, Task
 from tnet_cli.pipeline.classify import look_with
 from tnet_cli.pipeline.device import choose_device
 from tnet_cli.pipeline.engine import drive
-from tnet_cli.pipeline.errand import slide_errand
+from tnet_cli.pipeline.errand import best_first_errand, slide_errand
 from tnet_cli.pipeline.flight import Errand, Journey
 from tnet_cli.pipeline.model_file import load_model
 from tnet_cli.pipeline.preparation import Preparation, choose_locations, prepare
 from tnet_cli.pipeline.result import softmax
-from tnet_cli.pipeline.stopping import probabilities_of
+from tnet_cli.pipeline.stopping import probabilities_of, settled_when
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.slide import Slide
 
@@ -42,6 +42,7 @@ def measure(task: Task) -> Measurement:
     bench = _Bench(task)
     once: dict[str, Callable[[], Measurement]] = {
         "tnet": bench.attend,
+        "early": bench.attend,
         "random": bench.attend,
         "every-tile": bench.look_at_every_tile,
         "decode": bench.decode,
@@ -91,14 +92,13 @@ class _Bench:
         fold_normalisation(self.network)
         self.look = look_with(self.network, self.device)
         with self._prepared() as (slide, preparation):
-            journey = self._drive(self._errand(slide, preparation, by_chance=False))
+            journey = self._drive(self._errand(slide, preparation))
         self.journey = journey if task.arm.kind in FLOOR else Journey(journey.traversal, ())
 
     def attend(self) -> Measurement:
-        """Traverse the slide, by attention or by chance."""
+        """Traverse the slide, by attention or by chance, to the end or until the answer stands still."""
         with _Watch() as watch, self._prepared() as (slide, preparation), _Watch() as traversal:
-            errand = self._errand(slide, preparation, by_chance=self.task.arm.kind == "random")
-            travelled = self._drive(errand).traversal
+            travelled = self._drive(self._errand(slide, preparation)).traversal
             probabilities = self._answer(travelled)
         seen = sum(len(record.regions) for record in travelled.levels)
         return self._measured(watch, slide, travelled.location_count, seen, probabilities, traversal)
@@ -154,9 +154,13 @@ class _Bench:
                 raise SlideError(self.task.slide, "shows no tissue, so there is nothing to measure")
             yield slide, preparation
 
-    def _errand(self, slide: Slide, preparation: Preparation, *, by_chance: bool) -> Errand:
-        locations = choose_locations(self.config, preparation.scale, None, self.task.arm.budget)
-        chooser = RandomChoice(np.random.default_rng(SEED)) if by_chance else TopK()
+    def _errand(self, slide: Slide, preparation: Preparation) -> Errand:
+        arm = self.task.arm
+        locations = choose_locations(self.config, preparation.scale, None, arm.budget)
+        if arm.stop_at is not None:
+            settled = settled_when(self.network, self.model.card, arm.stop_at)
+            return best_first_errand(slide, preparation, self.config, sum(locations), settled)
+        chooser = RandomChoice(np.random.default_rng(SEED)) if arm.kind == "random" else TopK()
         return slide_errand(slide, preparation, self.config, locations, chooser)
 
     def _drive(self, errand: Errand) -> Journey:

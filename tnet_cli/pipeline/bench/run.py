@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ class BenchRequest:
         slides: Paths or addresses.
         model: Bundled name, file or hub address.
         budgets: Attended locations in all, a row each; the model's default when empty.
+        stop_at: Of the stopping rule of a further row, with the greatest of the budgets; None for no such row.
         rounds: How often everything but every tile is measured.
         every_tile: Whether every tissue tile is read too, which may take minutes.
         mpp: Micrometres per pixel where a file does not say.
@@ -37,6 +40,7 @@ class BenchRequest:
     slides: Sequence[str]
     model: str
     budgets: tuple[int, ...] = ()
+    stop_at: float | None = None
     rounds: int = 3
     every_tile: bool = True
     mpp: float | None = None
@@ -120,6 +124,8 @@ def run_bench(request: BenchRequest, on_progress: Callable[[int, int], None] | N
         with written_whole(request.plot) as draft:
             draft.write_bytes(scaling_plot(_lines(slides)))
     document = {
+        "version": version("tnet"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": card.name,
         "machine": describe_machine(),
         "options": {
@@ -127,6 +133,7 @@ def run_bench(request: BenchRequest, on_progress: Callable[[int, int], None] | N
             "batch_size": request.batch_size,
             "workers": reader_threads(request.workers),
             "device": str(device),
+            "stop_at": request.stop_at,
         },
         "slides": [{"slide": slide, "rows": [row.document() for row in rows]} for slide, rows in slides],
     }
@@ -140,6 +147,8 @@ def _check(request: BenchRequest, card: ModelCard) -> None:
     least = len(network.locations)
     if request.budgets and min(request.budgets) < least:
         raise UsageError(f"--budgets: the least for this model is {least}, one location a processing level")
+    if request.stop_at is not None and network.choice == "per_grid":
+        raise UsageError("--stop-at does not go with a model that chooses locations for each grid")
     if request.plot is not None and len(set(request.slides)) < 2:
         raise UsageError("--plot draws time and memory against the slide's side; give slides of several sizes")
 
@@ -147,8 +156,9 @@ def _check(request: BenchRequest, card: ModelCard) -> None:
 def _arms(request: BenchRequest) -> list[Arm]:
     budgets: tuple[int | None, ...] = request.budgets or (None,)
     attended = [Arm(kind, budget) for budget in budgets for kind in ("tnet", *FLOOR)]
-    by_chance = [Arm("random", budgets[-1])]
-    return [*attended, *by_chance, *([Arm("every-tile")] if request.every_tile else [])]
+    early = [] if request.stop_at is None else [Arm("early", budgets[-1], request.stop_at)]
+    by_chance = Arm("random", budgets[-1])
+    return [*attended, *early, by_chance, *([Arm("every-tile")] if request.every_tile else [])]
 
 
 def _measured_alone(task: Task) -> Measurement:
@@ -171,7 +181,7 @@ def _compared(measured: Sequence[Measurement]) -> tuple[BenchRow, ...]:
     rows = []
     for each in measured:
         row = BenchRow(each)
-        if everything is not None and each.arm in {"tnet", "random"}:
+        if everything is not None and each.arm in {"tnet", "early", "random"}:
             row = replace(row, to_every_tile=everything.seconds / each.seconds)
         floor = [of[kind, each.budget] for kind in FLOOR if (kind, each.budget) in of]
         over = [part.traversal_over for part in floor if part.traversal_over is not None]
