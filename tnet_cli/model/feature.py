@@ -44,16 +44,26 @@ class FeatureExtraction(nn.Module):
         Raises:
             ValueError: ``location_slice`` does not give n x n cells of this backbone's map.
         """
-        pixels = patches.float().div_(255) if patches.dtype == torch.uint8 else patches
+        pixels, greatest = patches.float(), 255.0 if patches.dtype == torch.uint8 else 1.0
         base_px = self.config.base_px
         if pixels.shape[2:] != (base_px, base_px):
             # Without antialiasing, as the published weights were trained.
             pixels = functional.interpolate(
                 pixels, size=(base_px, base_px), mode="bilinear", align_corners=False, antialias=False
             )
-        pixels = ((pixels - self.pixel_mean) / self.pixel_std).contiguous(memory_format=torch.channels_last)
-        vectors, maps = self.backbone(pixels)
+        vectors, maps = self.backbone(self._normalised(pixels, greatest))
         return vectors, self._to_grid(maps)
+
+    def _normalised(self, pixels: Tensor, greatest: float) -> Tensor:
+        """Return (pixels / greatest - mean) / std, (N, 3, H, W) in the memory format of channels last.
+
+        Whole rows at once, since along an axis of three channels torch takes ten times as long.
+        """
+        rows = pixels.permute(0, 2, 3, 1).flatten(2)  # (N, H, 3 W): in channels last, as patches are read, a view
+        width = pixels.shape[3]
+        slope = (1 / (greatest * self.pixel_std)).flatten().repeat(width)
+        offset = (-self.pixel_mean / self.pixel_std).flatten().repeat(width)
+        return torch.addcmul(offset, rows, slope).unflatten(2, (width, 3)).permute(0, 3, 1, 2)
 
     def _to_grid(self, maps: Tensor) -> Tensor:
         n = self.config.grid
