@@ -55,3 +55,19 @@ def test_version(tnet):
 def test_the_module_runs_like_the_command():
     ran = subprocess.run([sys.executable, "-m", "tnet_cli", "--version"], capture_output=True, text=True, check=True)
     assert ran.stdout.startswith("tnet ")
+
+
+def test_imports_are_not_searched_for_garbage_and_what_comes_after_them_is():
+    script = (
+        "import gc, sys\n"
+        "from tnet_cli.cli.loading import loading\n"
+        "with loading():\n"
+        "    off = not gc.isenabled()\n"
+        "    import torch\n"
+        "frozen = gc.get_freeze_count()\n"
+        "with loading():\n"
+        "    still_on = gc.isenabled()\n"
+        "print(off, gc.isenabled(), frozen > 100_000, still_on, gc.get_freeze_count() <= frozen)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["True"] * 5

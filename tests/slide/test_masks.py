@@ -1,10 +1,11 @@
-"""Shapes on masks, against scipy's filters."""
+"""Shapes on masks, against scipy's filters and skimage's morphology."""
 
 import numpy as np
 import pytest
 from scipy import ndimage
+from skimage import morphology
 
-from tnet_cli.slide.masks import closed, enclosed, grown, opened, without_specks
+from tnet_cli.slide.masks import closed, enclosed, grown, opened, without_holes, without_specks
 
 
 def speckled(seed: int, share: float = 0.06) -> np.ndarray:
@@ -44,3 +45,16 @@ def test_holes_and_specks():
     assert not without_specks(ring, 3)[0, 8] or without_specks(ring, 3).sum() == ring.sum()
     assert without_specks(np.eye(4, dtype=bool), 4).sum() == 4
     assert without_specks(np.eye(4, dtype=bool), 5).sum() == 0
+
+
+@pytest.mark.parametrize("share", [0.06, 0.4, 0.9])
+def test_specks_and_holes_are_those_of_skimage(share):
+    for seed in range(8):
+        mask = speckled(seed, share)
+        for size in (1, 3, 20):
+            kept = morphology.remove_small_objects(mask, max_size=size - 1, connectivity=2)
+            assert np.array_equal(without_specks(mask, size), kept)
+            assert np.array_equal(without_specks(mask, size - 0.5), kept)
+            filled = morphology.remove_small_holes(mask, max_size=size)
+            assert np.array_equal(without_holes(mask, size), filled)
+            assert np.array_equal(without_holes(mask, size + 0.5), filled)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tnet_cli.cli import options
+from tnet_cli.cli.loading import loading
 from tnet_cli.cli.terminal import answer, answer_json, counting
 from tnet_cli.errors import UsageError
 
@@ -40,7 +41,8 @@ def bench(
     if wanted and wanted[0] < 1:
         raise UsageError(f"--budgets {budgets}: a budget is at least 1")
 
-    from tnet_cli.pipeline.bench.run import BenchRequest, run_bench
+    with loading():
+        from tnet_cli.pipeline.bench.run import BenchRequest, run_bench
 
     request = BenchRequest(
         slides=slides,

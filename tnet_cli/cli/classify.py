@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tnet_cli.cli import options
+from tnet_cli.cli.loading import loading
 from tnet_cli.cli.terminal import answer, answer_json, note, slide_progress
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def classify(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
 ) -> None:
     """Classify slides: label, probability and an overlay that shows where the model looked."""
-    from tnet_cli.pipeline.classify_run import RunEvents, RunRequest, run_classify
+    with loading():
+        from tnet_cli.pipeline.classify_run import RunEvents, RunRequest, run_classify
 
     request = RunRequest(
         inputs=inputs,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tnet_cli.cli.classify import describe
+from tnet_cli.cli.loading import loading
 from tnet_cli.cli.terminal import answer, counting, note, slide_progress
 
 
@@ -15,7 +16,8 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same slide.")] = 1,
 ) -> None:
     """Make a synthetic slide of 1.5 gigapixels, classify it with the bundled model and draw the overlay."""
-    from tnet_cli.pipeline.demonstration import classify_demo_slide, make_demo_slide
+    with loading():
+        from tnet_cli.pipeline.demonstration import classify_demo_slide, make_demo_slide
 
     with counting(f"rendering a slide of {size} x {size} px") as rendering:
         made = make_demo_slide(out, side_px=size, seed=seed, on_progress=rendering)

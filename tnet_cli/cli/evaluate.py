@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tnet_cli.cli import options
+from tnet_cli.cli.loading import loading
 from tnet_cli.cli.terminal import answer, answer_json, slide_progress
 from tnet_cli.errors import UsageError
 
@@ -76,9 +77,10 @@ def evaluate(
     if any(number < 1 for number in wanted_budgets):
         raise UsageError(f"--budgets {budgets}: a budget is at least 1")
 
-    from tnet_cli.pipeline.evaluation.arms import parse_arms
-    from tnet_cli.pipeline.evaluation.evaluate import run_evaluation
-    from tnet_cli.pipeline.evaluation.request import EvaluateEvents, EvaluateRequest
+    with loading():
+        from tnet_cli.pipeline.evaluation.arms import parse_arms
+        from tnet_cli.pipeline.evaluation.evaluate import run_evaluation
+        from tnet_cli.pipeline.evaluation.request import EvaluateEvents, EvaluateRequest
 
     request = EvaluateRequest(
         manifest=manifest,

@@ -60,10 +60,10 @@ class FeatureExtraction(nn.Module):
         Whole rows at once, since along an axis of three channels torch takes ten times as long.
         """
         rows = pixels.permute(0, 2, 3, 1).flatten(2)  # (N, H, 3 W): in channels last, as patches are read, a view
-        width = pixels.shape[3]
+        height, width = pixels.shape[2:]
         slope = (1 / (greatest * self.pixel_std)).flatten().repeat(width)
         offset = (-self.pixel_mean / self.pixel_std).flatten().repeat(width)
-        return torch.addcmul(offset, rows, slope).unflatten(2, (width, 3)).permute(0, 3, 1, 2)
+        return torch.addcmul(offset, rows, slope).reshape(-1, height, width, 3).permute(0, 3, 1, 2)
 
     def _to_grid(self, maps: Tensor) -> Tensor:
         n = self.config.grid

@@ -28,6 +28,9 @@ TISSUE_IN_A_CELL = 0.25
 THUMBNAIL_MIN_PX = 800
 THUMBNAIL_MAX_PX = 2048
 
+THUMBNAIL_AS_STORED_PX = 3200
+"""Pyramid levels with a longest side of up to this are a thumbnail as they are: less than shrinking them costs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scale:
@@ -139,11 +142,12 @@ def fit_scale(slide_path: str, slide_mpp: float | None, config: TNetConfig) -> S
 def thumbnail_side_px(slide: Slide) -> int:
     """Return the longest side of the thumbnail that is cheapest to read and still shows small tissue.
 
-    The coarsest pyramid level of at least 800 px is taken as it is, or shrunk to 2048 px where it is larger.
+    The coarsest pyramid level of at least 800 px is taken as it is, or shrunk to 2048 px where it has more than 3200.
     """
     sides = [max(pyramid_level.size.width, pyramid_level.size.height) for pyramid_level in slide.pyramid]
     enough = [side for side in sides if side >= THUMBNAIL_MIN_PX]
-    return min(min(enough, default=max(sides)), THUMBNAIL_MAX_PX)
+    stored = min(enough, default=max(sides))
+    return stored if stored <= THUMBNAIL_AS_STORED_PX else THUMBNAIL_MAX_PX
 
 
 def prepare(slide: Slide, config: TNetConfig) -> Preparation:

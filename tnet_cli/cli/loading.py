@@ -1,0 +1,25 @@
+"""Imports of torch and all that goes with it, in the least time."""
+
+import gc
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Import in this block without looking for garbage, and never look at what was imported again.
+
+    Importing makes half a million objects that live to the end. The collector would go through them again and again
+    meanwhile, and once more when Python ends: together a quarter of what ``import torch`` takes.
+    """
+    # In a process that goes on to other things, what is garbage by now must not be kept for ever.
+    is_first = "torch" not in sys.modules and gc.isenabled()
+    if is_first:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if is_first:
+            gc.freeze()
+            gc.enable()
