@@ -1,13 +1,13 @@
 """Do the answers stand when a slide is stained, stored or scanned in another way?
 
-Run: python -m benchmarks.composed_colon.robustness --slides FOLDER -m MODEL --work WORK
+Run: python -m benchmarks.composed_colon.robustness --slides FOLDER -m MODEL --work WORK [--json FILE]
 
 Takes test slides of 20 000 px, writes a distorted copy of each, classifies both and counts the calls that differ.
 """
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -77,6 +77,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for the copies, which are removed again")
     parser.add_argument("--count", type=int, default=24)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the rows are written too")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     model = load_model(find_model(given.model))
@@ -91,6 +92,8 @@ def main() -> None:
     print("| slides | right | calls that differ | AUROC | said to be out of domain |\n|---|---|---|---|---|")
     for row in rows:
         print(f"| {row.name} | {row.right} of {row.slides} | {row.flips} | {row.auroc:.3f} | {row.warned} |")
+    if given.json is not None:
+        given.json.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 
 
 def distorted(distortion: Distortion, entries: list[SlideInput], model: LoadedModel, work: Path) -> list[SlideResult]:

@@ -3,7 +3,7 @@
 Run: python -m benchmarks.composed_colon.table EVALUATION... [--card MODEL.safetensors]
 
 Each folder is one that `tnet evaluate` wrote; an arm is taken from the first that has it. Benign slides count for both
-kinds of foci. With --card the figures go into the card of the model file.
+kinds of foci. With --card the figures go into the card of the model file, with those of the first folder's calibration.
 """
 
 import argparse
@@ -118,6 +118,7 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+", metavar="EVALUATION")
     parser.add_argument("--card", type=Path, metavar="MODEL", help="model file whose card gets the figures")
     parser.add_argument("--curve", type=Path, metavar="EVALUATION", help="whose curve goes into the card too")
+    parser.add_argument("--changed", type=Path, metavar="FILE", help="what .robustness --json wrote, for the card")
     given = parser.parse_args()
     document: list[dict[str, Any]] = []
     rows: list[ArmFigures] = []
@@ -142,6 +143,9 @@ def main() -> None:
     if given.card is not None:
         card = load_model(given.card).card
         kept = {name: value for name, value in card.metrics.items() if name == "calibration"}
+        kept["all test slides"] = calibration_for_card(given.folders[0])
+        if given.changed is not None:
+            kept["the same slides changed"] = changes_for_card(given.changed)
         # What the training said of its own measurements no longer holds.
         limits = tuple(limit for limit in card.limits if not limit.startswith(("Measured on", "The manifest's")))
         source = card.training_data[0].model_copy(update={"name": "slides composed of LC25000 tiles"})
@@ -159,6 +163,26 @@ def curve_for_card(folder: Path) -> dict[str, Any]:
         for row in rows
         if row["arm"] == "tnet"
     } | {"slides": int(rows[0]["judged"])}
+
+
+def calibration_for_card(folder: Path) -> dict[str, Any]:
+    """Return how the probabilities of an evaluation fit, and how many of its slides were said to be out of domain."""
+    calibration = json.loads((folder / "metrics.json").read_text())["calibration"]
+    rows = read_rows(folder / "predictions.csv")
+    return {
+        "expected calibration error": round(calibration["expected_calibration_error"]["value"], 3),
+        "Brier score": round(calibration["brier_score"]["value"], 3),
+        "said to be out of domain": f"{sum(bool(row['qc']) for row in rows)} of {len(rows)}",
+    }
+
+
+def changes_for_card(path: Path) -> dict[str, str]:
+    """Return what ``.robustness`` found as a card holds it: change -> a sentence."""
+    return {
+        row["name"]: f"{row['right']} of {row['slides']} right, {row['flips']} calls differ, "
+        f"{row['warned']} said to be out of domain"
+        for row in json.loads(path.read_text())
+    }
 
 
 def for_card(rows: Sequence[ArmFigures]) -> dict[str, Any]:
