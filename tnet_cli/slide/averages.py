@@ -1,0 +1,75 @@
+"""A thumbnail's colours, averaged over boxes of pixels, and the optical densities they mean."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Averages:
+    """A thumbnail of which boxes of pixels were averaged, then three by three of them.
+
+    Attributes:
+        sums: uint16 or uint32 (3, H, W), what was added up.
+        count: How many pixels were.
+    """
+
+    sums: np.ndarray
+    count: int
+
+    def rgb(self) -> np.ndarray:
+        """Return the averages, float32 (3, H, W), in grey values of 255."""
+        return self._average(self.sums)
+
+    def extreme_densities(self, glass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the greatest and the least optical density of the channels, float32 (H, W) each.
+
+        Args:
+            glass: Its colour, (3,), against which densities are taken.
+        """
+        # By table: there are fewer averages than pixels.
+        possible = self._average(np.arange(255 * self.count + 1))
+        tables = [np.log10((channel + 1) / (possible + 1)) for channel in glass]
+        return extremes(table[sums] for table, sums in zip(tables, self.sums, strict=True))
+
+    def _average(self, sums: np.ndarray) -> np.ndarray:
+        return sums.astype(np.float32) / np.float32(self.count)
+
+
+def averaged(thumbnail: np.ndarray, factor: int) -> Averages:
+    """Average boxes of pixels, then three by three of them: noise and JPEG's colour errors go, a biopsy stays.
+
+    Whole numbers add up exactly, and in a tenth of the time a filter takes.
+
+    Args:
+        thumbnail: uint8 (H, W, 3).
+        factor: Side of a box; the last row and column are repeated where the boxes reach further.
+    """
+    count = 9 * factor**2
+    kind = np.uint16 if 255 * count < 2**16 else np.uint32
+    beyond = -thumbnail.shape[0] % factor, -thumbnail.shape[1] % factor
+    padded = np.pad(thumbnail, ((0, beyond[0]), (0, beyond[1]), (0, 0)), mode="edge") if any(beyond) else thumbnail
+    # Rows first and whole, then columns by slices of a channel: numpy adds up along short axes many times more slowly.
+    rows = np.zeros((padded.shape[0] // factor, padded.shape[1], 3), kind)
+    for offset in range(factor):
+        np.add(rows, padded[offset::factor], out=rows)
+    rows = rows.reshape(len(rows), -1)
+    planes = np.zeros((3, len(rows), padded.shape[1] // factor), kind)
+    for channel in range(3):
+        for offset in range(factor):
+            planes[channel] += rows[:, 3 * offset + channel :: 3 * factor]
+    planes = np.pad(planes, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    planes = planes[:, :-2] + planes[:, 1:-1] + planes[:, 2:]
+    return Averages(planes[:, :, :-2] + planes[:, :, 1:-1] + planes[:, :, 2:], count)
+
+
+def extremes(planes: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the greatest and the least of some channels, each (H, W); they are held one at a time."""
+    channels = iter(planes)
+    greatest = next(channels).copy()
+    least = greatest.copy()
+    for channel in channels:
+        np.maximum(greatest, channel, out=greatest)
+        np.minimum(least, channel, out=least)
+    return greatest, least
