@@ -21,7 +21,16 @@ def bench(
         str | None,
         typer.Option(metavar="N,N,...", help="Locations to attend in all, a row each.  [default: the model's]"),
     ] = None,
-    stop_at: options.StopAt = None,
+    stop_at: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="CHANGE",
+            help="Add a row that takes the most probable locations first, and ends before the greatest budget when the "
+            "probabilities move by less than this.",
+        ),
+    ] = None,
     every_tile: Annotated[
         bool, typer.Option("--every-tile/--no-every-tile", help="Also read every tissue tile; may take minutes.")
     ] = True,

@@ -24,7 +24,16 @@ def classify(
     model: options.Model = "synthetic-demo",
     locations: options.Locations = None,
     budget: options.Budget = None,
-    stop_at: options.StopAt = None,
+    stop_at: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="CHANGE",
+            help="Attend the most probable locations first, and end before the budget when the probabilities move by "
+            "less than this.",
+        ),
+    ] = None,
     mpp: options.Mpp = None,
     reader: options.Reader = None,
     device: Annotated[

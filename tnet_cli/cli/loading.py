@@ -10,7 +10,7 @@ from contextlib import contextmanager
 def loading() -> Iterator[None]:
     """Import in this block without looking for garbage, and never look at what was imported again.
 
-    Importing makes half a million objects that live to the end. The collector would go through them again and again
+    Importing makes some 350 000 objects that live to the end. The collector would go through them again and again
     meanwhile, and once more when Python ends: together a quarter of what ``import torch`` takes.
     """
     # In a process that goes on to other things, what is garbage by now must not be kept for ever.

@@ -17,16 +17,6 @@ Locations = Annotated[
     typer.Option(metavar="K,K,...", help="Locations to attend at each processing level, coarse to fine."),
 ]
 Budget = Annotated[int | None, typer.Option(min=1, help="Locations to attend in all.")]
-StopAt = Annotated[
-    float | None,
-    typer.Option(
-        min=0,
-        max=1,
-        metavar="CHANGE",
-        help="Attend the most probable locations first, and end before the budget when the probabilities move by less "
-        "than this.",
-    ),
-]
 Mpp = Annotated[float | None, typer.Option(help="Micrometres per pixel of the slides, where the file does not say.")]
 Reader = Annotated[str | None, typer.Option(metavar="openslide|tifffile|pillow", help="Force a reader.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where the network runs.")]
