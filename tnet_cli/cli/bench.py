@@ -23,12 +23,9 @@ def bench(
     ] = None,
     stop_at: Annotated[
         float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="CHANGE",
-            help="Add a row that takes the most probable locations first, and ends before the greatest budget when the "
-            "probabilities move by less than this.",
+        options.stop_at(
+            "Add a row that takes the most probable locations first, and ends before the greatest budget when the "
+            "probabilities move by less than this."
         ),
     ] = None,
     every_tile: Annotated[

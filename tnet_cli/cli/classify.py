@@ -26,12 +26,9 @@ def classify(
     budget: options.Budget = None,
     stop_at: Annotated[
         float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="CHANGE",
-            help="Attend the most probable locations first, and end before the budget when the probabilities move by "
-            "less than this.",
+        options.stop_at(
+            "Attend the most probable locations first, and end before the budget when the probabilities move by "
+            "less than this."
         ),
     ] = None,
     mpp: options.Mpp = None,

@@ -29,11 +29,8 @@ def evaluate(
     budget: options.Budget = None,
     stop_at: Annotated[
         float | None,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="CHANGE",
-            help="Arm tnet attends the most probable locations first, and ends when the probabilities move by less.",
+        options.stop_at(
+            "Arm tnet attends the most probable locations first, and ends when the probabilities move by less."
         ),
     ] = None,
     budgets: Annotated[

@@ -1,6 +1,6 @@
 """Options that several commands have, with one name, one range and one line of help."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,6 +22,11 @@ Reader = Annotated[str | None, typer.Option(metavar="openslide|tifffile|pillow",
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where the network runs.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Patches in one forward pass.")]
 Workers = Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Threads that read and decode.")]
+
+
+def stop_at(does: str) -> Any:
+    """Return the option ``--stop-at``; its line of help says what the command does with it."""
+    return typer.Option(min=0, max=1, metavar="CHANGE", help=does)
 
 
 def whole_numbers(option: str, text: str | None, *, example: str) -> tuple[int, ...] | None:

@@ -11,16 +11,16 @@ class Averages:
     """A thumbnail of which boxes of pixels were averaged, then three by three of them.
 
     Attributes:
-        sums: uint16 or uint32 (3, H, W), what was added up.
-        count: How many pixels were.
+        rgb: float32 (3, H, W), in grey values of 255.
+        greatest: Of the three channels, float32 (H, W).
+        least: Of the three channels, float32 (H, W).
     """
 
-    sums: np.ndarray
-    count: int
-
-    def rgb(self) -> np.ndarray:
-        """Return the averages, float32 (3, H, W), in grey values of 255."""
-        return self._average(self.sums)
+    rgb: np.ndarray
+    greatest: np.ndarray
+    least: np.ndarray
+    _sums: np.ndarray  # uint16 or uint32 (3, H, W), what was added up
+    _count: int  # how many pixels were
 
     def extreme_densities(self, glass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the greatest and the least optical density of the channels, float32 (H, W) each.
@@ -29,12 +29,9 @@ class Averages:
             glass: Its colour, (3,), against which densities are taken.
         """
         # By table: there are fewer averages than pixels.
-        possible = self._average(np.arange(255 * self.count + 1))
+        possible = _averages(np.arange(255 * self._count + 1), self._count)
         tables = [np.log10((channel + 1) / (possible + 1)) for channel in glass]
-        return extremes(table[sums] for table, sums in zip(tables, self.sums, strict=True))
-
-    def _average(self, sums: np.ndarray) -> np.ndarray:
-        return sums.astype(np.float32) / np.float32(self.count)
+        return _extremes(table[sums] for table, sums in zip(tables, self._sums, strict=True))
 
 
 def averaged(thumbnail: np.ndarray, factor: int) -> Averages:
@@ -61,10 +58,16 @@ def averaged(thumbnail: np.ndarray, factor: int) -> Averages:
             planes[channel] += rows[:, 3 * offset + channel :: 3 * factor]
     planes = np.pad(planes, ((0, 0), (1, 1), (1, 1)), mode="edge")
     planes = planes[:, :-2] + planes[:, 1:-1] + planes[:, 2:]
-    return Averages(planes[:, :, :-2] + planes[:, :, 1:-1] + planes[:, :, 2:], count)
+    planes = planes[:, :, :-2] + planes[:, :, 1:-1] + planes[:, :, 2:]
+    rgb = _averages(planes, count)
+    return Averages(rgb, *_extremes(rgb), planes, count)
 
 
-def extremes(planes: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _averages(sums: np.ndarray, count: int) -> np.ndarray:
+    return sums.astype(np.float32) / np.float32(count)
+
+
+def _extremes(planes: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return the greatest and the least of some channels, each (H, W); they are held one at a time."""
     channels = iter(planes)
     greatest = next(channels).copy()

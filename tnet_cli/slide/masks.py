@@ -43,17 +43,31 @@ def closed(mask: np.ndarray, reach_px: int) -> np.ndarray:
     return np.asarray(filled[reach_px:-reach_px, reach_px:-reach_px] | mask)
 
 
+def pieces(mask: np.ndarray, neighbours: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Number what hangs together on a mask.
+
+    Args:
+        mask: bool (H, W).
+        neighbours: bool (3, 3), which pixels hang together; those that share a side when None.
+
+    Returns:
+        The number of each pixel's piece, int32 (H, W), 0 outside the mask; and the pixels of each number, int64 (1 + N,).
+    """
+    labels, count = ndimage.label(mask, structure=neighbours)
+    return labels, np.bincount(labels.ravel(), minlength=count + 1)
+
+
 def without_specks(mask: np.ndarray, smallest_px: float) -> np.ndarray:
     """Drop objects of fewer pixels than the smallest that counts; pixels that touch at a corner belong together."""
-    labels, count = ndimage.label(mask, structure=EIGHT_NEIGHBOURS)
-    is_kept = np.bincount(labels.ravel(), minlength=count + 1) >= smallest_px
+    labels, sizes = pieces(mask, EIGHT_NEIGHBOURS)
+    is_kept = sizes >= smallest_px
     is_kept[0] = False
     return np.asarray(is_kept[labels])
 
 
 def without_holes(mask: np.ndarray, largest_px: float) -> np.ndarray:
     """Fill holes of no more pixels than the largest that counts; they end where the mask touches itself at a corner."""
-    labels, count = ndimage.label(~mask)
-    is_hole = np.bincount(labels.ravel(), minlength=count + 1) <= largest_px
-    is_hole[0] = True
-    return np.asarray(is_hole[labels])
+    labels, sizes = pieces(~mask)
+    is_filled = sizes <= largest_px
+    is_filled[0] = True
+    return np.asarray(is_filled[labels])

@@ -17,8 +17,17 @@ from scipy import ndimage
 from skimage import filters
 
 from tnet_cli.geometry import Region, Size
-from tnet_cli.slide.averages import Averages, averaged, extremes
-from tnet_cli.slide.masks import closed, enclosed, grown, opened, without_holes, without_specks
+from tnet_cli.slide.averages import Averages, averaged
+from tnet_cli.slide.masks import (
+    EIGHT_NEIGHBOURS,
+    closed,
+    enclosed,
+    grown,
+    opened,
+    pieces,
+    without_holes,
+    without_specks,
+)
 
 STAIN_SPREAD = (0.022, 0.06)
 """Least and greatest threshold of the density spread: pale fat lies just above the one, weak eosin above the other."""
@@ -204,8 +213,7 @@ def find_tissue(thumbnail: np.ndarray, slide_size: Size, thumbnail_mpp: float | 
     factor = _shrink_factor(thumbnail, thumbnail_mpp)
     shrunk_mpp = None if thumbnail_mpp is None else thumbnail_mpp * factor
     shrunk = averaged(thumbnail, factor)
-    rgb = shrunk.rgb()
-    found = _bright_on_dark(rgb, shrunk_mpp) if _is_fluorescence(rgb) else _stained_on_glass(shrunk, rgb, shrunk_mpp)
+    found = _bright_on_dark(shrunk, shrunk_mpp) if _is_fluorescence(shrunk) else _stained_on_glass(shrunk, shrunk_mpp)
     mask = _tidy(found, shrunk_mpp).repeat(factor, axis=0).repeat(factor, axis=1)
     return TissueMask(mask[: thumbnail.shape[0], : thumbnail.shape[1]], slide_size)
 
@@ -218,9 +226,9 @@ def _shrink_factor(thumbnail: np.ndarray, thumbnail_mpp: float | None) -> int:
     return max(1, for_scale, math.ceil(longest_px / MAX_SIDE_PX))
 
 
-def _is_fluorescence(rgb: np.ndarray) -> bool:
+def _is_fluorescence(shrunk: Averages) -> bool:
     """Tell a dark background from black padding around a slide on bright glass."""
-    value, darkest = extremes(rgb)
+    value, darkest = shrunk.greatest, shrunk.least
     is_lit = value > 64
     if is_lit.mean() > 0.6:
         return False
@@ -228,12 +236,12 @@ def _is_fluorescence(rgb: np.ndarray) -> bool:
     return bool(is_glass_or_pink.sum() <= 0.5 * is_lit.sum())
 
 
-def _bright_on_dark(rgb: np.ndarray, mpp: float | None) -> np.ndarray:
+def _bright_on_dark(shrunk: Averages, mpp: float | None) -> np.ndarray:
     """Find what is brighter than a dark background.
 
     Nuclei are points at low power, so the brightness is averaged over their usual distance before the threshold.
     """
-    signal, _ = extremes(rgb)
+    signal = shrunk.greatest
     longest_px = max(signal.shape[0], signal.shape[1])
     reach_px = longest_px / 300 if mpp is None else NUCLEI_APART_UM / mpp
     radius_px = round(min(max(1, reach_px), longest_px / 40))
@@ -245,14 +253,12 @@ def _bright_on_dark(rgb: np.ndarray, mpp: float | None) -> np.ndarray:
     return np.asarray(signal > _otsu(signal, least, max(least, FLUORESCENCE[1])))
 
 
-def _stained_on_glass(shrunk: Averages, rgb: np.ndarray, mpp: float | None) -> np.ndarray:
+def _stained_on_glass(shrunk: Averages, mpp: float | None) -> np.ndarray:
     """Find stained tissue on bright glass, of whatever stain, and leave out what pens drew."""
-    value, least_value = extremes(rgb)
-    saturation = value[::2, ::2] - least_value[::2, ::2]
-    stained, is_black = _dense(shrunk, rgb, value, is_colour=float(np.quantile(saturation, 0.999)) >= 1)
+    stained, is_black = _dense(shrunk)
     if is_black.any():  # A fold or pigment, if tissue surrounds it; the blurred edge of a pen stroke is none.
         stained |= is_black & enclosed(opened(stained))
-    ink = _is_ink(rgb, value, least_value)
+    ink = _is_ink(shrunk)
     stained &= ~ink
     smallest_px = min(_area_px(MIN_PEN_UM2, mpp, MIN_OBJECT_PX), 0.005 * stained.size)
     strokes = ink | (is_black & ~stained)
@@ -260,24 +266,21 @@ def _stained_on_glass(shrunk: Averages, rgb: np.ndarray, mpp: float | None) -> n
     return _without_pen(stained, pen) if pen.any() else stained
 
 
-def _dense(shrunk: Averages, rgb: np.ndarray, value: np.ndarray, *, is_colour: bool) -> tuple[np.ndarray, np.ndarray]:
+def _dense(shrunk: Averages) -> tuple[np.ndarray, np.ndarray]:
     """Tell by optical density what is stained and what is black, bool (H, W) each."""
-    darkest, lightest = shrunk.extreme_densities(_glass_colour(rgb[:, ::2, ::2]))
-    if not is_colour:  # density is all there is
+    darkest, lightest = shrunk.extreme_densities(_glass_colour(shrunk))
+    saturation = shrunk.greatest[::2, ::2] - shrunk.least[::2, ::2]
+    if float(np.quantile(saturation, 0.999)) < 1:  # a greyscale image: density is all there is
         return (darkest > _otsu(darkest, *GREY_DENSITY)) & (darkest < INK_DENSITY), darkest >= INK_DENSITY
     spread = darkest - lightest
     is_grey = spread < GREY_SHARE * darkest
-    is_black = (is_grey & (darkest > 0.5 * INK_DENSITY)) | (value < HUELESS)
+    is_black = (is_grey & (darkest > 0.5 * INK_DENSITY)) | (shrunk.greatest < HUELESS)
     return (spread > _otsu(spread, *STAIN_SPREAD)) & ~is_grey & ~is_black, is_black
 
 
-def _glass_colour(rgb: np.ndarray) -> np.ndarray:
-    """Return the colour of the glass, float32 (3,): the brightest common colour among smooth, unsaturated pixels.
-
-    Args:
-        rgb: float32 (3, H, W).
-    """
-    value, darkest = extremes(rgb)
+def _glass_colour(shrunk: Averages) -> np.ndarray:
+    """Return the colour of the glass, float32 (3,): the brightest common colour among smooth, unsaturated pixels."""
+    rgb, value, darkest = shrunk.rgb[:, ::2, ::2], shrunk.greatest[::2, ::2], shrunk.least[::2, ::2]
     tint = np.where(rgb[1] <= darkest, GLASS_TINT / 2, GLASS_TINT)  # green is least in the tint of eosin
     steepness = np.abs(ndimage.sobel(value, axis=0)) + np.abs(ndimage.sobel(value, axis=1))
     bright = float(np.quantile(value, 0.995))
@@ -293,9 +296,9 @@ def _glass_colour(rgb: np.ndarray) -> np.ndarray:
     return np.asarray(np.median(members, axis=1), dtype=np.float32)
 
 
-def _is_ink(rgb: np.ndarray, value: np.ndarray, darkest: np.ndarray) -> np.ndarray:
+def _is_ink(shrunk: Averages) -> np.ndarray:
     """Find the colours of pens which stains do not have: strong blue, green and red, and blue-black."""
-    red, green, blue = rgb
+    (red, green, blue), value, darkest = shrunk.rgb, shrunk.greatest, shrunk.least
     is_green = (green >= value) & (darkest < 0.72 * green)
     is_deep_blue = (darkest < 0.42 * blue) | (blue < 90)
     is_blue = (blue >= value) & (green >= 0.92 * red) & is_deep_blue & (darkest < 0.8 * blue)
@@ -308,11 +311,8 @@ def _without_pen(stained: np.ndarray, pen: np.ndarray) -> np.ndarray:
     """Leave out pen strokes, and their pale fringes, which have the colours of tissue."""
     reach_px = max(3, round(max(pen.shape) / 400))
     kept = stained & ~grown(pen, reach_px)
-    labels, count = ndimage.label(kept, structure=np.ones((3, 3)))
-    if count == 0:
-        return np.asarray(kept)
-    total = np.bincount(labels.ravel(), minlength=count + 1)
-    fringe = np.bincount(labels[grown(pen, 4 * reach_px)], minlength=count + 1)
+    labels, total = pieces(kept, EIGHT_NEIGHBOURS)
+    fringe = np.bincount(labels[grown(pen, 4 * reach_px)], minlength=len(total))
     is_fringe = fringe > 0.5 * total
     is_fringe[0] = True
     return np.asarray(~is_fringe[labels])
