@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.synthetic_accuracy import classify_one
+from tnet_cli.inference.classify import look_with
+from tnet_cli.inference.engine import drive
+from tnet_cli.inference.prepare import prepare
+from tnet_cli.inference.stopping import StoppingRule, probabilities_of
+from tnet_cli.inference.traversal_job import best_first_errand
+from tnet_cli.metrics.estimate import wilson
 from tnet_cli.model.normalisation import fold_normalisation
-from tnet_cli.pipeline.classify import look_with
-from tnet_cli.pipeline.engine import drive
-from tnet_cli.pipeline.errand import best_first_errand
-from tnet_cli.pipeline.evaluation.estimate import wilson
-from tnet_cli.pipeline.model_file import DEFAULT_MODEL, find_model, load_model
-from tnet_cli.pipeline.preparation import prepare
-from tnet_cli.pipeline.stopping import StoppingRule, probabilities_of
-from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.modelfile.modelfile import DEFAULT_MODEL, find_model, load_model
 from tnet_cli.slide.opening import open_slide
+from tnet_cli.synth.synthesis import write_synthetic_slide
 
 THRESHOLDS = (0.1, 0.05, 0.03, 0.02, 0.01, 0.007, 0.005, 0.003, 0.002, 0.001, 0.0005, 0.0002, 0.0001, 0.0)
 TOLERATED = 0.005

@@ -9,9 +9,9 @@ import os
 import time
 from pathlib import Path
 
-from tnet_cli.pipeline.classify_run import RunEvents, RunRequest, run_classify
-from tnet_cli.pipeline.result import SlideRow
-from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.classification.run import RunEvents, RunRequest, run_classify
+from tnet_cli.results.result import SlideRow
+from tnet_cli.synth.synthesis import write_synthetic_slide
 
 DISTINCT = 5
 WARM = 50

@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tnet_cli.pipeline.model_file import DEFAULT_MODEL
-from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.modelfile.modelfile import DEFAULT_MODEL
+from tnet_cli.synth.synthesis import write_synthetic_slide
 
 BUCKET = "slides"
 

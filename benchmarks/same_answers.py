@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from tnet_cli.geometry import Region
+from tnet_cli.inference.classify import ClassifyOptions, classify_slides
+from tnet_cli.inference.prepare import plan_traversal, prepare
+from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Look, Traversal, Wanted, traverse
-from tnet_cli.pipeline.classify import ClassifyOptions, classify_slides
-from tnet_cli.pipeline.inputs import SlideInput
-from tnet_cli.pipeline.model_file import DEFAULT_MODEL, LoadedModel, find_model, load_model
-from tnet_cli.pipeline.preparation import plan_traversal, prepare
+from tnet_cli.modelfile.modelfile import DEFAULT_MODEL, LoadedModel, find_model, load_model
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.slide import Slide
 

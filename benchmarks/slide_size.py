@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tnet_cli.pipeline.model_file import DEFAULT_MODEL
-from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.modelfile.modelfile import DEFAULT_MODEL
+from tnet_cli.synth.synthesis import write_synthetic_slide
 
 
 def run_measured(arguments: list[str]) -> tuple[float, float, str]:

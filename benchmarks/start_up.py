@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.synth.synthesis import write_synthetic_slide
 
 ROUNDS = 15
 

@@ -17,13 +17,13 @@ import torch
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
+from tnet_cli.evaluation.arms import EVERYTHING
+from tnet_cli.inference.classify import ClassifyOptions, classify_slides
+from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.model.choice import Chooser, RandomChoice, TopK
-from tnet_cli.pipeline.classify import ClassifyOptions, classify_slides
-from tnet_cli.pipeline.evaluation.arms import EVERYTHING
-from tnet_cli.pipeline.inputs import SlideInput
-from tnet_cli.pipeline.model_file import DEFAULT_MODEL, LoadedModel, find_model, load_model
-from tnet_cli.pipeline.result import SlideResult
-from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.modelfile.modelfile import DEFAULT_MODEL, LoadedModel, find_model, load_model
+from tnet_cli.results.result import SlideResult
+from tnet_cli.synth.synthesis import write_synthetic_slide
 
 ARMS = ("tnet", "random", "exhaustive")
 

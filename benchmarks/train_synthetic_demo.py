@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 
+from tnet_cli.inputs.inputs import read_manifest
+from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.pipeline.card import ModelCard, TrainingData
-from tnet_cli.pipeline.inputs import read_manifest
-from tnet_cli.pipeline.model_file import save_model
-from tnet_cli.pipeline.synthesis import CLASS_NAMES, synthesize
-from tnet_cli.pipeline.training.settings import TrainingSettings
-from tnet_cli.pipeline.training.train import StepReport, train
+from tnet_cli.modelfile.card import ModelCard, TrainingData
+from tnet_cli.modelfile.modelfile import save_model
+from tnet_cli.synth.synthesis import CLASS_NAMES, synthesize
+from tnet_cli.training.train import StepReport, train
 
 LOCATIONS = (12, 20, 64)
 """Chosen on 40 slides of 20 000 px, seeds 800000 to 800039: the fewest tried that found every lesion."""

@@ -6,10 +6,10 @@ Run: python examples/classify_a_slide.py FOLDER
 import sys
 from pathlib import Path
 
-from tnet_cli.pipeline.classify import ClassifyOptions, classify_slides
-from tnet_cli.pipeline.inputs import SlideInput
-from tnet_cli.pipeline.model_file import find_model, load_model
-from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.inference.classify import ClassifyOptions, classify_slides
+from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.modelfile.modelfile import find_model, load_model
+from tnet_cli.synth.synthesis import write_synthetic_slide
 
 
 def main(folder: Path) -> None:

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from scipy.stats import binomtest
 
-from tnet_cli.pipeline.classify import ClassifyOptions, classify_slides
-from tnet_cli.pipeline.inputs import read_manifest
-from tnet_cli.pipeline.model_file import load_model
-from tnet_cli.pipeline.synthesis import synthesize
-from tnet_cli.pipeline.training.run import TrainEvents, TrainRequest, run_train
-from tnet_cli.pipeline.training.train import StepReport
+from tnet_cli.inference.classify import ClassifyOptions, classify_slides
+from tnet_cli.inputs.inputs import read_manifest
+from tnet_cli.modelfile.modelfile import load_model
+from tnet_cli.synth.synthesis import synthesize
+from tnet_cli.training.run import TrainEvents, TrainRequest, run_train
+from tnet_cli.training.train import StepReport
 
 CONFIG = Path(__file__).with_suffix(".toml")
 FRESH_SEED = 1_000_000

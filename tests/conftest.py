@@ -33,7 +33,7 @@ def shared() -> Path:
 def labelled_slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A manifest of four synthetic slides of 2000 px a side, two of each class, with annotations."""
     # Here and not above: most tests need no slides, nor the imports that drawing them takes.
-    from tnet_cli.pipeline.synthesis import synthesize
+    from tnet_cli.synth.synthesis import synthesize
 
     folder = tmp_path_factory.mktemp("labelled")
     synthesize(folder, count=4, side_px=2000, seed=12, mpp=1.0, workers=1)

@@ -7,8 +7,8 @@ import torch
 
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
-from tnet_cli.pipeline.card import ModelCard
-from tnet_cli.pipeline.model_file import save_model
+from tnet_cli.modelfile.card import ModelCard
+from tnet_cli.modelfile.modelfile import save_model
 
 
 def card_of(network: TNetConfig, name: str = "tiny") -> ModelCard:

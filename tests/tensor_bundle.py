@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tnet_cli.model.tnet import TNet
-from tnet_cli.pipeline.importing.crc32c import masked_crc32c
+from tnet_cli.modelfile.tensorflow.crc32c import masked_crc32c
 
 FLOAT32, STRING, INT64 = 1, 7, 9
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"

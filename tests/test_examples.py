@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.synth.synthesis import write_synthetic_slide
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

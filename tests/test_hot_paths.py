@@ -6,15 +6,15 @@ from types import FrameType
 import numpy as np
 
 from tnet_cli.geometry import AttentionGrid, Region, Size
+from tnet_cli.inference.classify import ClassifyOptions, classify_slides
+from tnet_cli.inference.prepare import prepare
+from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.traversal import Look, TraversalPlan, traverse
-from tnet_cli.pipeline.classify import ClassifyOptions, classify_slides
-from tnet_cli.pipeline.inputs import SlideInput
-from tnet_cli.pipeline.model_file import DEFAULT_MODEL, find_model, load_model
-from tnet_cli.pipeline.preparation import prepare
-from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.modelfile.modelfile import DEFAULT_MODEL, find_model, load_model
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.tissue import TissueMask
+from tnet_cli.synth.synthesis import write_synthetic_slide
 
 CALLS_A_LOCATION = 36
 """It was 30 when this was written: sixteen cells are cut, tested for tissue and ranked."""

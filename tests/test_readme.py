@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from tnet_cli.pipeline.result import SlideResult
+from tnet_cli.results.result import SlideResult
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

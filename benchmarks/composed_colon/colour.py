@@ -18,7 +18,7 @@ from benchmarks.composed_colon.compose import difficulty_of
 from benchmarks.composed_colon.design import MPP
 from benchmarks.composed_colon.tiles import CLASS_NAMES, Tile, draw_stain, load_tile, tiles_of_split
 from tnet_cli.geometry import Region
-from tnet_cli.pipeline.inputs import SlideInput, read_manifest
+from tnet_cli.inputs.inputs import SlideInput, read_manifest
 from tnet_cli.slide.opening import open_slide
 
 BINS = 6

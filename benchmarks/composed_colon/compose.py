@@ -10,10 +10,9 @@ from pathlib import Path
 from benchmarks.composed_colon.design import MPP, ComposedDesign, design_composed
 from benchmarks.composed_colon.paint import Composer
 from benchmarks.composed_colon.tiles import CLASS_NAMES, SPLITS, tiles_of_split
-from tnet_cli.pipeline.atomic import write_text_whole, written_whole
-from tnet_cli.pipeline.documents import table_text, write_json
-from tnet_cli.pipeline.slide_pyramid import WINDOW_PX, EncodedWindow, encode_window, window_places, write_pyramid
+from tnet_cli.files import table_text, write_json, write_text_whole, written_whole
 from tnet_cli.synth.outline import outlines_geojson
+from tnet_cli.synth.pyramid import WINDOW_PX, EncodedWindow, encode_window, window_places, write_pyramid
 
 MANIFEST_COLUMNS = ("slide", "label", "split", "annotation")
 DESCRIPTION = "tnet composed slide, seed {seed}; laid from tiles of LC25000 (CC BY-SA 4.0), not a slide of anyone"

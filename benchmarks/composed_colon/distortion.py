@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from tnet_cli.files import written_whole
 from tnet_cli.geometry import Region, Size
-from tnet_cli.pipeline.atomic import written_whole
-from tnet_cli.pipeline.slide_pyramid import (
+from tnet_cli.slide.opening import open_slide
+from tnet_cli.slide.slide import Slide
+from tnet_cli.synth.pyramid import (
     JPEG_QUALITY,
     WINDOW_PX,
     EncodedWindow,
@@ -18,8 +20,6 @@ from tnet_cli.pipeline.slide_pyramid import (
     window_places,
     write_pyramid,
 )
-from tnet_cli.slide.opening import open_slide
-from tnet_cli.slide.slide import Slide
 
 MARGIN_PX = 16
 """Read around a window, so that its edges blur into what lies beyond."""

@@ -15,10 +15,10 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.composed_colon.compose import KINDS, TEST_PX, VALIDATION_PX, difficulty_of
 from benchmarks.composed_colon.distortion import DISTORTIONS, Distortion, distort
-from tnet_cli.pipeline.classify import ClassifyOptions, classify_slides
-from tnet_cli.pipeline.inputs import SlideInput, read_manifest
-from tnet_cli.pipeline.model_file import LoadedModel, find_model, load_model
-from tnet_cli.pipeline.result import SlideResult
+from tnet_cli.inference.classify import ClassifyOptions, classify_slides
+from tnet_cli.inputs.inputs import SlideInput, read_manifest
+from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model
+from tnet_cli.results.result import SlideResult
 
 
 @dataclass(frozen=True, slots=True)

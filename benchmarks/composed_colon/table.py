@@ -18,11 +18,11 @@ import numpy as np
 
 from benchmarks.composed_colon.compose import difficulty_of
 from benchmarks.composed_colon.tiles import CLASS_NAMES
-from tnet_cli.pipeline.evaluation.answers import Answers
-from tnet_cli.pipeline.evaluation.bootstrap import resample_patients
-from tnet_cli.pipeline.evaluation.discrimination import accuracy, auroc
-from tnet_cli.pipeline.evaluation.estimate import Estimate
-from tnet_cli.pipeline.model_file import copy_model, load_model
+from tnet_cli.metrics.bootstrap import resample_patients
+from tnet_cli.metrics.discrimination import accuracy, auroc
+from tnet_cli.metrics.estimate import Estimate
+from tnet_cli.metrics.predictions import Answers
+from tnet_cli.modelfile.modelfile import copy_model, load_model
 
 DRAWS, SEED = 1000, 0
 POSITIVE = CLASS_NAMES[1]

@@ -11,11 +11,11 @@ from torch.nn import functional
 
 from benchmarks.megapixel_mnist.canvas import Canvas
 from tnet_cli.geometry import AttentionGrid, Region
+from tnet_cli.inference.engine import Errand, Journey, drive
 from tnet_cli.model.choice import Chooser
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Look, Traversal, TraversalPlan, traverse
-from tnet_cli.pipeline.engine import Errand, Journey, drive
 
 BASE_PX = 128
 """Side of what the network sees of a region. 896 px are seven times as much."""

@@ -25,10 +25,10 @@ from benchmarks.megapixel_mnist.arms import (
 )
 from benchmarks.megapixel_mnist.canvas import Canvas, Digits, make_canvas
 from benchmarks.megapixel_mnist.training import holds_digit
+from tnet_cli.metrics.estimate import wilson
 from tnet_cli.model.choice import RandomChoice, TopK
 from tnet_cli.model.normalisation import fold_normalisation
 from tnet_cli.model.tnet import TNet
-from tnet_cli.pipeline.evaluation.estimate import wilson
 
 TEST_SEED = 5_000_000
 TOGETHER = 16

@@ -16,7 +16,7 @@ from benchmarks.composed_colon.distortion import DISTORTIONS, distort
 from benchmarks.composed_colon.paint import Composer
 from benchmarks.composed_colon.tiles import CLASS_NAMES, SPLITS, TILE_PX, draw_stain, load_tile, tiles_of_split
 from tnet_cli.geometry import Region
-from tnet_cli.pipeline.inputs import read_manifest
+from tnet_cli.inputs.inputs import read_manifest
 from tnet_cli.slide.opening import open_slide
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "colon_tiles"

@@ -9,7 +9,7 @@ import pytest
 from tests.model_files import save_random
 from tnet_cli.cli.app import main
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.pipeline.synthesis import SyntheticSlide, write_synthetic_slide
+from tnet_cli.synth.synthesis import SyntheticSlide, write_synthetic_slide
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,13 @@ import json
 import pytest
 from PIL import Image
 
+from tnet_cli.benchmark.measurement import ARMS
 from tnet_cli.cli.app import main
-from tnet_cli.pipeline.bench.every_tile import tissue_tiles
-from tnet_cli.pipeline.bench.measurement import ARMS
-from tnet_cli.pipeline.model_file import load_model
-from tnet_cli.pipeline.preparation import prepare
-from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.inference.every_cell import tissue_tiles
+from tnet_cli.inference.prepare import prepare
+from tnet_cli.modelfile.modelfile import load_model
 from tnet_cli.slide.opening import open_slide
+from tnet_cli.synth.synthesis import write_synthetic_slide
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from tnet_cli.classification.run import RunEvents, RunRequest, run_classify
 from tnet_cli.errors import UsageError
-from tnet_cli.pipeline.classify_run import RunEvents, RunRequest, run_classify
-from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.synth.synthesis import write_synthetic_slide
 
 # Dask's own threads and sockets end when they like.
 pytestmark = [
@@ -112,7 +112,7 @@ def test_workers_on_this_machine_by_one_word(tnet, slides, untrained_model, tmp_
 
 def test_nobody_at_the_address(tmp_path, slides, untrained_model, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("tnet_cli.pipeline.cluster.CONNECT_S", 0.5)
+    monkeypatch.setattr("tnet_cli.classification.cluster.CONNECT_S", 0.5)
     with pytest.raises(UsageError, match=r"--cluster tcp://127\.0\.0\.1:9: no Dask scheduler answers there"):
         run(tmp_path, slides, untrained_model, cluster="tcp://127.0.0.1:9")
     with pytest.raises(UsageError, match="no Dask scheduler answers there"):
@@ -126,6 +126,6 @@ def test_the_package_that_is_missing_is_named(tmp_path, slides, untrained_model,
 
 
 def test_another_version_on_the_workers_is_named(cluster, tmp_path, slides, untrained_model, monkeypatch):
-    monkeypatch.setattr("tnet_cli.pipeline.classify_run.version", lambda _name: "0.0.1")
+    monkeypatch.setattr("tnet_cli.classification.run.version", lambda _name: "0.0.1")
     with pytest.raises(UsageError, match=r"a worker of the cluster has tnet .*, and this is tnet 0\.0\.1"):
         run(tmp_path, slides, untrained_model, cluster=cluster.scheduler_address)

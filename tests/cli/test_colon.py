@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tnet_cli.pipeline.model_file import bundled_models, load_model
+from tnet_cli.modelfile.modelfile import bundled_models, load_model
 
 NAME = "colon-adenocarcinoma-composed"
 SLIDES = Path(__file__).parents[3] / "shared" / "data" / "slides"

@@ -13,8 +13,8 @@ from sklearn import metrics
 
 from tests.model_files import save_random, tiny_network
 from tnet_cli.cli.app import main
-from tnet_cli.pipeline.model_file import load_model
-from tnet_cli.pipeline.synthesis import synthesize
+from tnet_cli.modelfile.modelfile import load_model
+from tnet_cli.synth.synthesis import synthesize
 
 ARMS = ("tnet", "random", "coarse", "exhaustive")
 PLOTS = ("roc.png", "precision_recall.png", "confusion_matrix.png", "reliability.png", "accuracy_by_locations.png")
@@ -327,7 +327,7 @@ def test_a_folder_that_cannot_be_made(rows, tiny_model, tnet, tmp_path):
 
 
 def test_a_full_disk_is_a_sentence(rows, tiny_model, tnet, tmp_path, monkeypatch):
-    from tnet_cli.pipeline.evaluation import evaluation_directory
+    from tnet_cli.evaluation import folder as evaluation_directory
 
     def full(*_arguments: object) -> None:
         raise OSError(28, "No space left on device")
@@ -343,8 +343,8 @@ def test_a_full_disk_is_a_sentence(rows, tiny_model, tnet, tmp_path, monkeypatch
 
 
 def test_ctrl_c_keeps_what_was_finished(rows, tiny_model, tnet, tmp_path, monkeypatch):
-    from tnet_cli.pipeline.evaluation import judging
-    from tnet_cli.pipeline.evaluation.localisation import localise
+    from tnet_cli.evaluation import judge as judging
+    from tnet_cli.evaluation.localisation import localise
 
     def interrupted(result, entry):
         if entry is not None and entry.label == "lesion":

@@ -8,12 +8,12 @@ import onnxruntime
 import pytest
 import torch
 
-from tnet_cli.pipeline.model_file import load_model
+from tnet_cli.modelfile.modelfile import load_model
 
 
 @pytest.fixture(scope="module")
 def exported(untrained_model, tmp_path_factory):
-    from tnet_cli.pipeline.exporting import export_model
+    from tnet_cli.modelfile.export_onnx import export_model
 
     return export_model(str(untrained_model), tmp_path_factory.mktemp("onnx") / "out").folder
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tnet_cli.pipeline import run_directory, slide_work
-from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.inference import slide_task as slide_work
+from tnet_cli.results import layout as run_directory
 from tnet_cli.slide.opening import open_slide
+from tnet_cli.synth.synthesis import write_synthetic_slide
 
 
 @pytest.fixture(scope="module")
@@ -191,7 +192,7 @@ def test_a_slide_that_cannot_be_drawn_has_failed(tnet, small, untrained_model, t
     def broken(*_args):
         raise ZeroDivisionError("no room for the legend")
 
-    monkeypatch.setattr("tnet_cli.pipeline.slide_writing.overlay_of", broken)
+    monkeypatch.setattr("tnet_cli.classification.writing.overlay_of", broken)
     ran = tnet("classify", small, "-m", untrained_model)
     assert ran.code == 3
     assert "could not be classified: ZeroDivisionError: no room for the legend" in ran.err

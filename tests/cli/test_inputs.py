@@ -11,12 +11,12 @@ import tifffile
 from PIL import Image
 
 from tnet_cli.geometry import Region, Size
+from tnet_cli.inputs.annotation import read_annotation
+from tnet_cli.inputs.inputs import read_manifest
+from tnet_cli.learning.slides import load_training_slides
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.pipeline.annotation import read_annotation
-from tnet_cli.pipeline.inputs import read_manifest
-from tnet_cli.pipeline.synthesis import SyntheticSlide
-from tnet_cli.pipeline.training.slides import load_training_slides
 from tnet_cli.slide.opening import open_slide
+from tnet_cli.synth.synthesis import SyntheticSlide
 
 
 def rows_of(folder: Path) -> dict[str, dict[str, str]]:

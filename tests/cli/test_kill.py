@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.synth.synthesis import write_synthetic_slide
 
 SLIDES = 6
 RUNNER = Path(__file__).with_name("forked_runs.py")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.range_server import RangeServer, serving
-from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.synth.synthesis import write_synthetic_slide
 
 SECRET = "s3cr3t"  # noqa: S105
 SIGNED = f"?token={SECRET}"

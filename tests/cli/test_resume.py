@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tnet_cli.pipeline.synthesis import write_synthetic_slide
+from tnet_cli.synth.synthesis import write_synthetic_slide
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_failures_alone_do_not_bind_a_folder_to_their_options(tnet, untrained_mo
 HOLD_LOCK = """
 import sys
 from pathlib import Path
-from tnet_cli.pipeline.lock import locked
+from tnet_cli.results.lock import locked
 with locked(Path(sys.argv[1]), Path("out")):
     print("held", flush=True)
     sys.stdin.read()

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from tnet_cli.cli.training_progress import figures, training_progress
-from tnet_cli.pipeline.model_file import load_model
+from tnet_cli.modelfile.modelfile import load_model
 
 TINY = """
 [model]
@@ -62,7 +62,7 @@ def test_from_a_csv_to_a_model_that_classifies(tnet, labelled_slides, tmp_path):
 
 
 def test_ctrl_c_says_how_to_go_on(tnet, labelled_slides, tmp_path, monkeypatch):
-    from tnet_cli.pipeline.training import run
+    from tnet_cli.training import run
 
     def interrupted(*_arguments: object) -> None:
         raise KeyboardInterrupt
@@ -105,7 +105,7 @@ def test_folds_are_told_with_their_mean_and_spread():
     from pathlib import Path
 
     from tnet_cli.cli.train import describe
-    from tnet_cli.pipeline.training.run import TrainReport
+    from tnet_cli.training.run import TrainReport
 
     counts = {"slides": 10, "not classified": 1}
     spread = {"mean of folds": 0.88, "standard deviation of folds": 0.05}

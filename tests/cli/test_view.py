@@ -18,12 +18,12 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.pipeline.runs_made_by_hand import RECORD, done, failed_result
+from tests.results.runs_made_by_hand import RECORD, done, failed_result
 from tnet_cli.geometry import Size
-from tnet_cli.pipeline.run_directory import RunDirectory
-from tnet_cli.pipeline.viewer import RunServer, run_server
-from tnet_cli.pipeline.viewer_tiles import DeepZoom
+from tnet_cli.results.layout import RunDirectory
 from tnet_cli.slide.opening import open_slide
+from tnet_cli.viewer.deepzoom import DeepZoom
+from tnet_cli.viewer.server import RunServer, run_server
 
 SIZE = Size(1400, 1000)
 HOSTILE = """a<b>"'&#?%2e"""

@@ -20,9 +20,9 @@ import torch
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region
-from tnet_cli.pipeline.classify import ClassifyOptions, classify_slides
-from tnet_cli.pipeline.inputs import SlideInput
-from tnet_cli.pipeline.model_file import LoadedModel, load_model
+from tnet_cli.inference.classify import ClassifyOptions, classify_slides
+from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.modelfile.modelfile import LoadedModel, load_model
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.slide import Slide
 

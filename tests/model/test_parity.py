@@ -27,8 +27,8 @@ from tnet_cli.model.loss import ObjectiveInput, ObjectiveWeights, objective
 from tnet_cli.model.position import encode_position
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Traversal
-from tnet_cli.pipeline.importing.bundle import open_bundle
-from tnet_cli.pipeline.importing.names import read_variables, to_state_dict
+from tnet_cli.modelfile.tensorflow.bundle import open_bundle
+from tnet_cli.modelfile.tensorflow.names import read_variables, to_state_dict
 
 CLASSES = tuple(f"class {number}" for number in range(62))
 SLICE = Path(__file__).parent / "data" / "published_slice.npz"

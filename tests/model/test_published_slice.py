@@ -15,7 +15,7 @@ from tnet_cli.model.classification import Classification
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.location import Location
 from tnet_cli.model.position import Position, encode_position
-from tnet_cli.pipeline.importing.names import to_state_dict
+from tnet_cli.modelfile.tensorflow.names import to_state_dict
 
 SLICE = Path(__file__).parent / "data" / "published_slice.npz"
 CONFIG = TNetConfig.fmow(tuple(f"class {number}" for number in range(6)), image_px=896)

@@ -11,7 +11,7 @@ import tifffile
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region
-from tnet_cli.pipeline.stamp import stamp_of
+from tnet_cli.inputs.fingerprint import stamp_of
 from tnet_cli.slide import remote
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.remote_retry import RetryPolicy

@@ -1,1 +1,1 @@
-"""The command line: one file a command; parses, calls one pipeline function, prints."""
+"""The command line: one file a command; parses, calls one function, prints."""

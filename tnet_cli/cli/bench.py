@@ -11,7 +11,7 @@ from tnet_cli.cli.terminal import answer, answer_json, counting
 from tnet_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from tnet_cli.pipeline.bench.run import BenchReport, BenchRow
+    from tnet_cli.benchmark.run import BenchReport, BenchRow
 
 
 def bench(
@@ -48,7 +48,7 @@ def bench(
         raise UsageError(f"--budgets {budgets}: a budget is at least 1")
 
     with loading():
-        from tnet_cli.pipeline.bench.run import BenchRequest, run_bench
+        from tnet_cli.benchmark.run import BenchRequest, run_bench
 
     request = BenchRequest(
         slides=slides,
@@ -89,7 +89,7 @@ HEADINGS = (
 
 def _print_tables(report: "BenchReport") -> None:
     """Print one table for each slide, as Markdown: it reads well in a terminal and goes into a document as it is."""
-    from tnet_cli.pipeline.bench.run import arm_text
+    from tnet_cli.benchmark.run import arm_text
 
     for slide, rows in report.slides:
         side = round(rows[0].measured.side_px)

@@ -10,7 +10,7 @@ from tnet_cli.cli.loading import loading
 from tnet_cli.cli.terminal import answer, answer_json, note, slide_progress
 
 if TYPE_CHECKING:
-    from tnet_cli.pipeline.result import SlideRow
+    from tnet_cli.results.result import SlideRow
 
 
 def classify(
@@ -65,7 +65,7 @@ def classify(
 ) -> None:
     """Classify slides: label, probability and an overlay that shows where the model looked."""
     with loading():
-        from tnet_cli.pipeline.classify_run import RunEvents, RunRequest, run_classify
+        from tnet_cli.classification.run import RunEvents, RunRequest, run_classify
 
     request = RunRequest(
         inputs=inputs,

@@ -17,7 +17,7 @@ def demo(
 ) -> None:
     """Make a synthetic slide of 1.5 gigapixels, classify it with the bundled model and draw the overlay."""
     with loading():
-        from tnet_cli.pipeline.demonstration import classify_demo_slide, make_demo_slide
+        from tnet_cli.classification.demo import classify_demo_slide, make_demo_slide
 
     with counting(f"rendering a slide of {size} x {size} px") as rendering:
         made = make_demo_slide(out, side_px=size, seed=seed, on_progress=rendering)

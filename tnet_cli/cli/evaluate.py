@@ -75,9 +75,9 @@ def evaluate(
         raise UsageError(f"--budgets {budgets}: a budget is at least 1")
 
     with loading():
-        from tnet_cli.pipeline.evaluation.arms import parse_arms
-        from tnet_cli.pipeline.evaluation.evaluate import run_evaluation
-        from tnet_cli.pipeline.evaluation.request import EvaluateEvents, EvaluateRequest
+        from tnet_cli.evaluation.arms import parse_arms
+        from tnet_cli.evaluation.request import EvaluateEvents, EvaluateRequest
+        from tnet_cli.evaluation.run import run_evaluation
 
     request = EvaluateRequest(
         manifest=manifest,

@@ -17,7 +17,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Describe slides: size, scale, pyramid levels, reader, associated images."""
-    from tnet_cli.pipeline.description import describe_slides
+    from tnet_cli.inputs.describe import describe_slides
 
     report = describe_slides(paths, reader=reader, recursive=recursive, on_note=note)
     if as_json:

@@ -25,7 +25,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 def list_(as_json: AsJson = False) -> None:
     """List the bundled models and those in your cache of the hub: what each is for, size and classes."""
     with loading():
-        from tnet_cli.pipeline.model_listing import list_models
+        from tnet_cli.modelfile.listing import list_models
 
     listing = list_models()
     if as_json:
@@ -45,7 +45,7 @@ def list_(as_json: AsJson = False) -> None:
 def show(name: Name, as_json: AsJson = False) -> None:
     """Show the whole card of a model: use, limits, scales, training data with licences, metrics."""
     with loading():
-        from tnet_cli.pipeline.model_listing import describe_model, model_as_text
+        from tnet_cli.modelfile.listing import describe_model, model_as_text
 
     if as_json:
         answer_json(describe_model(name))
@@ -57,7 +57,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
 def verify(name: Name) -> None:
     """Check a model file: header, card, every tensor's shape and values, digest."""
     with loading():
-        from tnet_cli.pipeline.model_listing import verify_model
+        from tnet_cli.modelfile.listing import verify_model
 
     found = verify_model(name)
     answer(
@@ -84,7 +84,7 @@ def import_(
 ) -> None:
     """Convert a checkpoint of the TNet authors' TensorFlow code (fMoW, CUB-200, NABirds); needs no TensorFlow."""
     with loading():
-        from tnet_cli.pipeline.importing.import_model import ImportRequest, import_model
+        from tnet_cli.modelfile.tensorflow.import_model import ImportRequest, import_model
 
     report = import_model(
         ImportRequest(checkpoint=checkpoint, out=out, classes=classes, image_px=image_px, overwrite=overwrite)
@@ -107,7 +107,7 @@ def export(
 ) -> None:
     """Write a model as ONNX graphs, for programs that know no torch; needs the onnx extra."""
     with loading():
-        from tnet_cli.pipeline.exporting import export_model
+        from tnet_cli.modelfile.export_onnx import export_model
 
     report = export_model(name, out, overwrite=overwrite)
     answer(f"{report.folder}: {report.name} as look.onnx, classify.onnx and card.json, {_megabytes(report.size_bytes)}")

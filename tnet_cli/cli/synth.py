@@ -17,7 +17,7 @@ def synth(
     workers: Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Processes that render.")] = None,
 ) -> None:
     """Make synthetic H&E-like slides with labels.csv and the lesions' outlines as GeoJSON."""
-    from tnet_cli.pipeline.synthesis import synthesize
+    from tnet_cli.synth.synthesis import synthesize
 
     with counting("rendering slides") as progress:
         slides = synthesize(

@@ -10,7 +10,7 @@ from tnet_cli.cli.terminal import answer, answer_json, note
 from tnet_cli.cli.training_progress import training_progress
 
 if TYPE_CHECKING:
-    from tnet_cli.pipeline.training.run import TrainReport
+    from tnet_cli.training.run import TrainReport
 
 
 def train(
@@ -65,7 +65,7 @@ def train(
 ) -> None:
     """Train a model on labelled slides. The same command again goes on where it was interrupted."""
     with loading():
-        from tnet_cli.pipeline.training.run import TrainEvents, TrainRequest, run_train
+        from tnet_cli.training.run import TrainEvents, TrainRequest, run_train
 
     request = TrainRequest(
         manifest=manifest,

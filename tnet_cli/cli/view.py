@@ -17,7 +17,7 @@ def view(
     """Serve a run's folder to the browser on this machine: the review, and deep zoom with the attended boxes."""
     import webbrowser
 
-    from tnet_cli.pipeline.viewer import run_server
+    from tnet_cli.viewer.server import run_server
 
     with run_server(directory, port=port) as server:
         answer(server.address)

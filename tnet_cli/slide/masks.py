@@ -51,7 +51,7 @@ def pieces(mask: np.ndarray, neighbours: np.ndarray | None = None) -> tuple[np.n
         neighbours: bool (3, 3), which pixels hang together; those that share a side when None.
 
     Returns:
-        The number of each pixel's piece, int32 (H, W), 0 outside the mask; and the pixels of each number, int64 (1 + N,).
+        The number of each pixel's piece, int32 (H, W), 0 outside the mask; and the pixels each has, int64 (1 + N,).
     """
     labels, count = ndimage.label(mask, structure=neighbours)
     return labels, np.bincount(labels.ravel(), minlength=count + 1)

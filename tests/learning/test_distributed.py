@@ -1,0 +1,125 @@
+"""Two processes over gloo compute what one computes with the joined batch: gradients, baseline and figures."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[2]
+
+DRIVER = """
+import json, os, sys
+from pathlib import Path
+import torch
+from safetensors.torch import save_file
+from tests.training.conftest import CONFIG, SETTINGS
+from tnet_cli.inputs.inputs import read_manifest
+from tnet_cli.learning.precision import Precision
+from tnet_cli.training.train import train
+
+torch.set_num_threads(1)
+folder, manifest, port = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+# Batches of three and of one: the second process has one slide in the first, and none in the second. Steps are so
+# small that all gradients are those of the first weights.
+settings = SETTINGS.model_copy(update={
+    "warmup_steps": 2, "rounds": 1, "normalisation": "none", "batch_patches": 7, "soft_steps": 1, "hard_epochs": 1,
+    "batch_slides": 3, "entropy_weight": 0.1, "warmup_learning_rate": 1e-9, "hard_learning_rate": 1e-9,
+    "soft_learning_rate": 1e-9,
+})
+
+def run(name):
+    gradients, step = {}, Precision.step
+    def keep(self, optimiser, network, clip):
+        number = len({key.split(" ")[0] for key in gradients})
+        for key, parameter in network.named_parameters():
+            if parameter.grad is not None:
+                gradients[f"{number} {key}"] = parameter.grad.clone().contiguous()
+        return step(self, optimiser, network, clip)
+    Precision.step = keep
+    told, inputs = [], read_manifest(manifest)
+    train(
+        inputs, CONFIG.model_copy(update={"dropout": 0.0}), settings, validation=inputs[:3],
+        folder=folder / ("alone" if name == "alone" else "shared"), on_step=lambda r: told.append([r.stage, r.terms]),
+    )
+    save_file(gradients, folder / f"{name}.safetensors")
+    (folder / f"{name}.json").write_text(json.dumps(told))
+
+def child(name, **environment):
+    number = os.fork()
+    if number == 0:
+        os.environ.update(environment)
+        run(name)
+        os._exit(0)
+    return number
+
+here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+children = [child("alone"), child("first", RANK="0", LOCAL_RANK="0", **here)]
+children.append(child("second", RANK="1", LOCAL_RANK="1", **here))
+print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) for number in children]))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_manifest) -> Path:
+    folder: Path = tmp_path_factory.mktemp("together")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, str(folder), str(tiny_manifest), str(port)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [0, 0, 0], done.stderr
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_added_gradients_are_those_of_the_joined_batch(folder):
+    alone, first, second = (load_file(folder / f"{name}.safetensors") for name in ("alone", "first", "second"))
+    # Two steps of the warm-up, one of soft attention, and two of hard attention.
+    assert {key.split(" ")[0] for key in alone} == set("01234")
+    assert set(first) == set(second) == set(alone)
+    largest = {
+        step: max(float(value.abs().max()) for key, value in alone.items() if key.startswith(step)) for step in "01234"
+    }
+    for key, expected in alone.items():
+        assert torch.equal(first[key], second[key])
+        torch.testing.assert_close(first[key], expected, rtol=1e-3, atol=1e-5 * largest[key[0]])
+    assert min(largest.values()) > 1e-3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_only_the_first_process_speaks_and_says_what_one_alone_would(folder):
+    alone, first, second = (json.loads((folder / f"{name}.json").read_text()) for name in ("alone", "first", "second"))
+    assert second == []
+    assert [stage for stage, _ in first] == [stage for stage, _ in alone]
+    assert [stage for stage, _ in alone] == [
+        f"{kind}{stage}" for stage in ("warm-up 1", "soft attention", "hard attention") for kind in ("", "validation ")
+    ]
+    for (_, ours), (_, theirs) in zip(first, alone, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+    # The baseline has moved with the rewards of both processes.
+    assert alone[-2][1]["baseline"] != 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_one_checkpoint_is_written_and_holds_the_same_weights(folder):
+    assert [path.name for path in (folder / "shared").iterdir()] == ["checkpoint.safetensors"]
+    ours, theirs = (load_file(folder / name / "checkpoint.safetensors") for name in ("shared", "alone"))
+    assert set(ours) == set(theirs)
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=1e-4, atol=1e-6)

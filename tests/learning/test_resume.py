@@ -1,0 +1,164 @@
+"""A run that is killed goes on as if it had not been: same losses, same weights, to the last bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from tests.training.conftest import CONFIG, SETTINGS
+from tnet_cli.errors import ModelFileError, UsageError
+from tnet_cli.learning.checkpoint import HEADER_KEY
+from tnet_cli.learning.state import StepReport
+from tnet_cli.training import train as training
+from tnet_cli.training.train import train
+
+ROOT = Path(__file__).resolve().parents[2]
+
+DRIVER = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+from tests.training.conftest import CONFIG, SETTINGS
+from tnet_cli.inputs.inputs import read_manifest
+from tnet_cli.training import train as training
+from tnet_cli.learning.loop import StageRun
+
+torch.set_num_threads(1)
+folder, manifest = Path(sys.argv[1]), Path(sys.argv[2])
+settings = SETTINGS.model_copy(update={"warmup_steps": 4, "hard_epochs": 2, "soft_steps": 2})
+plan_stages, after_step = training.plan_stages, StageRun._after_step
+
+def with_every_step(course):
+    stages = plan_stages(course)
+    for stage in stages:
+        stage.report_every = 1
+    return stages
+
+def run(name, kill_at):
+    out = (folder / f"{name}.jsonl").open("a")
+    def tell(what):
+        out.write(json.dumps(what) + "\\n")
+        out.flush()
+    def die_there(self):
+        after_step(self)
+        if (self.number, self.step) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+    StageRun._after_step = die_there
+    training.plan_stages = with_every_step
+    inputs = read_manifest(manifest)
+    network = training.train(
+        inputs, CONFIG, settings, folder=folder / name, validation=inputs[:1],
+        on_step=lambda r: tell([r.stage, r.step, r.terms]), on_note=lambda text: tell(["note", 0, text]),
+    )
+    tell(["weights", 0, {k: float(v.double().sum()) for k, v in network.state_dict().items()}])
+
+def in_a_process(name, kill_at):
+    child = os.fork()
+    if child == 0:
+        run(name, kill_at)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+ends = [in_a_process("whole", None)]
+ends += [in_a_process("killed", kill_at) for kill_at in [(0, 3), (1, 3), (3, 3), None]]
+print(json.dumps(ends))
+"""
+
+Told = list[tuple[str, int, Any]]
+
+
+def told(path: Path) -> tuple[Told, list[str]]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [tuple(row) for row in rows if row[0] != "note"], [row[2] for row in rows if row[0] == "note"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_run_killed_in_every_stage_ends_with_the_same_losses_and_weights(tmp_path, tiny_manifest):
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER, str(tmp_path), str(tiny_manifest)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [0, -9, -9, -9, 0]
+    whole, _ = told(tmp_path / "whole.jsonl")
+    killed, notes = told(tmp_path / "killed.jsonl")
+    assert [note for note in notes if "going on" in note] == [
+        "going on from the checkpoint at warm-up 1, step 2",
+        "going on from the checkpoint at warm-up 2, step 2",
+        "going on from the checkpoint at hard attention, step 2",
+    ]
+    stages = dict.fromkeys(stage for stage, _, _ in whole)
+    assert {"warm-up 1", "warm-up 2", "soft attention", "hard attention", "validation hard attention"} <= set(stages)
+    # Steps after a checkpoint were computed twice, and came out the same both times.
+    assert len(killed) > len(whole)
+    expected = {(stage, step): terms for stage, step, terms in whole}
+    assert {(stage, step) for stage, step, _ in killed} == set(expected)
+    for stage, step, terms in killed:
+        assert terms == expected[stage, step], f"{stage}, step {step}"
+    ours, theirs = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("killed", "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert [path.name for path in (tmp_path / "killed").iterdir()] == ["checkpoint.safetensors"]
+
+
+SHORT = SETTINGS.model_copy(update={"warmup_steps": 2, "rounds": 1, "hard_epochs": 1})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_inputs) -> Path:
+    folder: Path = tmp_path_factory.mktemp("finished")
+    train(tiny_inputs, CONFIG, SHORT, folder=folder)
+    return folder
+
+
+def test_a_finished_run_is_not_run_again(finished, tiny_inputs):
+    reports: list[StepReport] = []
+    notes: list[str] = []
+    first = train(tiny_inputs, CONFIG, SHORT, folder=finished, on_step=reports.append, on_note=notes.append)
+    assert reports == []
+    assert notes == ["going on from the checkpoint at the end"]
+    stored = load_file(finished / "checkpoint.safetensors")
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(stored[f"network.{name}"], tensor)
+
+
+def test_a_checkpoint_holds_json_and_tensors_and_no_pickle(finished):
+    with safe_open(finished / "checkpoint.safetensors", framework="np") as file:
+        header = json.loads(file.metadata()[HEADER_KEY])
+        assert all(isinstance(file.get_tensor(name), np.ndarray) for name in file.keys())  # noqa: SIM118 (not a dict)
+    assert header["stage"] == 2
+    assert len(header["slides"]) == 4
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"hard_learning_rate": 1e-5}])
+def test_the_checkpoint_of_another_run_is_refused(finished, tiny_inputs, change):
+    with pytest.raises(UsageError, match="checkpoint of another training"):
+        train(tiny_inputs, CONFIG, SHORT.model_copy(update=change), folder=finished)
+    with pytest.raises(UsageError, match="checkpoint of another training"):
+        train(tiny_inputs[:3], CONFIG, SHORT, folder=finished)
+
+
+def test_how_often_a_run_is_saved_makes_it_no_other(finished, tiny_inputs):
+    often = SHORT.model_copy(update={"checkpoint_every": 1, "readers": 3})
+    assert training.train(tiny_inputs, CONFIG, often, folder=finished) is not None
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, tiny_inputs):
+    (tmp_path / "checkpoint.safetensors").write_bytes(b"not a checkpoint")
+    draft = tmp_path / ".checkpoint.safetensors.123.abcd.safetensors"
+    draft.write_bytes(b"what a killed run was writing")
+    with pytest.raises(ModelFileError, match=r"checkpoint\.safetensors: is no whole checkpoint"):
+        train(tiny_inputs, CONFIG, SHORT, folder=tmp_path)
+    assert not draft.exists()

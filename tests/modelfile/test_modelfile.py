@@ -1,0 +1,174 @@
+"""Model files: what is written is what is read, and what is wrong is said."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+
+from tnet_cli.errors import ModelFileError
+from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.tnet import TNet
+from tnet_cli.modelfile.card import ModelCard, TrainingData
+from tnet_cli.modelfile.modelfile import CARD_KEY, bundled_models, find_model, load_model, read_card, save_model
+
+CONFIG = TNetConfig.slide(("a", "b"))
+
+
+def made_card(**changes) -> ModelCard:
+    facts: dict[str, Any] = {
+        "name": "made",
+        "summary": "Tells a from b.",
+        "intended_use": "Tests.",
+        "limits": ("Everything else.",),
+        "licence": "Apache-2.0",
+        "training_data": (TrainingData(name="nothing", licence="CC0-1.0"),),
+        "metrics": {"accuracy": 0.5, "interval": [0.25, 0.75], "arms": {"random": 0.1}},
+        "created": date(2026, 1, 2),
+        "package_version": "0.1.0",
+        "network": CONFIG,
+    }
+    return ModelCard(**(facts | changes))
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> tuple[TNet, Path]:
+    torch.manual_seed(0)
+    network = TNet(CONFIG)
+    save_model(network, made_card(), tmp_path / "made.safetensors")
+    return network, tmp_path / "made.safetensors"
+
+
+def test_weights_and_card_come_back(saved):
+    network, path = saved
+    loaded = load_model(path)
+    assert loaded.card == made_card()
+    assert not loaded.network.training
+    for name, tensor in network.state_dict().items():
+        back = loaded.network.state_dict()[name]
+        assert back.dtype == tensor.dtype
+        torch.testing.assert_close(back, tensor, rtol=1e-3, atol=1e-4)
+
+
+def test_the_same_weights_give_the_same_file(saved, tmp_path):
+    network, path = saved
+    save_model(network, made_card(), tmp_path / "again.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
+def test_the_readable_card_says_what_the_header_says(saved):
+    text = saved[1].with_suffix(".md").read_text()
+    for part in ("# made", "Tells a from b.", "Everything else.", "nothing (CC0-1.0)", "random: 0.1", "0.25, 0.75"):
+        assert part in text
+
+
+def test_a_model_that_is_not_there(tmp_path):
+    with pytest.raises(ModelFileError, match="neither a file nor a bundled model"):
+        find_model(str(tmp_path / "gone.safetensors"))
+    with pytest.raises(ModelFileError, match="is a directory"):
+        find_model(str(tmp_path))
+
+
+def test_a_truncated_file(saved):
+    path = saved[1]
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ModelFileError, match="not a readable safetensors file"):
+        load_model(path)
+
+
+def test_a_file_that_is_something_else(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_text("hello, this is not a model, it is a sentence")
+    with pytest.raises(ModelFileError, match="not a readable safetensors file"):
+        read_card(path)
+
+
+def test_safetensors_without_a_card(tmp_path):
+    save_file({"x": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelFileError, match="without a tnet card"):
+        read_card(tmp_path / "other.safetensors")
+
+
+def test_a_card_with_an_unknown_key(saved, tmp_path):
+    card = made_card().model_dump(mode="json") | {"surprise": 1}
+    save_file({"x": torch.zeros(2)}, tmp_path / "m.safetensors", metadata={CARD_KEY: json.dumps(card)})
+    with pytest.raises(ModelFileError, match="surprise"):
+        read_card(tmp_path / "m.safetensors")
+
+
+def test_tensors_of_another_architecture(saved, tmp_path):
+    tensors = load_file(saved[1])
+    name = next(name for name in tensors if name.startswith("location"))
+    del tensors[name]
+    header = {CARD_KEY: json.dumps(made_card().model_dump(mode="json"))}
+    save_file(tensors, tmp_path / "m.safetensors", metadata=header)
+    with pytest.raises(ModelFileError, match="its tensors are not those of"):
+        load_model(tmp_path / "m.safetensors")
+
+
+def test_a_card_of_another_network_is_not_written(tmp_path):
+    card = made_card(network=TNetConfig.slide(("x", "y")))
+    with pytest.raises(ValueError, match="not the configuration"):
+        save_model(TNet(CONFIG), card, tmp_path / "m.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_decisions():
+    assert made_card().decide([0.5, 0.5]) == 1
+    assert made_card(threshold=0.8).decide([0.3, 0.7]) == 0
+    three = made_card(network=TNetConfig.slide(("x", "y", "z")))
+    assert three.decide([0.2, 0.5, 0.3]) == 1
+    with pytest.raises(ValidationError, match="exactly two classes"):
+        made_card(network=TNetConfig.slide(("x", "y", "z")), threshold=0.4)
+
+
+def find_on_hub(address: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    """Look for a model in a process of its own: the hub's library reads its environment once."""
+    script = "import sys; from tnet_cli.modelfile.modelfile import find_model; print(find_model(sys.argv[1]))"
+    return subprocess.run(
+        [sys.executable, "-c", script, address],
+        env={**os.environ, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_model_of_the_hub_is_taken_from_the_cache_when_offline(saved, tmp_path):
+    repository = tmp_path / "cache" / "models--owner--repo"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    (snapshot / "model.safetensors").write_bytes(saved[1].read_bytes())
+    found = find_on_hub("hf://owner/repo", tmp_path / "cache")
+    assert found.stdout.strip() == str(snapshot / "model.safetensors")
+
+
+def test_a_model_of_the_hub_that_is_not_cached_says_so_when_offline(tmp_path):
+    found = find_on_hub("hf://owner/repo/other.safetensors", tmp_path / "cache")
+    assert found.returncode != 0
+    last = found.stderr.strip().splitlines()[-1]
+    assert "hf://owner/repo/other.safetensors: the hub cannot be reached" in last
+    assert "other.safetensors is not in the local cache" in last
+
+
+def test_a_hub_address_without_owner():
+    with pytest.raises(ModelFileError, match="expected hf://owner/repo"):
+        find_model("hf://owner")
+
+
+def test_the_bundled_model_is_a_demonstration_and_says_so():
+    path = bundled_models()["synthetic-demo"]
+    assert path.stat().st_size < 25_000_000
+    card = read_card(path)
+    assert "not for diagnosis" in card.intended_use
+    assert "not for diagnosis" in path.with_suffix(".md").read_text()

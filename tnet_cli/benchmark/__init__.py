@@ -1,0 +1,1 @@
+"""Measure what attending costs, beside reading every tile."""

@@ -1,0 +1,207 @@
+"""Measures one arm on one slide, in this process."""
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from tnet_cli.benchmark.measurement import FLOOR, Measurement, Task
+from tnet_cli.errors import SlideError
+from tnet_cli.inference.classify import look_with
+from tnet_cli.inference.device import choose_device
+from tnet_cli.inference.engine import drive
+from tnet_cli.inference.every_cell import every_tile_errand
+from tnet_cli.inference.flight import Errand, Journey
+from tnet_cli.inference.prepare import Preparation, choose_locations, prepare
+from tnet_cli.inference.stopping import probabilities_of, settled_when
+from tnet_cli.inference.traversal_job import best_first_errand, slide_errand
+from tnet_cli.metrics.predictions import softmax
+from tnet_cli.model.choice import RandomChoice, TopK
+from tnet_cli.model.normalisation import fold_normalisation
+from tnet_cli.model.traversal import Traversal
+from tnet_cli.modelfile.modelfile import load_model
+from tnet_cli.slide.opening import open_slide
+from tnet_cli.slide.slide import Slide
+
+SEED = 0
+"""Of the random locations."""
+
+
+def measure(task: Task) -> Measurement:
+    """Measure an arm as often as asked, and return the run of the median wall time; its memory is not measured.
+
+    Raises:
+        SlideError: the slide cannot be read, or shows no tissue.
+        UsageError: the budget does not fit the model.
+        ModelFileError: the model cannot be used.
+    """
+    bench = _Bench(task)
+    once: dict[str, Callable[[], Measurement]] = {
+        "tnet": bench.attend,
+        "early": bench.attend,
+        "random": bench.attend,
+        "every-tile": bench.look_at_every_tile,
+        "decode": bench.decode,
+        "forward": bench.pass_forward,
+    }
+    runs: list[Measurement] = []
+    for _ in range(task.rounds):
+        # Side by side, so that whatever else the machine does meets both.
+        traversal_seconds = bench.attend().traversal_seconds if task.arm.kind in FLOOR else None
+        run = once[task.arm.kind]()
+        over = None if traversal_seconds is None else traversal_seconds / run.seconds
+        runs.append(replace(run, traversal_over=over))
+    median = sorted(runs, key=lambda run: run.seconds)[(len(runs) - 1) // 2]
+    ratios = [run.traversal_over for run in runs if run.traversal_over is not None]
+    return replace(median, traversal_over=float(np.median(ratios)) if ratios else None)
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Wall and processor time of a block, in seconds; zero until it has ended."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+    _from: tuple[float, float] = field(default=(0.0, 0.0))
+
+    def __enter__(self) -> "_Watch":
+        self._from = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wall, self.cpu = time.perf_counter() - self._from[0], time.process_time() - self._from[1]
+
+
+class _Bench:
+    """A model made ready, and a slide to use it on. The first, unmeasured traversal warms up everything.
+
+    Args:
+        task: What is asked.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.device = choose_device(task.device)
+        self.model = load_model(task.model)
+        self.config = self.model.card.network
+        self.network = self.model.network.to(self.device).eval()
+        fold_normalisation(self.network)
+        self.look = look_with(self.network, self.device)
+        with self._prepared() as (slide, preparation):
+            journey = self._drive(self._errand(slide, preparation))
+        self.journey = journey if task.arm.kind in FLOOR else Journey(journey.traversal, ())
+
+    def attend(self) -> Measurement:
+        """Traverse the slide, by attention or by chance, to the end or until the answer stands still."""
+        with _Watch() as watch, self._prepared() as (slide, preparation), _Watch() as traversal:
+            travelled = self._drive(self._errand(slide, preparation)).traversal
+            probabilities = self._answer(travelled)
+        seen = sum(len(record.regions) for record in travelled.levels)
+        return self._measured(watch, slide, travelled.location_count, seen, probabilities, traversal)
+
+    def look_at_every_tile(self) -> Measurement:
+        """Look at all tissue at the finest resolution; the answer is the mean over the tiles."""
+        with _Watch() as watch, self._prepared() as (slide, preparation), _Watch() as traversal:
+            (record,) = self._drive(every_tile_errand(slide, preparation, self.config)).traversal.levels
+            with torch.inference_mode():
+                logits = self.network.classification(record.features).float().cpu().numpy()
+            probabilities = softmax(logits, self.model.card.temperature).mean(axis=0)
+        tiles = len(record.regions)
+        return self._measured(watch, slide, tiles, tiles, probabilities, traversal)
+
+    def decode(self) -> Measurement:
+        """Read what was attended, in as many threads as the engine has, and do nothing with it."""
+        regions = [region for record in self.journey.traversal.levels for region in record.regions]
+        base_px = self.config.base_px
+        with self._opened() as slide, ThreadPoolExecutor(self.task.readers) as threads:
+            with _Watch() as watch:
+                for _ in threads.map(lambda region: slide.read(region, base_px, base_px), regions):
+                    pass
+            return self._measured(watch, slide, self.journey.traversal.location_count, 0)
+
+    def pass_forward(self) -> Measurement:
+        """Send what was attended through the network, processing level by processing level, and classify."""
+        traversal = self.journey.traversal
+        with _Watch() as watch:
+            for record, pixels in zip(traversal.levels, self.journey.patches, strict=True):
+                patches = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+                for start in range(0, len(patches), self.task.batch_size):
+                    some = slice(start, start + self.task.batch_size)
+                    allowed = None if record.allowed is None else record.allowed[some]
+                    self.look(patches[some], record.positions[some], allowed)
+            probabilities = self._answer(traversal)
+        with self._opened() as slide:
+            seen = sum(len(record.regions) for record in traversal.levels)
+            return self._measured(watch, slide, traversal.location_count, seen, probabilities)
+
+    @contextmanager
+    def _opened(self) -> Generator[Slide]:
+        slide = open_slide(self.task.slide, mpp=self.task.mpp)
+        try:
+            yield slide
+        finally:
+            slide.close()
+
+    @contextmanager
+    def _prepared(self) -> Generator[tuple[Slide, Preparation]]:
+        with self._opened() as slide:
+            preparation = prepare(slide, self.config)
+            if not preparation.roots:
+                raise SlideError(self.task.slide, "shows no tissue, so there is nothing to measure")
+            yield slide, preparation
+
+    def _errand(self, slide: Slide, preparation: Preparation) -> Errand:
+        arm = self.task.arm
+        locations = choose_locations(self.config, preparation.scale, None, arm.budget)
+        if arm.stop_at is not None:
+            settled = settled_when(self.network, self.model.card, arm.stop_at)
+            return best_first_errand(slide, preparation, self.config, sum(locations), settled)
+        chooser = RandomChoice(np.random.default_rng(SEED)) if arm.kind == "random" else TopK()
+        return slide_errand(slide, preparation, self.config, locations, chooser)
+
+    def _drive(self, errand: Errand) -> Journey:
+        """Send one errand through the engine.
+
+        Raises:
+            SlideError: a region cannot be read.
+        """
+        task = self.task
+        ((_, ended),) = drive([errand], self.look, batch_size=task.batch_size, readers=task.readers)
+        if isinstance(ended, BaseException):
+            raise ended
+        return ended
+
+    def _answer(self, traversal: Traversal) -> np.ndarray:
+        features = torch.cat([record.features for record in traversal.levels])
+        return probabilities_of(features, self.network, self.model.card)
+
+    def _measured(
+        self,
+        watch: _Watch,
+        slide: Slide,
+        locations: int,
+        forward_passes: int,
+        probabilities: Sequence[float] | np.ndarray | None = None,
+        traversal: _Watch | None = None,
+    ) -> Measurement:
+        called = None if probabilities is None else self.model.card.decide([float(p) for p in probabilities])
+        return Measurement(
+            arm=self.task.arm.kind,
+            budget=self.task.arm.budget,
+            side_px=slide.size.area**0.5,
+            seconds=watch.wall,
+            traversal_seconds=None if traversal is None else traversal.wall,
+            cpu_seconds=watch.cpu,
+            locations=locations,
+            forward_passes=forward_passes,
+            tiles_decoded=slide.tiles_read,
+            pixels_read=slide.pixels_read,
+            fraction_read=slide.pixels_read / slide.size.area,
+            bytes_read=slide.bytes_read,
+            prediction=None if called is None else self.config.class_names[called],
+            probability=None if called is None or probabilities is None else float(probabilities[called]),
+        )

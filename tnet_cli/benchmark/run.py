@@ -1,0 +1,213 @@
+"""A whole run of ``tnet bench``: every arm on every slide, each in a process of its own, one after the other."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from tnet_cli.benchmark.isolated import measure_alone
+from tnet_cli.benchmark.measurement import FLOOR, Arm, Measurement, Task
+from tnet_cli.errors import SlideError, UsageError
+from tnet_cli.files import written_whole
+from tnet_cli.inference.device import choose_device, describe_machine, reader_threads
+from tnet_cli.modelfile.card import ModelCard
+from tnet_cli.modelfile.modelfile import find_model, read_card
+from tnet_cli.report.scaling_plot import ScalingLine, scaling_plot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchRequest:
+    """The options of ``tnet bench``.
+
+    Attributes:
+        slides: Paths or addresses.
+        model: Bundled name, file or hub address.
+        budgets: Attended locations in all, a row each; the model's default when empty.
+        stop_at: Of the stopping rule of a further row, with the greatest of the budgets; None for no such row.
+        rounds: How often everything but every tile is measured.
+        every_tile: Whether every tissue tile is read too, which may take minutes.
+        mpp: Micrometres per pixel where a file does not say.
+        device: Where the network runs.
+        batch_size: Patches in one forward pass.
+        workers: Threads that read and decode; None for one a core.
+        plot: Where the picture of time and memory against the slides' side is written, or None.
+    """
+
+    slides: Sequence[str]
+    model: str
+    budgets: tuple[int, ...] = ()
+    stop_at: float | None = None
+    rounds: int = 3
+    every_tile: bool = True
+    mpp: float | None = None
+    device: str = "auto"
+    batch_size: int = 16
+    workers: int | None = None
+    plot: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRow:
+    """One row of the table.
+
+    Attributes:
+        measured: Of one arm on one slide.
+        to_every_tile: How many times less wall time it took than every tile; None where that was not measured.
+        to_floor: A traversal's wall time over that of the floor, the slower of decoding alone and forward passes alone,
+            measured side by side; None for what has no floor.
+    """
+
+    measured: Measurement
+    to_every_tile: float | None = None
+    to_floor: float | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return it as it stands in the document of ``--json``."""
+        return self.measured.document() | {
+            "times_faster_than_every_tile": self.to_every_tile,
+            "to_floor": self.to_floor,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BenchReport:
+    """What was measured.
+
+    Attributes:
+        slides: Path of each slide and its rows.
+        document: Of ``--json``: model, machine, options and rows.
+    """
+
+    slides: tuple[tuple[str, tuple[BenchRow, ...]], ...]
+    document: dict[str, Any]
+
+
+def run_bench(request: BenchRequest, on_progress: Callable[[int, int], None] | None = None) -> BenchReport:
+    """Measure every arm on every slide.
+
+    Args:
+        request: What is asked.
+        on_progress: Told how many measurements of how many are done.
+
+    Raises:
+        UsageError: the model is one of ordinary images, a budget does not fit it, or one slide is to be plotted.
+        ModelFileError: the model cannot be used.
+        SlideError: a slide cannot be read, or shows no tissue.
+    """
+    model = find_model(request.model)
+    card = read_card(model)
+    _check(request, card)
+    device = choose_device(request.device)
+    arms = _arms(request)
+    measured: dict[str, list[Measurement]] = {slide: [] for slide in request.slides}
+    for slide, of_slide in measured.items():
+        for arm in arms:
+            task = Task(
+                arm=arm,
+                slide=slide,
+                model=model,
+                device=str(device),
+                batch_size=request.batch_size,
+                readers=reader_threads(request.workers),
+                rounds=1 if arm.kind == "every-tile" else request.rounds,
+                mpp=request.mpp,
+            )
+            of_slide.append(_measured_alone(task))
+            if on_progress is not None:
+                on_progress(sum(map(len, measured.values())), len(measured) * len(arms))
+    slides = tuple((slide, _compared(each)) for slide, each in measured.items())
+    if request.plot is not None:
+        with written_whole(request.plot) as draft:
+            draft.write_bytes(scaling_plot(_lines(slides)))
+    document = {
+        "version": version("tnet"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model": card.name,
+        "machine": describe_machine(),
+        "options": {
+            "rounds": request.rounds,
+            "batch_size": request.batch_size,
+            "workers": reader_threads(request.workers),
+            "device": str(device),
+            "stop_at": request.stop_at,
+        },
+        "slides": [{"slide": slide, "rows": [row.document() for row in rows]} for slide, rows in slides],
+    }
+    return BenchReport(slides=slides, document=document)
+
+
+def _check(request: BenchRequest, card: ModelCard) -> None:
+    network = card.network
+    if network.mpp is None:
+        raise UsageError(f"{card.name} is a model of ordinary images; tnet bench measures models of slides")
+    least = len(network.locations)
+    if request.budgets and min(request.budgets) < least:
+        raise UsageError(f"--budgets: the least for this model is {least}, one location a processing level")
+    if request.stop_at is not None and network.choice == "per_grid":
+        raise UsageError("--stop-at does not go with a model that chooses locations for each grid")
+    if request.plot is not None and len(set(request.slides)) < 2:
+        raise UsageError("--plot draws time and memory against the slide's side; give slides of several sizes")
+
+
+def _arms(request: BenchRequest) -> list[Arm]:
+    budgets: tuple[int | None, ...] = request.budgets or (None,)
+    attended = [Arm(kind, budget) for budget in budgets for kind in ("tnet", *FLOOR)]
+    early = [] if request.stop_at is None else [Arm("early", budgets[-1], request.stop_at)]
+    by_chance = Arm("random", budgets[-1])
+    return [*attended, *early, by_chance, *([Arm("every-tile")] if request.every_tile else [])]
+
+
+def _measured_alone(task: Task) -> Measurement:
+    """Measure in a fresh process, which sees a slide that is in the page cache: another has read it before.
+
+    Raises:
+        SlideError: the slide or the model does not go.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        found = pool.submit(measure_alone, task).result()
+    if isinstance(found, str):
+        raise SlideError.saying(task.slide, found)
+    return found
+
+
+def _compared(measured: Sequence[Measurement]) -> tuple[BenchRow, ...]:
+    """Set the measurements of one slide against each other."""
+    of = {(each.arm, each.budget): each for each in measured}
+    everything = of.get(("every-tile", None))
+    rows = []
+    for each in measured:
+        row = BenchRow(each)
+        if everything is not None and each.arm in {"tnet", "early", "random"}:
+            row = replace(row, to_every_tile=everything.seconds / each.seconds)
+        floor = [of[kind, each.budget] for kind in FLOOR if (kind, each.budget) in of]
+        over = [part.traversal_over for part in floor if part.traversal_over is not None]
+        if each.arm == "tnet" and over:
+            row = replace(row, to_floor=min(over))
+        rows.append(row)
+    return tuple(rows)
+
+
+def _lines(slides: Sequence[tuple[str, tuple[BenchRow, ...]]]) -> list[ScalingLine]:
+    """Return what the plot shows: every arm but the floor against the side of the slides."""
+    rows = [row.measured for _, of_slide in slides for row in of_slide if row.measured.arm not in FLOOR]
+    lines = []
+    for arm, budget in dict.fromkeys((row.arm, row.budget) for row in rows):
+        mine = sorted((row for row in rows if (row.arm, row.budget) == (arm, budget)), key=lambda row: row.side_px)
+        lines.append(
+            ScalingLine(
+                text=arm_text(arm, budget),
+                sides_px=tuple(row.side_px for row in mine),
+                seconds=tuple(row.seconds for row in mine),
+                peak_mb=tuple(row.peak_mb for row in mine),
+            )
+        )
+    return lines
+
+
+def arm_text(arm: str, budget: int | None) -> str:
+    """Return the name of a row: the arm, and its budget where it was asked for one."""
+    return arm if budget is None else f"{arm}, {budget}"

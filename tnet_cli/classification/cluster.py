@@ -1,0 +1,227 @@
+"""A run on a Dask cluster: one task a slide; workers classify and draw, this process writes what comes back.
+
+A worker that is lost takes nothing with it: the scheduler gives its slides to others. Slides are handed out a few at a
+time, so that ten thousand of them weigh nothing on the scheduler.
+"""
+
+import contextlib
+import os
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tnet_cli.classification.cluster_work import Answer, ClusterPlan, classify_on_worker
+from tnet_cli.classification.writing import write_drawn
+from tnet_cli.errors import RunStoppedError, SlideError, TnetError, UsageError
+from tnet_cli.inference.device import usable_cores
+from tnet_cli.inference.outcome import failed
+from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.results.result import SlideRow
+from tnet_cli.results.resume import RunStore
+from tnet_cli.urls import is_url
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+LOCAL = "local"
+"""Instead of an address: workers on this machine."""
+
+CONNECT_S = 15
+AHEAD = 2
+"""Slides handed out for each thread of the cluster: one at work and one waiting, so that none is idle."""
+
+NEWS_S = 5.0
+"""How long workers may stay away before the user is told."""
+
+GPU = "GPU"
+"""Resource of workers that have one, as in ``dask worker --resources GPU=1``."""
+
+NoteFunction = Callable[[str], None]
+
+
+def rows_on_cluster(
+    address: str,
+    plan: ClusterPlan,
+    store: RunStore,
+    inputs: Sequence[SlideInput],
+    *,
+    workers: int | None = None,
+    on_note: NoteFunction | None = None,
+) -> Generator[tuple[int, SlideRow], None, None]:
+    """Classify what is pending on a cluster, write and keep it, and yield the rows as they come.
+
+    Args:
+        address: Of the scheduler, or ``local`` for workers on this machine.
+        plan: What workers need to know.
+        store: Knows what is pending, and keeps the rows.
+        inputs: All inputs of the run. Workers find them under the same absolute paths.
+        workers: Worker processes on this machine, one a core when None; only for ``local``.
+        on_note: Told in a sentence what a user should know.
+
+    Yields:
+        The slide's position among the inputs and its row.
+
+    Raises:
+        UsageError: the package is missing, nobody answers at the address, or the workers have another tnet.
+        RunStoppedError: the cluster is gone.
+        OSError: the disk is full or gone.
+    """
+    with connected(address, workers) as client:
+        _wait_for_workers(client, on_note or _unheard)
+        yield from _Hand(client, address, plan, store, inputs).rows()
+
+
+def _unheard(_note: str) -> None:
+    """Take a note that nobody wants to hear."""
+
+
+@contextmanager
+def connected(address: str, workers: int | None) -> Iterator["Client"]:
+    """Connect to a cluster, or start one on this machine for as long as the block lasts.
+
+    Raises:
+        UsageError: the package is missing, or nobody answers at the address.
+    """
+    try:
+        import dask
+        from distributed import Client, LocalCluster
+    except ImportError as exc:
+        raise UsageError("--cluster needs more packages; install them with: pip install 'tnet[cluster]'") from exc
+    quiet = {"logging.distributed": "critical", "distributed.comm.timeouts.connect": f"{CONNECT_S}s"}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dask.config.set(quiet))
+        stack.enter_context(warnings.catch_warnings())
+        # A model of some megabytes goes with the first tasks, which is meant.
+        warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)
+        try:
+            if address == LOCAL:
+                cluster = LocalCluster(
+                    n_workers=workers or usable_cores(),
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address="127.0.0.1:0",
+                    silence_logs="CRITICAL",
+                )
+                stack.enter_context(cluster)
+                client = Client(cluster, timeout=CONNECT_S)
+            else:
+                client = Client(address, timeout=CONNECT_S)
+        except (OSError, ValueError, TypeError) as exc:
+            raise UsageError(
+                f"--cluster {address}: no Dask scheduler answers there ({type(exc).__name__}); "
+                "expected an address such as tcp://host:8786, or local"
+            ) from exc
+        stack.enter_context(client)
+        yield client
+
+
+def _wait_for_workers(client: "Client", note: NoteFunction) -> None:
+    started, told = time.monotonic(), False
+    while not client.nthreads():
+        if not told and time.monotonic() - started > NEWS_S:
+            note("the cluster has no workers yet; waiting for the first")
+            told = True
+        time.sleep(0.1)
+
+
+class _Hand:
+    """What is handed out to the cluster and what comes back."""
+
+    def __init__(
+        self, client: "Client", address: str, plan: ClusterPlan, store: RunStore, inputs: Sequence[SlideInput]
+    ) -> None:
+        self._client = client
+        self._address = address
+        self._plan = plan
+        self._store = store
+        self._inputs = inputs
+        self._pending = deque(store.pending)
+        self._positions: dict[Future, int] = {}
+        # The same key for the same weights: workers that have them are not sent them again.
+        self._settings = client.submit(_as_it_is, plan, key=f"tnet-plan-{plan.key}", pure=True)
+        self._needs = self._resources()
+
+    def rows(self) -> Iterator[tuple[int, SlideRow]]:
+        from distributed import as_completed
+
+        coming = as_completed()
+        try:
+            self._hand_out(coming)
+            while self._positions:
+                future = next(coming)
+                position = self._positions.pop(future)
+                result, overlay, stamp = self._answer(future, position)
+                future.release()
+                self._hand_out(coming)
+                row = write_drawn(self._store.directory, result, overlay)
+                self._store.keep(position, row, stamp)
+                yield position, row
+        finally:
+            for future in self._positions:
+                future.release()
+
+    def _hand_out(self, coming: Any) -> None:
+        room = AHEAD * max(1, sum(self._client.nthreads().values())) - len(self._positions)
+        while self._pending and room > 0:
+            position = self._pending.popleft()
+            future = self._client.submit(
+                classify_on_worker, self._settings, _from_anywhere(self._inputs[position]), pure=False, **self._needs
+            )
+            self._positions[future] = position
+            coming.add(future)
+            room -= 1
+
+    def _answer(self, future: "Future", position: int) -> Answer:
+        """Return what a worker says of a slide; one that ends its workers again and again has failed."""
+        from distributed import KilledWorker
+
+        entry = self._inputs[position]
+        try:
+            answer: Answer = future.result()
+        except KilledWorker as exc:
+            problem = SlideError(entry.shown_path, f"ended {exc.allowed_failures + 1} workers of the cluster")
+            return failed(entry, self._plan.card, None, problem), None, None
+        except CancelledError as exc:
+            raise RunStoppedError(
+                f"--cluster {self._address}: the cluster is gone; what is done is kept; run the same command again"
+            ) from exc
+        except TnetError:
+            raise
+        except ImportError as exc:
+            raise UsageError(
+                f"--cluster {self._address}: a worker cannot import {exc.name or 'tnet'}; install the same version of "
+                "tnet on all of them"
+            ) from exc
+        except Exception as exc:  # noqa: BLE001 (whatever a worker raised over one slide is that slide's row)
+            return failed(entry, self._plan.card, None, exc), None, None
+        result, overlay, stamp = answer
+        return _as_given(result, entry), overlay, stamp
+
+    def _resources(self) -> dict[str, Any]:
+        """Ask for workers with a GPU where there are some, unless the user wants the processor."""
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        has_gpu = any(GPU in (worker.get("resources") or {}) for worker in workers)
+        if self._plan.device == "cpu" or not has_gpu:
+            return {}
+        return {"resources": {GPU: 1}}
+
+
+def _as_it_is(plan: ClusterPlan) -> ClusterPlan:
+    return plan
+
+
+def _from_anywhere(entry: SlideInput) -> SlideInput:
+    """Return an input with a path that holds whatever a worker's working folder is."""
+    return entry if is_url(entry.path) else replace(entry, path=os.path.abspath(entry.path))  # noqa: PTH100 (links stay)
+
+
+def _as_given(result: Any, entry: SlideInput) -> Any:
+    """Put the path as the user gave it into a result that was made under the absolute one."""
+    absolute = _from_anywhere(entry).shown_path
+    error = None if result.error is None else result.error.replace(absolute, entry.shown_path)
+    return replace(result, path=entry.shown_path, error=error)

@@ -1,0 +1,246 @@
+"""The engine: drives the traversals of several slides at once, reading in threads while the network computes.
+
+Each traversal says which regions it wants looked at. The engine reads the wanted regions of all slides in flight in
+threads, joins them into batches for the network, and sends every traversal its share. While one batch is in the
+network the threads read the next, and open the slides that come after.
+"""
+
+from collections.abc import Callable, Generator, Iterable
+from itertools import islice
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tnet_cli.errors import SlideError
+from tnet_cli.inference.flight import Errand, Flight, GivenUpError, Journey, NothingToSeeError, OpenErrand
+from tnet_cli.inference.reader_threads import Workers
+from tnet_cli.model.traversal import Look
+
+__all__ = [
+    "Errand",
+    "GivenUpError",
+    "Journey",
+    "LookFunction",
+    "NothingToSeeError",
+    "OpenErrand",
+    "StorageHangsError",
+    "drive",
+    "is_device_lost",
+]
+
+LookFunction = Callable[[Tensor, np.ndarray, np.ndarray | None], Look]
+ProgressFunction = Callable[[int, int], None]
+
+Batching = Literal["in_order", "by_slide", "ready"]
+
+TICK_S = 0.5
+"""How often the engine looks whether a slide hangs, when nothing else happens."""
+
+MOST_HUNG = 64
+"""Threads that may hang in reads that were given up; with more the storage is gone, not a slide."""
+
+Ended = Journey | BaseException
+_Read = tuple[Flight, int, np.ndarray]
+
+
+class StorageHangsError(Exception):
+    """So many reads never returned that it cannot be the slides."""
+
+
+def drive(
+    errands: Iterable[Errand | OpenErrand],
+    look: LookFunction,
+    *,
+    batch_size: int,
+    readers: int,
+    slides_in_flight: int = 1,
+    on_look: ProgressFunction | None = None,
+    batching: Batching = "in_order",
+    timeout_s: float = 0.0,
+    caught: type[Exception] = SlideError,
+    may_halve: bool = True,
+) -> Generator[tuple[int, Ended], None, None]:
+    """Run traversals to their end, several at a time, and yield each as it ends.
+
+    How patches are joined into batches decides what is reproducible, since a network's answer for a patch may depend
+    in its last digits on how many patches it is given at once:
+
+    * ``in_order``: in the order in which they were wanted, so the same errands give the same batches whatever the
+      speed of the disk. A slow slide holds up the others.
+    * ``by_slide``: patches of one slide only, so that no slide's answer depends on the others.
+    * ``ready``: whatever has been read, of all slides, filled up to one size: the fullest batches, and an answer
+      depends on the others as little as the device's arithmetic allows.
+
+    Args:
+        errands: Taken one by one, never more than ``slides_in_flight`` ahead: ready ones, or calls that open a slide
+            in a reading thread.
+        look: The network: patches uint8 (N, 3, H, W), positions int64 (N, 3), allowed bool (N, G) or None -> Look.
+        batch_size: Most patches in one call of ``look``.
+        readers: Threads that read and decode.
+        slides_in_flight: Slides that are open at once; those that have stalled do not count, up to as many again.
+        on_look: Called after each batch with the processing level of its last patch and the number of patches.
+        batching: How patches are joined.
+        timeout_s: A slide under way for longer is given up when one of its reads does not return; 0 for never.
+        caught: Errors that end one slide and not the others.
+        may_halve: Whether ``batch_size`` is halved once when the device's memory does not suffice. While training it
+            would not help, since all batches of a step are held for the gradient.
+
+    Yields:
+        The errand's position in the input, and its journey or the error that ended it: among these ``GivenUpError``,
+        and ``NothingToSeeError`` where opening it said that there is nothing to look at.
+
+    Raises:
+        StorageHangsError: more than 64 reads hang.
+    """
+    source = enumerate(errands)
+    flights: list[Flight] = []
+    batcher = _Batcher(look, batch_size, batching, caught, may_halve=may_halve)
+    with Workers(readers) as workers:
+        try:
+            while True:
+                room = slides_in_flight + min(workers.stalled(), slides_in_flight) - len(flights)
+                for position, errand in islice(source, max(0, room)):
+                    flights.append(_set_out(position, errand, workers, caught))
+                if not flights:
+                    return
+                seen = workers.finished
+                _give_up_hung(flights, timeout_s, workers)
+                batch = batcher.next_batch(flights)
+                ended = [(flight.position, end) for flight in flights if (end := flight.proceed(workers, caught))]
+                flights = [flight for flight in flights if flight.ended is None]
+                yield from ended
+                if batch:
+                    batcher.look_at(batch)
+                    if on_look is not None:
+                        on_look(batch[-1][0].wanted.processing_level, len(batch))
+                    # What is wanted next comes after what others already want.
+                    further = batcher.advance(batch, workers)
+                    flights = [flight for flight in flights if flight not in further] + further
+                elif not ended:
+                    workers.wait(seen, TICK_S)
+        finally:
+            for flight in flights:
+                flight.abandon(workers)
+
+
+def _set_out(position: int, errand: Errand | OpenErrand, workers: Workers, caught: type[Exception]) -> Flight:
+    flight = Flight(position)
+    if isinstance(errand, Errand):
+        flight.begin(errand, workers, caught)
+    else:
+        flight.open(errand, workers)
+    return flight
+
+
+def _give_up_hung(flights: list[Flight], timeout_s: float, workers: Workers) -> None:
+    for flight in flights:
+        if timeout_s > 0 and flight.hangs(timeout_s):
+            flight.give_up(workers)
+    if workers.hung() > MOST_HUNG:
+        raise StorageHangsError
+
+
+class _Batcher:
+    """Joins what was read into batches, and shares out what the network saw."""
+
+    def __init__(
+        self, look: LookFunction, batch_size: int, batching: Batching, caught: type[Exception], *, may_halve: bool
+    ) -> None:
+        self._look = look
+        self._batch_size = batch_size
+        self._batching = batching
+        self._caught = caught
+        self._may_halve = may_halve
+
+    def next_batch(self, flights: list[Flight]) -> list[_Read]:
+        """Take the next patches that go through the network together: all with the location module, or all without.
+
+        Empty when they have not been read yet. Flights with an unreadable region begin to fail.
+        """
+        pending = [flight for flight in flights if flight.is_pending]
+        if self._batching == "in_order":
+            return self._next_in_order(pending)
+        batch: list[_Read] = []
+        for flight in pending:
+            if batch and (self._batching == "by_slide" or flight.is_located != batch[0][0].is_located):
+                continue
+            share = min(self._batch_size - len(batch), flight.left)
+            if self._batching == "ready":
+                share = next((k for k in range(share, 0, -1) if flight.has_read(k)), 0)
+            if flight.has_read(share) and not flight.fails_within(share):
+                batch.extend((flight, index, pixels) for index, pixels in flight.take(share))
+        return batch
+
+    def _next_in_order(self, pending: list[Flight]) -> list[_Read]:
+        shares: list[tuple[Flight, int]] = []
+        room = self._batch_size
+        for flight in pending:
+            if room > 0 and flight.is_located == pending[0].is_located:
+                shares.append((flight, min(room, flight.left)))
+                room -= shares[-1][1]
+        if not all(flight.has_read(share) for flight, share in shares):
+            return []
+        failing = [flight for flight, share in shares if flight.fails_within(share)]
+        if failing:
+            return self._next_in_order([flight for flight in pending if flight not in failing])
+        return [(flight, index, pixels) for flight, share in shares for index, pixels in flight.take(share)]
+
+    def look_at(self, batch: list[_Read]) -> None:
+        """Send a batch through the network, and give each slide what was seen of it.
+
+        An error that is caught makes the slides of this batch fail.
+        """
+        try:
+            looks = self._seen(batch)
+        except self._caught as exc:
+            if is_device_lost(exc):
+                raise
+            for flight in _slides_of(batch):
+                flight.fail(exc)
+            return
+        for (flight, _, pixels), seen in zip(batch, looks, strict=True):
+            flight.see(seen, pixels)
+
+    def advance(self, batch: list[_Read], workers: Workers) -> list[Flight]:
+        """Send the traversals of a batch what was seen, where that is all they wanted; return those that want more."""
+        return [flight for flight in _slides_of(batch) if flight.advance(workers, self._caught)]
+
+    def _seen(self, batch: list[_Read]) -> list[Look]:
+        try:
+            return self._seen_at_once(batch)
+        except torch.OutOfMemoryError:
+            if not self._may_halve or self._batch_size == 1:
+                raise
+        self._may_halve = False
+        self._batch_size = (self._batch_size + 1) // 2
+        torch.cuda.empty_cache()
+        parts = [batch[start : start + self._batch_size] for start in range(0, len(batch), self._batch_size)]
+        return [look for part in parts for look in self._seen_at_once(part)]
+
+    def _seen_at_once(self, batch: list[_Read]) -> list[Look]:
+        # One shape for all batches: the device then adds up in the same order, whatever the patches beside one.
+        filled = self._batch_size - len(batch) if self._batching == "ready" else 0
+        rows = [*batch, *batch[-1:] * filled]
+        patches = torch.from_numpy(np.stack([pixels for _, _, pixels in rows])).permute(0, 3, 1, 2)  # (N, 3, H, W)
+        positions = np.stack([flight.wanted.positions[index] for flight, index, _ in rows])
+        allowed = [flight.wanted.allowed[index] for flight, index, _ in rows if flight.wanted.allowed is not None]
+        seen = self._look(patches, positions, np.stack(allowed) if allowed else None)
+        return [
+            Look(
+                features=seen.features[row : row + 1],
+                cell_log_probs=None if seen.cell_log_probs is None else seen.cell_log_probs[row : row + 1],
+            )
+            for row in range(len(batch))
+        ]
+
+
+def _slides_of(batch: list[_Read]) -> list[Flight]:
+    return list(dict.fromkeys(flight for flight, _, _ in batch))
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Tell whether an error of torch means that the accelerator answers no more: every later call would fail too."""
+    lost = getattr(torch, "AcceleratorError", None)
+    return lost is not None and isinstance(error, lost) and not isinstance(error, torch.OutOfMemoryError)

@@ -1,0 +1,79 @@
+"""The honest baseline: every tile with tissue at the finest resolution, through the same engine and network."""
+
+from collections.abc import Generator, Sequence
+
+import numpy as np
+import torch
+
+from tnet_cli.geometry import AttentionGrid, Region
+from tnet_cli.inference.flight import Errand
+from tnet_cli.inference.prepare import Preparation
+from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.traversal import Look, ProcessingLevelRecord, Traversal, Wanted, positions_below
+from tnet_cli.slide.slide import Slide
+
+TILES_AT_ONCE = 512
+"""Tiles wanted at a time: enough to keep readers and network busy, few enough to hold."""
+
+
+def tissue_tiles(preparation: Preparation, config: TNetConfig) -> tuple[tuple[Region, ...], np.ndarray]:
+    """Return every region of the finest processing level that may be attended, and its place in the grids.
+
+    Args:
+        preparation: Of the slide for the model.
+        config: A slide model's configuration.
+
+    Returns:
+        N boxes in level-0 pixels, and positions int64 (N, 3): y, x and scale.
+    """
+    grid, allowed = AttentionGrid(config.grid, config.cell_fraction), preparation.allowed()
+    regions = list(preparation.root_regions)
+    positions = np.zeros((len(regions), 3), dtype=np.int64)
+    for _ in range(preparation.scale.processing_levels - 1):
+        cells = [cell for region in regions for cell in grid.cells(region)]
+        parents, numbers = np.divmod(np.arange(len(cells)), grid.cell_count)
+        kept = np.flatnonzero(allowed(cells))
+        regions = [cells[number] for number in kept]
+        positions = positions_below(positions[parents[kept]], numbers[kept], grid)
+    return tuple(regions), positions
+
+
+def every_tile_errand(slide: Slide, preparation: Preparation, config: TNetConfig) -> Errand:
+    """Return the errand of a slide of which every tile is looked at, and nothing else.
+
+    Args:
+        slide: Open until the errand has ended.
+        preparation: Of this slide for this model.
+        config: The model's configuration.
+    """
+    regions, positions = tissue_tiles(preparation, config)
+
+    def read(region: Region) -> np.ndarray:
+        return slide.read(region, config.base_px, config.base_px)
+
+    steps = _in_turn(regions, positions, preparation.scale.processing_levels - 1)
+    return Errand(traversal=steps, read=read, keeps_patches=False)
+
+
+def _in_turn(
+    regions: Sequence[Region], positions: np.ndarray, processing_level: int
+) -> Generator[Wanted, Look, Traversal]:
+    features: list[torch.Tensor] = []
+    for start in range(0, len(regions), TILES_AT_ONCE):
+        some = slice(start, start + TILES_AT_ONCE)
+        look = yield Wanted(processing_level, tuple(regions[some]), positions[some], None)
+        features.append(look.features)
+    none, certain = np.full(len(regions), -1, dtype=np.int64), np.zeros(len(regions))
+    record = ProcessingLevelRecord(
+        processing_level=processing_level,
+        regions=tuple(regions),
+        positions=positions,
+        parents=none,
+        cells=none,
+        location_log_probs=certain,
+        path_log_probs=certain,
+        features=torch.cat(features),
+        cell_log_probs=None,
+        allowed=None,
+    )
+    return Traversal(levels=(record,))

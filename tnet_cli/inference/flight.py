@@ -1,0 +1,232 @@
+"""One slide under way in the engine: being opened, being read, being looked at, ended."""
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from tnet_cli.geometry import Region
+from tnet_cli.inference.reader_threads import Task, Workers
+from tnet_cli.model.traversal import Look, Traversal, Wanted
+
+ReadFunction = Callable[[Region], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Errand:
+    """One slide's traversal and the way to read its regions.
+
+    Attributes:
+        traversal: The sans-IO generator of ``tnet_cli.model.traversal.traverse``.
+        read: Region -> (H, W, 3), uint8 or float32 in [0, 1], the same for every region; called from many threads.
+        keeps_patches: Whether the journey has the pixels, which of a whole slide are too many to hold.
+    """
+
+    traversal: Generator[Wanted, Look, Traversal]
+    read: ReadFunction
+    keeps_patches: bool = True
+
+
+OpenErrand = Callable[[], Errand | None]
+"""Opens a slide and returns its errand, or None where there is nothing to look at; called in a reading thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Journey:
+    """What came back from one traversal.
+
+    Attributes:
+        traversal: The record of the traversal.
+        patches: The (N, H, W, 3) pixels the network saw, as they were read, one array for each processing level; none
+            where the errand does not keep them.
+    """
+
+    traversal: Traversal
+    patches: tuple[np.ndarray, ...]
+
+
+class NothingToSeeError(Exception):
+    """Opening a slide said that there is nothing to look at."""
+
+
+class GivenUpError(Exception):
+    """A slide has been under way for longer than it may, and one of its reads does not return."""
+
+
+OWN_ERRORS = (GivenUpError, NothingToSeeError)
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A slide under way.
+
+    Attributes:
+        position: Of its errand in the input.
+        ended: Its journey, or the error that ended it; None while it is under way.
+    """
+
+    position: int
+    ended: Journey | BaseException | None = None
+    _started: float | None = None
+    _errand: Errand | None = None
+    _wanted: Wanted | None = None
+    _tasks: list[Task] = field(default_factory=list)  # the opening, or one read for each wanted region
+    _taken: int = 0  # wanted regions that went to the network
+    _looks: list[Look] = field(default_factory=list)
+    _pixels: list[np.ndarray] = field(default_factory=list)
+    _patches: list[np.ndarray] = field(default_factory=list)
+    _failing: BaseException | None = None  # it ends with this when the reads it asked for are over
+
+    def open(self, open_errand: OpenErrand, workers: Workers) -> None:
+        """Have the slide opened in a thread, when none is needed for a slide that is open already."""
+        self._tasks = [workers.submit(open_errand, urgent=False)]
+
+    def begin(self, errand: Errand, workers: Workers, caught: type[Exception]) -> None:
+        """Ask for the roots of a slide that is open."""
+        self._errand = errand
+        if self._started is None:
+            self._started = time.monotonic()
+        try:
+            self._want(next(errand.traversal), workers)
+        except caught as exc:
+            self._end(exc)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether it wants regions looked at that the network was not given yet."""
+        return self._wanted is not None and self._failing is None and self.ended is None and self.left > 0
+
+    @property
+    def is_located(self) -> bool:
+        """Whether what it wants goes through the location module."""
+        return self._wanted is not None and self._wanted.allowed is not None
+
+    @property
+    def left(self) -> int:
+        """How many of the wanted regions the network was not given yet."""
+        return len(self._tasks) - self._taken
+
+    @property
+    def wanted(self) -> Wanted:
+        """What it wants looked at.
+
+        Raises:
+            ValueError: it is not open yet.
+        """
+        if self._wanted is None:
+            raise ValueError("a slide that is not open wants nothing")
+        return self._wanted
+
+    def has_read(self, count: int) -> bool:
+        """Whether the next regions have been read, well or not."""
+        return all(task.finished for task in self._tasks[self._taken : self._taken + count])
+
+    def fails_within(self, count: int) -> bool:
+        """Begin to fail when one of the next regions, all of them read, could not be decoded; say whether it does."""
+        error = next((task.error for task in self._tasks[self._taken : self._taken + count] if task.error), None)
+        if error is not None:
+            self.fail(error)
+        return error is not None
+
+    def take(self, count: int) -> list[tuple[int, np.ndarray]]:
+        """Take the next regions, which have been read: index among the wanted ones, and pixels."""
+        taken = range(self._taken, self._taken + count)
+        self._taken += count
+        return [(index, self._tasks[index].value) for index in taken]
+
+    def see(self, look: Look, pixels: np.ndarray) -> None:
+        """Note what the network saw of the next region."""
+        self._looks.append(look)
+        if self._errand is not None and self._errand.keeps_patches:
+            self._pixels.append(pixels)
+
+    def fail(self, error: BaseException) -> None:
+        """Have the slide end with an error, as soon as the reads it asked for are over."""
+        if self._failing is None:
+            self._failing = error
+
+    def hangs(self, timeout_s: float) -> bool:
+        """Whether it has been under way for longer than that, and is waiting for a read."""
+        started = self._started if self._started is not None else self._tasks[0].started
+        if started is None or time.monotonic() - started <= timeout_s:
+            return False
+        return any(task.is_running for task in self._tasks)
+
+    def give_up(self, workers: Workers) -> None:
+        """End it now, whatever its reads do."""
+        for task in self._tasks:
+            workers.give_up(task)
+        self._end(self._failing or GivenUpError())
+
+    def proceed(self, workers: Workers, caught: type[Exception]) -> Journey | BaseException | None:
+        """Go on where only reading or opening was waited for; return how the slide has ended, if it has.
+
+        Raises:
+            BaseException: what ended it, when that is neither caught nor the engine's own.
+        """
+        if self.ended is None and self._wanted is None and self._failing is None and self._tasks[0].finished:
+            self._opened(self._tasks[0], workers, caught)
+        # All of the reads are waited for: how much of a damaged slide is read must not be left to chance.
+        if self.ended is None and self._failing is not None and all(task.finished for task in self._tasks):
+            self._end(self._failing)
+        ended = self.ended
+        if isinstance(ended, BaseException) and not isinstance(ended, (caught, *OWN_ERRORS)):
+            raise ended
+        return ended
+
+    def _opened(self, opening: Task, workers: Workers, caught: type[Exception]) -> None:
+        self._started = opening.started
+        if opening.error is not None:
+            self._end(opening.error)
+        elif opening.value is None:
+            self._end(NothingToSeeError())
+        else:
+            self.begin(opening.value, workers, caught)
+
+    def advance(self, workers: Workers, caught: type[Exception]) -> bool:
+        """Send the traversal what the network saw, once that is all it wanted; say whether it wants more now."""
+        if self._errand is None or self._failing is not None or len(self._looks) < len(self._tasks):
+            return False
+        log_probs = [look.cell_log_probs for look in self._looks if look.cell_log_probs is not None]
+        answer = Look(
+            features=torch.cat([look.features for look in self._looks]),
+            cell_log_probs=torch.cat(log_probs) if log_probs else None,
+        )
+        try:
+            if self._pixels:
+                self._patches.append(np.stack(self._pixels))
+            self._looks, self._pixels = [], []
+            self._want(self._errand.traversal.send(answer), workers)
+        except StopIteration as end:
+            self._end(Journey(traversal=end.value, patches=tuple(self._patches)))
+        except caught as exc:
+            self._end(exc)
+        return self.ended is None
+
+    def abandon(self, workers: Workers) -> None:
+        """Drop what has not been read yet, because nobody wants the answer any more."""
+        for task in self._tasks:
+            workers.cancel(task)
+        self._close()
+
+    def _want(self, wanted: Wanted, workers: Workers) -> None:
+        errand = self._errand
+        if errand is None:
+            raise ValueError("a slide that is not open cannot be read")
+        self._wanted, self._taken = wanted, 0
+
+        def reading(region: Region) -> Callable[[], np.ndarray]:
+            return lambda: errand.read(region)
+
+        self._tasks = [workers.submit(reading(region)) for region in wanted.regions]
+
+    def _end(self, ended: Journey | BaseException) -> None:
+        self.ended = ended
+        self._close()
+
+    def _close(self) -> None:
+        if self._errand is not None:
+            self._errand.traversal.close()
+        self._looks, self._pixels, self._patches = [], [], []

@@ -1,0 +1,159 @@
+"""What became of one slide: from the facts, the network's answer or an error to a result."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from tnet_cli.errors import SlideError
+from tnet_cli.inference.flight import GivenUpError, Journey
+from tnet_cli.inference.prepare import Scale
+from tnet_cli.inputs.fingerprint import Stamp
+from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.metrics.predictions import softmax
+from tnet_cli.model.tnet import TNet
+from tnet_cli.model.traversal import Traversal
+from tnet_cli.modelfile.card import ModelCard
+from tnet_cli.results.result import RegionResult, SlideResult
+from tnet_cli.slide.slide import Slide
+
+NO_TISSUE = "no tissue was found on the slide"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One slide's result, and for the slides that were traversed what the overlay is drawn from.
+
+    Attributes:
+        result: The row and its regions.
+        thumbnail: uint8 (H, W, 3), or None when the slide could not be read.
+        patches: uint8 (H, W, 3) for each of ``result.regions``.
+        stamp: What the slide's content was known by before it was read, or None when that is not known.
+    """
+
+    result: SlideResult
+    thumbnail: np.ndarray | None = None
+    patches: tuple[np.ndarray, ...] = ()
+    stamp: Stamp | None = None
+
+
+def without_tissue(entry: SlideInput, card: ModelCard, started: float, slide: Slide) -> SlideResult:
+    """Return the result of a slide on which there is nothing to look at."""
+    return SlideResult(**_facts(entry, card, started, slide), status="no_tissue", error=NO_TISSUE)
+
+
+def failed(
+    entry: SlideInput, card: ModelCard, started: float | None, problem: BaseException, slide: Slide | None = None
+) -> SlideResult:
+    """Return the result of a slide that could not be classified.
+
+    Args:
+        entry: The input.
+        card: The model's.
+        started: When work on it began, ``time.perf_counter`` seconds; None where that is not known.
+        problem: Why; turned into one sentence that names the slide.
+        slide: When it could be opened; it may be closed.
+    """
+    return SlideResult(
+        **_facts(entry, card, started, slide), status="failed", error=sentence_of(entry.shown_path, problem)
+    )
+
+
+def sentence_of(path: str, problem: BaseException) -> str:
+    """Say in one sentence why a slide failed."""
+    if isinstance(problem, SlideError):
+        return " ".join(str(problem).split())
+    if isinstance(problem, GivenUpError):
+        return f"{path}: reading it did not come to an end in the time of --slide-timeout, so it was given up"
+    reason = " ".join(str(problem).split())
+    if isinstance(problem, (MemoryError, torch.OutOfMemoryError)):
+        return f"{path}: there is not enough memory for it ({type(problem).__name__}{': ' * bool(reason)}{reason})"
+    if isinstance(problem, OSError) and problem.strerror:
+        return f"{path}: cannot be read: {problem.strerror}"
+    return f"{path}: could not be classified: {type(problem).__name__}{': ' * bool(reason)}{reason}"
+
+
+def classified(
+    entry: SlideInput,
+    card: ModelCard,
+    started: float,
+    slide: Slide,
+    scale: Scale,
+    roots: int,
+    journey: Journey,
+    network: TNet,
+) -> SlideResult:
+    """Return the result of a slide whose traversal has ended."""
+    traversal = journey.traversal
+    with torch.inference_mode():
+        answer = network.classify([torch.cat([record.features for record in traversal.levels])])
+    logits = answer.logits[0].float().cpu().numpy()
+    if not np.isfinite(logits).all():
+        raise ArithmeticError("the network's answer is not a number")
+    probabilities = [float(p) for p in softmax(logits, card.temperature)]
+    called = card.decide(probabilities)
+    regions = _region_results(
+        traversal,
+        weights=answer.weights[0].float().cpu().numpy(),
+        probabilities=softmax(answer.location_logits[0].float().cpu().numpy(), card.temperature),
+        mpp=scale.mpp,
+    )
+    return SlideResult(
+        **_facts(entry, card, started, slide),
+        status="ok",
+        prediction=card.network.class_names[called],
+        probability=probabilities[called],
+        probabilities=tuple(probabilities),
+        logits=tuple(float(value) for value in logits),
+        roots=roots,
+        locations=traversal.location_count,
+        notes=scale.notes,
+        regions=regions,
+    )
+
+
+def _region_results(
+    traversal: Traversal, *, weights: np.ndarray, probabilities: np.ndarray, mpp: tuple[float, ...]
+) -> tuple[RegionResult, ...]:
+    results: list[RegionResult] = []
+    for record in traversal.levels:
+        for region, location_log_prob, path_log_prob in zip(
+            record.regions, record.location_log_probs, record.path_log_probs, strict=True
+        ):
+            row = len(results)
+            results.append(
+                RegionResult(
+                    region=region,
+                    processing_level=record.processing_level,
+                    mpp=mpp[record.processing_level] if mpp else None,
+                    location_probability=float(np.exp(float(location_log_prob))),
+                    path_probability=float(np.exp(float(path_log_prob))),
+                    weight=float(weights[row]),
+                    probabilities=tuple(float(p) for p in probabilities[row]),
+                )
+            )
+    return tuple(results)
+
+
+def _facts(entry: SlideInput, card: ModelCard, started: float | None, slide: Slide | None) -> dict[str, Any]:
+    """Return what every result says of its slide, whatever became of it."""
+    facts: dict[str, Any] = {
+        "slide": entry.name,
+        "path": entry.shown_path,
+        "class_names": card.network.class_names,
+        "seconds": 0.0 if started is None else time.perf_counter() - started,
+    }
+    if slide is not None:
+        facts |= {
+            "size": slide.size,
+            "mpp": slide.mpp,
+            "mpp_source": slide.mpp_source,
+            "reader": slide.reader,
+            "pixels_read": slide.pixels_read,
+            "bytes_read": slide.bytes_read,
+            "fraction_read": slide.pixels_read / slide.size.area,
+            "bounds": slide.bounds,
+        }
+    return facts

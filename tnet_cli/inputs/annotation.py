@@ -1,0 +1,96 @@
+"""Annotations: areas drawn on a slide, as shares of regions that they cover."""
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from skimage.draw import polygon2mask
+
+from tnet_cli.geometry import Size
+from tnet_cli.inputs.geojson import DrawnArea, DrawnPolygon, read_drawn_areas
+from tnet_cli.slide.tissue import TissueMask
+
+MASK_PX = 1024
+"""Longest side of the raster that polygons are filled into; hundreds of slides are held at once in training."""
+
+
+def read_annotation(
+    path: Path,
+    slide_size: Size,
+    *,
+    origin: tuple[int, int] = (0, 0),
+    on_note: Callable[[str], None] | None = None,
+) -> TissueMask:
+    """Fill what a pathologist drew into a mask over the slide.
+
+    What a program found, detections and cells, counts only where nobody drew anything; areas of a class whose name
+    ends in an asterisk, QuPath's ``Ignore*``, never count. Points and lines have no area.
+
+    Args:
+        path: GeoJSON as QuPath exports it, in its frame; plain, gzipped or zipped.
+        slide_size: Level-0 size of the slide.
+        origin: x and y, level-0 pixels, of that frame's corner: of the slide's bounds, to which QuPath crops
+            (``report.geojson.regions_geojson``).
+        on_note: Told what was left out.
+
+    Returns:
+        A mask whose ``fractions`` give the share of a region that is annotated.
+
+    Raises:
+        ManifestError: the file is missing or is not such a document.
+    """
+    areas = read_drawn_areas(path, on_note)
+    chosen = [area for area in areas if not area.is_ignored]
+    drawn = [area for area in chosen if not area.is_computed] or chosen
+    if on_note is not None and len(drawn) < len(areas):
+        on_note(
+            f"{path}: left out {len(areas) - len(drawn)} of {len(areas)} objects: found by a program, or of a class "
+            "that is to be ignored"
+        )
+    return TissueMask(mask=filled(drawn, slide_size, origin=origin), slide_size=slide_size)
+
+
+def filled(areas: Iterable[DrawnArea], slide_size: Size, *, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """Fill areas into a raster of at most ``MASK_PX`` a side; no area's hole cuts another.
+
+    Args:
+        areas: In the frame whose corner is ``origin``; parts outside the slide are left out.
+        slide_size: Level-0 size of the slide.
+        origin: x and y, level-0 pixels.
+
+    Returns:
+        bool (H, W); a pixel is set where its centre lies in an area.
+    """
+    shrink = max(1.0, max(slide_size.width, slide_size.height) / MASK_PX)
+    mask = np.zeros((math.ceil(slide_size.height / shrink), math.ceil(slide_size.width / shrink)), dtype=bool)
+    for area in areas:
+        for polygon in area.polygons:
+            _fill(mask, polygon, origin, shrink)
+    return mask
+
+
+def _fill(mask: np.ndarray, polygon: DrawnPolygon, origin: tuple[int, int], shrink: float) -> None:
+    """Set the pixels of a polygon, working only on the box around it: an export may hold a million cells."""
+    outline = _rows_and_columns(polygon.outline, origin, shrink)
+    if len(outline) == 0:
+        return
+    top, left = np.maximum(np.floor(outline.min(axis=0)), 0).astype(int)
+    bottom, right = np.minimum(np.ceil(outline.max(axis=0)).astype(int) + 1, mask.shape)
+    if top >= bottom or left >= right:
+        return
+    inside = _filled(outline - (top, left), (bottom - top, right - left))
+    for hole in polygon.holes:
+        inside &= ~_filled(_rows_and_columns(hole, origin, shrink) - (top, left), inside.shape)
+    mask[top:bottom, left:right] |= inside
+
+
+def _rows_and_columns(ring: np.ndarray, origin: tuple[int, int], shrink: float) -> np.ndarray:
+    """Turn x and y into rows and columns of the raster, whose pixels' centres are whole numbers."""
+    return np.asarray((ring + origin)[:, ::-1] / shrink - 0.5)
+
+
+def _filled(ring: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if len(ring) == 0:
+        return np.zeros(shape, dtype=bool)
+    return np.asarray(polygon2mask(shape, ring), dtype=bool)  # type: ignore[no-untyped-call]

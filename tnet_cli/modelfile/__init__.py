@@ -1,0 +1,1 @@
+"""Model files: tensors and a card; found, read, written, listed, exported, imported."""

@@ -1,0 +1,98 @@
+"""The card a model file carries: what the model is, what it was trained on, and what it must not be used for."""
+
+import math
+from datetime import date
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tnet_cli.model.config import TNetConfig
+
+
+class TrainingData(BaseModel):
+    """One source of training data and the terms it comes under."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    licence: str
+    description: str = ""
+
+
+class DomainLimits(BaseModel):
+    """How far a slide's features may lie from those the model was calibrated on (``inference.domain_check``).
+
+    Attributes:
+        limits: For each processing level, coarsest first: the largest distance that is no reason for a warning.
+        slides: How many slides they were calibrated on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limits: tuple[float, ...] = Field(min_length=1)
+    slides: int = Field(ge=2)
+
+    @model_validator(mode="after")
+    def _are_positive(self) -> Self:
+        if not all(math.isfinite(limit) and limit > 0 for limit in self.limits):
+            raise ValueError(f"limits must be positive, not {self.limits}")
+        return self
+
+
+class ModelCard(BaseModel):
+    """Everything a user must know of a model, stored in the header of its file.
+
+    Attributes:
+        name: Short name, as in ``tnet classify -m NAME``.
+        summary: One sentence: what it tells apart.
+        intended_use: One sentence, printed with results and on overlays.
+        limits: What it has not been shown to do.
+        licence: Terms of the weights (an SPDX identifier where there is one).
+        training_data: Sources with their licences.
+        metrics: Measured figures, by name; nested where a figure has an interval.
+        created: Day the weights were written.
+        package_version: Version of tnet that wrote them.
+        temperature: Divides the logits before the softmax.
+        threshold: For two classes: least probability of the last class that calls it.
+        made_for: ``synthetic`` for a model that knows nothing but slides of ``tnet synth``.
+        domain: How far from what the model knows a slide may be; None where that was not calibrated.
+        network: Architecture, classes, scales and default locations.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    summary: str
+    intended_use: str
+    limits: tuple[str, ...] = ()
+    licence: str
+    training_data: tuple[TrainingData, ...] = ()
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    created: date
+    package_version: str
+    temperature: float = Field(default=1.0, gt=0)
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    made_for: Literal["any", "synthetic"] = "any"
+    domain: DomainLimits | None = None
+    network: TNetConfig
+
+    @model_validator(mode="after")
+    def _threshold_needs_two_classes(self) -> Self:
+        if self.threshold != 0.5 and len(self.network.class_names) != 2:
+            raise ValueError("a decision threshold other than 0.5 needs exactly two classes")
+        return self
+
+    @property
+    def introduction(self) -> str:
+        """What a run says of its model before it begins: name and intended use."""
+        return f"Model {self.name}: {self.intended_use}"
+
+    def decide(self, probabilities: list[float]) -> int:
+        """Return the index of the class that the probabilities call.
+
+        Args:
+            probabilities: One per class, summing to 1, in the order of ``network.class_names``.
+        """
+        if len(probabilities) == 2:
+            return int(probabilities[1] >= self.threshold)
+        return max(range(len(probabilities)), key=probabilities.__getitem__)

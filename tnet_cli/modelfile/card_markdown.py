@@ -1,0 +1,75 @@
+"""A model card as readable Markdown."""
+
+from typing import Any
+
+from tnet_cli.modelfile.card import ModelCard
+
+
+def card_as_markdown(card: ModelCard) -> str:
+    """Write a card as the Markdown page that stands beside the model file."""
+    network = card.network
+    scale = (
+        " → ".join(f"{mpp:g}" for mpp in network.mpp) + " µm per pixel, coarsest first"
+        if network.mpp
+        else f"whole images, resized to {network.image_px} px a side"
+    )
+    lines = [
+        f"# {card.name}",
+        "",
+        card.summary,
+        "",
+        f"**Intended use.** {card.intended_use}",
+        "",
+        "## Limits",
+        "",
+        *[f"- {limit}" for limit in card.limits],
+        "",
+        "## What it is",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| classes | {', '.join(network.class_names)} |",
+        f"| backbone | {network.backbone}, patches of {network.base_px} px |",
+        f"| scales | {scale} |",
+        f"| attention grid | {network.grid} x {network.grid}, {network.choice} choice |",
+        f"| default locations | {', '.join(str(k) for k in network.locations)} |",
+        f"| decision threshold, temperature | {card.threshold:g}, {card.temperature:g} |",
+        *_domain_lines(card),
+        f"| licence | {card.licence} |",
+        f"| written | {card.created.isoformat()}, tnet {card.package_version} |",
+        "",
+        "## Training data",
+        "",
+        *[f"- {source.name} ({source.licence}). {source.description}".rstrip() for source in card.training_data],
+        "",
+        "## Metrics",
+        "",
+        *_metric_lines(card.metrics),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _domain_lines(card: ModelCard) -> list[str]:
+    if card.domain is None:
+        return []
+    limits = ", ".join(f"{limit:.3g}" for limit in card.domain.limits)
+    return [f"| out of domain | features further away than {limits}, by scale ({card.domain.slides} slides) |"]
+
+
+def _metric_lines(metrics: dict[str, Any], depth: int = 0) -> list[str]:
+    lines: list[str] = []
+    for name, value in metrics.items():
+        indent = "  " * depth
+        if isinstance(value, dict):
+            lines.append(f"{indent}- {name}")
+            lines.extend(_metric_lines(value, depth + 1))
+        elif isinstance(value, list | tuple):
+            lines.append(f"{indent}- {name}: {', '.join(_figure(item) for item in value)}")
+        else:
+            lines.append(f"{indent}- {name}: {_figure(value)}")
+    return lines
+
+
+def _figure(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,236 @@
+"""Model files: one safetensors file whose header carries the model's card. No pickle is ever loaded."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from tnet_cli.errors import ModelFileError
+from tnet_cli.files import write_text_whole, written_whole
+from tnet_cli.model.domain import FeatureDomain
+from tnet_cli.model.tnet import TNet
+from tnet_cli.modelfile.card import ModelCard
+from tnet_cli.modelfile.card_markdown import card_as_markdown
+
+DEFAULT_MODEL = "synthetic-demo"
+CARD_KEY = "tnet_card"
+DIGEST_KEY = "tnet_tensors_sha256"
+DOMAIN_PREFIX = "domain."
+"""Of the tensors that are not the network's: those of ``model.domain``."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A network ready to look, with its card and the digest that names these exact weights.
+
+    Attributes:
+        network: The model in evaluation mode, on the CPU.
+        card: The card in the file's header.
+        digest: SHA-256 of the file, hexadecimal.
+        path: The file.
+        domain: Where the features of each processing level lie that the model was calibrated on; empty where the card
+            has no limits for them.
+    """
+
+    network: TNet
+    card: ModelCard
+    digest: str
+    path: Path
+    domain: tuple[FeatureDomain, ...] = ()
+
+
+def bundled_models() -> dict[str, Path]:
+    """Return the models that came with the package, by name."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "weights", package.parent / "weights"):
+        files = sorted(folder.glob("*.safetensors"))
+        if files:
+            return {file.stem: file for file in files}
+    return {}
+
+
+def find_model(name: str) -> Path:
+    """Find a model by bundled name, by file, or on the Hugging Face hub (``hf://owner/repo[/file]``).
+
+    Raises:
+        ModelFileError: there is no such model, or the hub cannot be reached.
+    """
+    if name.startswith("hf://"):
+        return _fetch_from_hub(name)
+    bundled = bundled_models()
+    if name in bundled:
+        return bundled[name]
+    path = Path(name)
+    if path.is_file():
+        return path
+    known = ", ".join(bundled) or "none"
+    found = "is a directory" if path.is_dir() else "is neither a file nor a bundled model"
+    raise ModelFileError(f"{name}: {found}; give a .safetensors file, hf://owner/repo, or one of: {known}")
+
+
+def _fetch_from_hub(address: str) -> Path:
+    parts = address.removeprefix("hf://").split("/")
+    if len(parts) < 2 or not all(parts):
+        raise ModelFileError(f"{address}: expected hf://owner/repo or hf://owner/repo/file.safetensors")
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError as exc:
+        raise ModelFileError(f"{address}: needs the hub extra; install it with: pip install 'tnet[hub]'") from exc
+    file = "/".join(parts[2:]) or "model.safetensors"
+    try:
+        return Path(hf_hub_download("/".join(parts[:2]), file))
+    except LocalEntryNotFoundError as exc:
+        raise ModelFileError(
+            f"{address}: the hub cannot be reached and {file} is not in the local cache; "
+            "download it once while online, or give the file itself"
+        ) from exc
+    except (HfHubHTTPError, OSError, ValueError) as exc:
+        raise ModelFileError(f"{address}: {file} cannot be fetched: {str(exc).splitlines()[0]}") from exc
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read the card in a model file's header without loading its tensors.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, or carries no valid card.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as exc:
+        raise ModelFileError(f"{path}: not a readable safetensors file: {exc}") from exc
+    if CARD_KEY not in header:
+        raise ModelFileError(f"{path}: a safetensors file without a tnet card; expected one written by tnet")
+    try:
+        return ModelCard.model_validate_json(header[CARD_KEY])
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ModelFileError(f"{path}: its card does not fit this version of tnet: {where}: {first['msg']}") from exc
+
+
+def load_model(path: Path) -> LoadedModel:
+    """Load a model file.
+
+    Raises:
+        ModelFileError: the file is missing, damaged, or its tensors are not those of the architecture on its card.
+    """
+    card = read_card(path)
+    try:
+        network = TNet(card.network)
+    except ValueError as exc:
+        raise ModelFileError(f"{path}: {exc}") from exc
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as exc:
+        raise ModelFileError(f"{path}: damaged: {exc}") from exc
+    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(DOMAIN_PREFIX)}
+    try:
+        network.load_state_dict(
+            {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+        )
+    except RuntimeError as exc:
+        problem = str(exc).splitlines()[1].strip() if "\n" in str(exc) else str(exc)
+        raise ModelFileError(
+            f"{path}: its tensors are not those of a {card.network.backbone} model: {problem}"
+        ) from exc
+    network.eval()
+    domain = _domain_of(tensors, network, card, path)
+    return LoadedModel(network=network, card=card, digest=_digest(path), path=path, domain=domain)
+
+
+def _domain_of(
+    tensors: dict[str, torch.Tensor], network: TNet, card: ModelCard, path: Path
+) -> tuple[FeatureDomain, ...]:
+    count = len(card.domain.limits) if card.domain else 0
+    states: list[dict[str, torch.Tensor]] = [{} for _ in range(count)]
+    try:
+        for name, tensor in tensors.items():
+            if name.startswith(DOMAIN_PREFIX):
+                _, number, part = name.split(".")
+                states[int(number)][part] = tensor
+        return tuple(FeatureDomain.from_state(state, network.feature.feature_length) for state in states)
+    except (ValueError, IndexError) as exc:
+        raise ModelFileError(f"{path}: damaged: what it knows of its domain does not fit: {exc}") from exc
+
+
+def save_model(network: TNet, card: ModelCard, path: Path, *, halve: bool = True) -> None:
+    """Write a model file and, beside it, its card as readable Markdown.
+
+    Weights are stored as float16, which halves the file; statistics and everything that is not a weight stay as they
+    are. The header carries the digest of the tensors, so that damage is noticed.
+
+    Args:
+        network: The trained network; ``card.network`` must be its configuration.
+        card: What the file says of itself.
+        path: Target, ``NAME.safetensors``.
+        halve: Whether weights are stored as float16; otherwise as float32.
+
+    Raises:
+        ValueError: the card describes another network.
+    """
+    if card.network != network.config:
+        raise ValueError("the card's network is not the configuration of the network to save")
+    tensors = {}
+    for name, tensor in network.state_dict().items():
+        stored = tensor.detach().cpu().contiguous()
+        # Running variances can exceed the range of float16, so only weights are halved.
+        is_weight = stored.dtype == torch.float32 and stored.ndim > 1
+        tensors[name] = stored.half() if halve and is_weight else stored
+    _write(tensors, card, path)
+
+
+def copy_model(model: Path, card: ModelCard, target: Path, *, domain: Sequence[FeatureDomain] = ()) -> None:
+    """Copy a model file, weights to the bit, with another card; write the card as Markdown beside it.
+
+    Args:
+        model: The file to copy.
+        card: Of the same network.
+        target: ``NAME.safetensors``; may be the file itself.
+        domain: What ``card.domain`` has limits of; as in the file when empty.
+
+    Raises:
+        ModelFileError: the file is damaged.
+        OSError: a file cannot be written.
+    """
+    try:
+        with safe_open(model, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as exc:
+        raise ModelFileError(f"{model}: damaged: {exc}") from exc
+    for number, each in enumerate(domain):
+        tensors |= {f"{DOMAIN_PREFIX}{number}.{part}": tensor.contiguous() for part, tensor in each.state().items()}
+    _write(tensors, card, target)
+
+
+def _write(tensors: dict[str, torch.Tensor], card: ModelCard, path: Path) -> None:
+    blob = _with_metadata(save(tensors), {CARD_KEY: json.dumps(card.model_dump(mode="json"))})
+    with written_whole(path) as draft:
+        draft.write_bytes(blob)
+    write_text_whole(path.with_suffix(".md"), card_as_markdown(card))
+
+
+def _with_metadata(blob: bytes, metadata: dict[str, str]) -> bytes:
+    """Put metadata and the digest of the tensors into a safetensors file's bytes.
+
+    The library would write them in another order each time, and the same weights must give the same file.
+    """
+    start = 8 + int.from_bytes(blob[:8], "little")
+    digest = hashlib.sha256(memoryview(blob)[start:]).hexdigest()
+    header = {"__metadata__": {**metadata, DIGEST_KEY: digest}, **json.loads(blob[8:start])}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the tensors start at a multiple of eight
+    return len(text).to_bytes(8, "little") + text + blob[start:]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""Checkpoints of the authors' TensorFlow code, read without TensorFlow."""

@@ -1,0 +1,277 @@
+"""Reads TensorFlow's tensor bundles with numpy alone: ``PREFIX.index`` and ``PREFIX.data-00000-of-00001``.
+
+The index is a table of the LevelDB format whose values are protocol buffers; the data files are raw memory. What is
+read is checked against the sums that TensorFlow stored beside it. It knows no model.
+"""
+
+import math
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tnet_cli.errors import ModelFileError
+from tnet_cli.modelfile.tensorflow.crc32c import masked_crc32c
+
+MAGIC = 0xDB4775248B80FB57
+FOOTER_BYTES = 48
+BLOCK_TRAILER_BYTES = 5
+FLOAT32 = 1
+BIG_ENDIAN = 1
+LONGEST_VARINT_BITS = 63
+
+Fields = dict[int, int | bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a tensor of a bundle lies.
+
+    Attributes:
+        dtype: TensorFlow's number of the type; 1 is float32.
+        shape: Axes.
+        shard: Number of the data file.
+        offset: Bytes from the start of the data file.
+        size: Bytes.
+        checksum: Masked CRC-32C of the bytes, or None where none is stored.
+        is_sliced: Whether the tensor is stored in slices, as partitioned variables are.
+    """
+
+    dtype: int
+    shape: tuple[int, ...]
+    shard: int
+    offset: int
+    size: int
+    checksum: int | None
+    is_sliced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A checkpoint whose index has been read.
+
+    Attributes:
+        prefix: The files' common path, without ``.index`` and ``.data-...``.
+        shards: Number of data files.
+        entries: By key.
+    """
+
+    prefix: Path
+    shards: int
+    entries: dict[str, Entry]
+
+    def read(self, key: str) -> np.ndarray:
+        """Read one tensor, float32, of the shape of its entry.
+
+        Raises:
+            ModelFileError: the data file is missing, short or damaged, or the tensor is not stored as float32.
+        """
+        entry = self.entries[key]
+        if entry.is_sliced or entry.dtype != FLOAT32 or entry.size != 4 * math.prod(entry.shape):
+            raise ModelFileError(f"{self.prefix}.index: {key}: expected a float32 tensor in one piece")
+        path = self.prefix.with_name(f"{self.prefix.name}.data-{entry.shard:05d}-of-{self.shards:05d}")
+        try:
+            with path.open("rb") as file:
+                file.seek(entry.offset)
+                stored = file.read(entry.size)
+        except OSError as exc:
+            raise ModelFileError(
+                f"{path}: cannot be read ({exc.strerror or exc}); a checkpoint needs its data beside its index"
+            ) from exc
+        if len(stored) != entry.size:
+            raise ModelFileError(
+                f"{path}: is truncated: {key} should end at byte {entry.offset + entry.size}; copy the checkpoint again"
+            )
+        if entry.checksum is not None and masked_crc32c(stored) != entry.checksum:
+            raise ModelFileError(f"{path}: is damaged: the check sum of {key} is wrong; copy the checkpoint again")
+        return np.frombuffer(stored, "<f4").reshape(entry.shape)
+
+
+def find_prefix(given: Path) -> Path:
+    """Find a checkpoint's prefix from what a user gives: the prefix, one of its files, or the folder it is in.
+
+    Args:
+        given: In a folder the checkpoint that the file ``checkpoint`` names is taken, or the only one.
+
+    Raises:
+        ModelFileError: there is no checkpoint.
+    """
+    if given.is_dir():
+        return _prefix_in(given)
+    name = re.sub(r"\.(index|data-\d{5}-of-\d{5})$", "", given.name)
+    prefix = given.with_name(name)
+    if not _index_of(prefix).is_file():
+        raise ModelFileError(
+            f"{given}: no checkpoint: {_index_of(prefix)} does not exist; "
+            "give the prefix of PREFIX.index and PREFIX.data-00000-of-00001"
+        )
+    return prefix
+
+
+def open_bundle(prefix: Path) -> Bundle:
+    """Read the index of a checkpoint.
+
+    Args:
+        prefix: The checkpoint's files without ``.index`` and ``.data-...``.
+
+    Raises:
+        ModelFileError: the index is missing, damaged or of a kind that is not read.
+    """
+    path = _index_of(prefix)
+    try:
+        index = path.read_bytes()
+    except OSError as exc:
+        raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+    try:
+        entries = dict(_table(index))
+        return Bundle(
+            prefix=prefix,
+            shards=_shards(entries.pop(b"", b"")),
+            entries={key.decode(): _entry(value) for key, value in entries.items()},
+        )
+    except _UnreadableIndexError as exc:
+        raise ModelFileError(f"{path}: {exc}") from exc
+    except (IndexError, ValueError, TypeError, struct.error) as exc:
+        raise ModelFileError(f"{path}: is truncated or damaged; copy the checkpoint again") from exc
+
+
+class _UnreadableIndexError(Exception):
+    """The index cannot be used, for a reason that can be told."""
+
+
+def _shards(header: bytes) -> int:
+    """Return the number of data files, from the entry without a key."""
+    fields = _fields(header)
+    if _number(fields, 2) == BIG_ENDIAN:
+        raise _UnreadableIndexError("was written on a big-endian machine, which is not supported")
+    return _number(fields, 1) or 1
+
+
+def _index_of(prefix: Path) -> Path:
+    return prefix.with_name(prefix.name + ".index")
+
+
+def _prefix_in(folder: Path) -> Path:
+    found = sorted(path.with_suffix("") for path in folder.glob("*.index"))
+    record = folder / "checkpoint"
+    latest = None
+    if record.is_file():
+        named = re.search(r'^model_checkpoint_path: "(.+)"$', record.read_text(errors="replace"), re.MULTILINE)
+        latest = folder / Path(named[1]).name if named else None
+    if latest in found:
+        return latest
+    if len(found) == 1:
+        return found[0]
+    held = ", ".join(prefix.name for prefix in found) or "none"
+    raise ModelFileError(f"{folder}: expected one checkpoint in the folder, found {held}; give its prefix")
+
+
+def _table(index: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Yield keys and values of a LevelDB table."""
+    footer = index[-FOOTER_BYTES:]
+    if len(footer) < FOOTER_BYTES or struct.unpack("<Q", footer[-8:])[0] != MAGIC:
+        raise _UnreadableIndexError("is not the index of a TensorFlow checkpoint, or is truncated")
+    _, at = _varint(footer, 0)
+    _, at = _varint(footer, at)
+    offset, at = _varint(footer, at)
+    size, _ = _varint(footer, at)
+    for _, handle in _block(index, offset, size):
+        block_offset, after = _varint(handle, 0)
+        block_size, _ = _varint(handle, after)
+        yield from _block(index, block_offset, block_size)
+
+
+def _block(index: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield keys and values of one block, whose keys leave out what they share with the one before."""
+    stored = index[offset : offset + size + BLOCK_TRAILER_BYTES]
+    if len(stored) != size + BLOCK_TRAILER_BYTES:
+        raise _UnreadableIndexError("is truncated; copy the checkpoint again")
+    if stored[size] != 0:
+        raise _UnreadableIndexError(
+            "is compressed, which checkpoints of the authors' code are not; save it again with TensorFlow's own saver"
+        )
+    if masked_crc32c(stored[: size + 1]) != struct.unpack("<I", stored[size + 1 :])[0]:
+        raise _UnreadableIndexError("is damaged: a check sum is wrong; copy the checkpoint again")
+    block = stored[:size]
+    end = size - 4 - 4 * struct.unpack("<I", block[-4:])[0]
+    at, key = 0, b""
+    while at < end:
+        shared, at = _varint(block, at)
+        unshared, at = _varint(block, at)
+        length, at = _varint(block, at)
+        key = key[:shared] + block[at : at + unshared]
+        at += unshared
+        yield key, block[at : at + length]
+        at += length
+
+
+def _entry(value: bytes) -> Entry:
+    fields = _fields(value)
+    checksum = fields.get(6)
+    return Entry(
+        dtype=_number(fields, 1),
+        shape=_shape(_bytes(fields, 2)),
+        shard=_number(fields, 3),
+        offset=_number(fields, 4),
+        size=_number(fields, 5),
+        checksum=struct.unpack("<I", checksum)[0] if isinstance(checksum, bytes) else None,
+        is_sliced=7 in fields,
+    )
+
+
+def _shape(message: bytes) -> tuple[int, ...]:
+    # Each axis is a message of its own; protocol buffers leave zeros out.
+    axes = (value for tag, value in _all_fields(message) if tag == 2 and isinstance(value, bytes))
+    return tuple(_number(_fields(axis), 1) for axis in axes)
+
+
+def _fields(message: bytes) -> Fields:
+    return dict(_all_fields(message))
+
+
+def _number(fields: Fields, tag: int) -> int:
+    value = fields.get(tag, 0)
+    if not isinstance(value, int):
+        raise TypeError(f"field {tag} is no number")
+    return value
+
+
+def _bytes(fields: Fields, tag: int) -> bytes:
+    value = fields.get(tag, b"")
+    if not isinstance(value, bytes):
+        raise TypeError(f"field {tag} is no message")
+    return value
+
+
+def _all_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Yield tags and values of a protocol buffer, repeated ones too."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        match tag & 7:
+            case 0:
+                value, at = _varint(message, at)
+                yield tag >> 3, value
+            case 2:
+                length, at = _varint(message, at)
+                yield tag >> 3, message[at : at + length]
+                at += length
+            case 5:
+                yield tag >> 3, message[at : at + 4]
+                at += 4
+            case wire:
+                raise ValueError(f"wire type {wire} does not occur in a checkpoint's index")
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while shift <= LONGEST_VARINT_BITS:
+        byte = data[at]
+        value |= (byte & 127) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 128:
+            return value, at
+    raise ValueError("a number has no end")

@@ -1,0 +1,164 @@
+"""``tnet models import``: a checkpoint of the authors' TensorFlow code becomes a model file with its card."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tnet_cli.errors import ModelFileError, UsageError
+from tnet_cli.model.tnet import TNet
+from tnet_cli.modelfile.card import ModelCard, TrainingData
+from tnet_cli.modelfile.modelfile import save_model
+from tnet_cli.modelfile.tensorflow.bundle import find_prefix, open_bundle
+from tnet_cli.modelfile.tensorflow.class_names import FMOW, numbered_names, read_class_names
+from tnet_cli.modelfile.tensorflow.names import read_variables, to_state_dict
+from tnet_cli.modelfile.tensorflow.variant import Variant, guess_variant
+
+DATA_SETS = {
+    62: TrainingData(
+        name="fMoW", licence="the data set's own terms", description="Functional Map of the World, arXiv:1711.07846."
+    ),
+    200: TrainingData(name="CUB-200-2011", licence="the data set's own terms", description="Caltech-UCSD Birds."),
+    555: TrainingData(name="NABirds", licence="the data set's own terms", description="North American birds."),
+}
+"""By number of classes: what the authors published models of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportRequest:
+    """What the user asked of ``tnet models import``.
+
+    Attributes:
+        checkpoint: Prefix of the checkpoint, one of its files, or its folder.
+        out: The model file to write.
+        classes: Text file of class names, or None.
+        image_px: Side images are resized to; None for the smallest the model was made for.
+        overwrite: Whether an existing file is replaced.
+    """
+
+    checkpoint: Path
+    out: Path
+    classes: Path | None = None
+    image_px: int | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What was written.
+
+    Attributes:
+        path: The model file.
+        card: Its card.
+        weights: Number of trainable weights.
+        notes: Plain sentences the user should know of.
+    """
+
+    path: Path
+    card: ModelCard
+    weights: int
+    notes: tuple[str, ...]
+
+
+def import_model(request: ImportRequest) -> ImportReport:
+    """Convert a checkpoint; the variant is told from its variables.
+
+    Raises:
+        UsageError: the target exists, is no ``.safetensors`` file, or the model takes no images of that size.
+        ModelFileError: the checkpoint is missing, damaged, or of a model that cannot be imported.
+        ManifestError: the class names cannot be used.
+    """
+    _check_target(request)
+    prefix = find_prefix(request.checkpoint)
+    variables = read_variables(open_bundle(prefix))
+    try:
+        variant = guess_variant(variables)
+        state = to_state_dict(variables)
+    except ValueError as exc:
+        raise ModelFileError(f"{prefix}: {exc}") from exc
+    class_names, notes = _class_names(request.classes, variant)
+    try:
+        network = TNet(variant.config(class_names, request.image_px))
+    except ValueError as exc:
+        raise UsageError(f"--image-px {request.image_px}: {exc}") from exc
+    _fill(network, state, prefix)
+    if variant.family == "fmow" and request.image_px is None:
+        notes.append("the same weights serve images of 448 and 896 px; this file takes 448, see --image-px")
+    card = _card(request.out, prefix, variant, network)
+    # In full: half of the digits would not give the authors' own logits.
+    save_model(network, card, request.out, halve=False)
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    return ImportReport(request.out, card, weights, tuple(notes))
+
+
+def _check_target(request: ImportRequest) -> None:
+    if request.out.suffix != ".safetensors":
+        raise UsageError(f"{request.out}: a model file ends in .safetensors")
+    for path in (request.out, request.out.with_suffix(".md")):
+        if path.is_dir() or (path.exists() and not request.overwrite):
+            raise UsageError(f"{path}: exists; give another file with --out, or replace it with --overwrite")
+
+
+def _class_names(path: Path | None, variant: Variant) -> tuple[tuple[str, ...], list[str]]:
+    if path is not None:
+        return read_class_names(path, variant.classes), []
+    if variant.family == "fmow" and variant.classes == len(FMOW):
+        return FMOW, ["62 classes: named as fMoW's, in the order of the published weights; other names with --classes"]
+    return numbered_names(variant.classes), [
+        "the checkpoint names no classes: they are numbered, class_0 first; give their names with --classes"
+    ]
+
+
+def _fill(network: TNet, state: Mapping[str, Tensor], prefix: Path) -> None:
+    """Put the weights into the network, every one in its place.
+
+    Raises:
+        ModelFileError: one is missing, has no place, has another shape, or is not finite.
+    """
+    # How many batches the statistics are of is counted by torch alone.
+    wanted = {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
+    missing = sorted(wanted.keys() - state.keys())
+    surplus = sorted(state.keys() - wanted.keys())
+    kind = f"a {network.config.backbone} model of {network.config.grid} x {network.config.grid} cells"
+    if missing or surplus:
+        problem = f"lacks {_some(missing)}" if missing else f"has more than it: {_some(surplus)}"
+        raise ModelFileError(f"{prefix}: looks like {kind}, but {problem}; is the checkpoint whole?")
+    for name, value in state.items():
+        if value.shape != wanted[name].shape:
+            raise ModelFileError(
+                f"{prefix}: looks like {kind}, but {name} has shape {tuple(value.shape)}, "
+                f"expected {tuple(wanted[name].shape)}"
+            )
+        if not torch.isfinite(value).all():
+            raise ModelFileError(f"{prefix}: {name} holds values that are not finite; its training has failed")
+    network.load_state_dict(dict(state), strict=False)
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]}{more}"
+
+
+def _card(out: Path, prefix: Path, variant: Variant, network: TNet) -> ModelCard:
+    subject = {"fmow": "places in satellite images", "birds": "kinds of birds in photographs"}[variant.family]
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", out.stem).lstrip("._-") or "imported"
+    known = DATA_SETS.get(variant.classes)
+    return ModelCard(
+        name=name,
+        summary=f"Tells {variant.classes} {subject} apart. Imported from {prefix.name}, a TensorFlow checkpoint.",
+        intended_use="Research: the model of the TNet paper (arXiv:2102.10212), imported from its authors' checkpoint.",
+        limits=(
+            "What the checkpoint was trained on is told from its number of classes, not recorded in it.",
+            "The whole image is resized to a square, so its aspect ratio is lost.",
+        ),
+        licence="unknown: the authors published their code and weights without a licence",
+        training_data=(known,) if known else (),
+        created=datetime.now(UTC).date(),
+        package_version=version("tnet"),
+        network=network.config,
+    )

@@ -1,1 +1,0 @@
-"""Where slides, model and report meet; the only place that writes files."""

@@ -1,1 +1,0 @@
-"""What ``tnet bench`` measures: attending against reading everything, and against the least it could take."""

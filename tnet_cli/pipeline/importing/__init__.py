@@ -1,1 +1,0 @@
-"""Importing: checkpoints of the authors' TensorFlow code become model files, without TensorFlow."""

@@ -1,0 +1,199 @@
+"""A run on disk: tables, per-slide results and overlays, each written whole or not at all.
+
+Besides what a user reads there is ``.tnet``: the ledger, the lock, and drafts of what is being written.
+"""
+
+import csv
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+
+from tnet_cli.errors import UsageError
+from tnet_cli.files import table_text, write_json, write_text_whole
+from tnet_cli.report.geojson import regions_geojson
+from tnet_cli.report.thumbnail import overlay_file
+from tnet_cli.results.result import REGION_COLUMNS, SlideResult, SlideRow, attended_regions, region_row
+
+PREDICTIONS = "predictions.csv"
+FAILURES = "failures.csv"
+OVERLAY = "overlay.png"
+SLIDE_FILES = ("result.json", "regions.csv", "regions.geojson", OVERLAY)
+
+
+def prediction_columns(class_names: Sequence[str]) -> list[str]:
+    """Return the columns of ``predictions.csv`` for a model's classes."""
+    return [
+        *("slide", "path", "status", "prediction", "probability"),
+        *(f"prob_{name}" for name in class_names),
+        *(
+            "mpp",
+            "mpp_source",
+            "reader",
+            "roots",
+            "locations",
+            "pixels_read",
+            "fraction_read",
+            "seconds",
+            "error",
+            "qc",
+        ),
+    ]
+
+
+class RunDirectory:
+    """The folder a run writes into. Nothing in it that tnet did not write is touched.
+
+    Args:
+        path: The folder; made on the first write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._state = path / ".tnet"
+        self._drafts = self._state / "drafts"
+
+    @property
+    def ledger_path(self) -> Path:
+        """Where the ledger is."""
+        return self._state / "ledger.jsonl"
+
+    @property
+    def lock_path(self) -> Path:
+        """Where the lock is."""
+        return self._state / "lock"
+
+    @property
+    def has_ledger(self) -> bool:
+        """Whether a run has kept rows here."""
+        return self.ledger_path.is_file()
+
+    def make(self) -> None:
+        """Make the folder.
+
+        Raises:
+            OSError: it cannot be made or written.
+        """
+        self._drafts.mkdir(parents=True, exist_ok=True)
+
+    def clear_drafts(self) -> None:
+        """Remove what a run that was killed had begun to write; only for whoever holds the lock."""
+        for left in self._drafts.iterdir():
+            shutil.rmtree(left, ignore_errors=True)
+
+    def refuse_a_file(self) -> None:
+        """Refuse a path that cannot be a folder.
+
+        Raises:
+            UsageError: it is a file.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UsageError(f"{self.path}: is a file; give a folder with --out")
+
+    def refuse_if_it_holds_another_run(self, paths: Iterable[str], *, overwrite: bool) -> None:
+        """Protect the rows of an earlier run that this one would not write again.
+
+        Raises:
+            UsageError: the folder's table lists slides that are not among ``paths``, or the folder is a file.
+        """
+        self.refuse_a_file()
+        table = self.path / PREDICTIONS
+        if overwrite or not table.exists():
+            return
+        with table.open(newline="", encoding="utf-8") as file:
+            earlier = {row.get("path") or "" for row in csv.DictReader(file)}
+        lost = sorted(earlier - set(paths))
+        if lost:
+            raise UsageError(
+                f"{self.path}: holds the results of another run ({len(lost)} slides not in this one, "
+                f"such as {lost[0]}); "
+                "give another folder with --out, or replace its table with --overwrite"
+            )
+
+    def slide_folder(self, name: str) -> Path:
+        """Return the folder of one slide's results."""
+        return self.path / "slides" / name
+
+    def overlay_of(self, row: SlideRow) -> Path | None:
+        """Return where a slide's overlay is, or None where there is none."""
+        return self.slide_folder(row.values["slide"]) / OVERLAY if OVERLAY in row.files else None
+
+    def has_files(self, row: SlideRow) -> bool:
+        """Whether a slide's files are there, as long as they were."""
+        folder = self.slide_folder(row.values["slide"])
+        try:
+            return all((folder / name).stat().st_size == size for name, size in row.files.items())
+        except OSError:
+            return False
+
+    def write_slide(self, result: SlideResult, overlay: Image | bytes | None) -> SlideRow:
+        """Write one slide's files: a new folder appears with all of them; in an old one they are replaced.
+
+        Args:
+            result: What was found.
+            overlay: The picture or its file, or None for none.
+
+        Returns:
+            The slide's row, with the files that were written.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        draft = self._drafts / f"{os.getpid()}.{secrets.token_hex(6)}"
+        draft.mkdir(parents=True)
+        try:
+            _write_files(draft, result, overlay)
+            files = {path.name: path.stat().st_size for path in draft.iterdir()}
+            self._put_in_place(draft, self.slide_folder(result.slide), files)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        return SlideRow(values=result.row(), notes=result.notes, files=files)
+
+    def _put_in_place(self, draft: Path, folder: Path, files: Iterable[str]) -> None:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            draft.rename(folder)
+            return
+        for name in files:
+            (draft / name).replace(folder / name)
+        for name in set(SLIDE_FILES) - set(files):
+            (folder / name).unlink(missing_ok=True)
+
+    def write_predictions(self, rows: Sequence[dict[str, Any]], class_names: Sequence[str]) -> None:
+        """Write ``predictions.csv``: one row for every input that has ended, in input order."""
+        write_text_whole(self.path / PREDICTIONS, table_text(prediction_columns(class_names), rows))
+
+    def write_failures(self, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+        """Write ``failures.csv``: a manifest of the slides that failed, with the reason."""
+        write_text_whole(self.path / FAILURES, table_text(columns, rows))
+
+    def write_run(self, record: dict[str, Any]) -> None:
+        """Write ``run.json``: what the run was."""
+        write_json(self.path / "run.json", record)
+
+
+def _write_files(folder: Path, result: SlideResult, overlay: Image | bytes | None) -> None:
+    details = result.row() | {
+        "logits": list(result.logits),
+        "width": result.size.width if result.size else None,
+        "height": result.size.height if result.size else None,
+        "bytes_read": result.bytes_read,
+        "notes": list(result.notes),
+    }
+    write_json(folder / "result.json", details)
+    if result.status == "ok":
+        rows = [region_row(region, result.class_names) for region in result.regions]
+        columns = [*REGION_COLUMNS, *(f"prob_{name}" for name in result.class_names)]
+        write_text_whole(folder / "regions.csv", table_text(columns, rows))
+        write_json(folder / "regions.geojson", _geojson(result))
+    if overlay is not None:
+        (folder / OVERLAY).write_bytes(overlay if isinstance(overlay, bytes) else overlay_file(overlay))
+
+
+def _geojson(result: SlideResult) -> dict[str, Any]:
+    origin = (result.bounds.x, result.bounds.y) if result.bounds else (0, 0)
+    return regions_geojson(attended_regions(result), result.class_names, origin)

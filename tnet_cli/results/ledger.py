@@ -1,0 +1,165 @@
+"""The ledger of a run: one line for each slide that has ended, appended at once and never changed.
+
+It is what a run is resumed from; the tables are made from it. A line is appended by a single call of the kernel, so
+that a process that is killed leaves at most one torn line, the last, which is cut off when the ledger is opened again.
+"""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from tnet_cli.files import write_text_whole
+from tnet_cli.inputs.fingerprint import Stamp
+from tnet_cli.results.result import SlideRow
+
+FORMAT = 1
+"""Version of a row's columns and of what lies in a slide's folder; rows of another version are made anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """What a result depends on besides the slide; results of another identity are never taken for this one's.
+
+    Attributes:
+        model: Digest of the model file.
+        locations: Attended locations for each processing level after the first.
+        budget: In all, or None.
+        stop_at: Of the stopping rule, or None for the traversal of the paper.
+        mpp: For all slides, or None.
+        reader: Forced, or None.
+    """
+
+    model: str
+    locations: tuple[int, ...]
+    budget: int | None = None
+    stop_at: float | None = None
+    mpp: float | None = None
+    reader: str | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the ledger says of it: name -> JSON value."""
+        return {
+            "format": FORMAT,
+            "model": self.model,
+            "locations": list(self.locations),
+            "budget": self.budget,
+            "stop_at": self.stop_at,
+            "mpp": self.mpp,
+            "reader": self.reader,
+        }
+
+    @property
+    def digest(self) -> str:
+        """Names these facts."""
+        text = json.dumps(self.facts(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerEntry:
+    """One slide that has ended.
+
+    Attributes:
+        row: Its row.
+        run: Digest of the identity it was made under.
+        given_mpp: What the manifest said, or None.
+        stamp: Of its content, or None when that was not known.
+    """
+
+    row: SlideRow
+    run: str
+    given_mpp: float | None
+    stamp: Stamp | None
+
+
+class Ledger:
+    """An open ledger. A context manager; for one process at a time.
+
+    Args:
+        path: The file, in a folder that exists.
+        afresh: Begin with an empty one, in place of what is there.
+
+    Attributes:
+        entries: The last of each slide, by name, as they were when the ledger was opened.
+        identities: Facts of the runs that wrote into it, by digest.
+    """
+
+    def __init__(self, path: Path, *, afresh: bool = False) -> None:
+        if afresh:
+            write_text_whole(path, "")
+        self.entries: dict[str, LedgerEntry] = {}
+        self.identities: dict[str, dict[str, Any]] = {}
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        try:
+            self._read(path)
+        except BaseException:
+            os.close(self._file)
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._file)
+
+    def begin(self, identity: RunIdentity) -> None:
+        """Note under which identity the next rows are made."""
+        if identity.digest not in self.identities:
+            self._append({"run": identity.digest, "identity": identity.facts()})
+
+    def append(self, entry: LedgerEntry) -> None:
+        """Note a slide that has ended and whose files are in place.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        self._append(
+            {
+                "run": entry.run,
+                "given_mpp": entry.given_mpp,
+                "stamp": entry.stamp,
+                "files": dict(entry.row.files),
+                "notes": list(entry.row.notes),
+                "row": dict(entry.row.values),
+            }
+        )
+
+    def sync(self) -> None:
+        """See that what was appended survives even the loss of power."""
+        os.fsync(self._file)
+
+    def _append(self, document: Mapping[str, Any]) -> None:
+        line = (json.dumps(document, allow_nan=False) + "\n").encode("ascii")
+        end = os.lseek(self._file, 0, os.SEEK_END)
+        if os.write(self._file, line) < len(line):
+            # A full disk took part of it: nothing may be glued to a torn line.
+            os.ftruncate(self._file, end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _read(self, path: Path) -> None:
+        whole = 0
+        with path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                whole += len(line)
+                self._understand(line)
+        os.ftruncate(self._file, whole)
+
+    def _understand(self, line: bytes) -> None:
+        """Take in a line; one that a damaged disk left unreadable is as if it had never been written."""
+        try:
+            said = json.loads(line)
+            if "identity" in said:
+                self.identities[said["run"]] = said["identity"]
+                return
+            row = SlideRow(values=said["row"], notes=tuple(said["notes"]), files=said["files"])
+            entry = LedgerEntry(row=row, run=said["run"], given_mpp=said["given_mpp"], stamp=said["stamp"])
+            self.entries[row.values["slide"]] = entry
+        except (ValueError, KeyError, TypeError):
+            return

@@ -1,0 +1,180 @@
+"""What tnet says of one slide, and the row of the table it becomes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tnet_cli.geometry import Region, Size
+from tnet_cli.report.attended import AttendedRegion
+
+Status = Literal["ok", "failed", "no_tissue"]
+Qc = Literal["out_of_domain"]
+
+
+@dataclass(frozen=True, slots=True)
+class RegionResult:
+    """One region the network looked at.
+
+    Attributes:
+        region: Level-0 pixels of the slide.
+        processing_level: 0 is the coarsest.
+        mpp: Micrometres per pixel the network saw, or None for an image without scale.
+        location_probability: Probability of the cell within its grid; for a root its share of the tissue.
+        path_probability: Product of these along the path from the root.
+        weight: Share in the slide's feature vector; the weights of a slide sum to one.
+        probabilities: Class probabilities from this region's own features.
+    """
+
+    region: Region
+    processing_level: int
+    mpp: float | None
+    location_probability: float
+    path_probability: float
+    weight: float
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlideResult:
+    """The outcome for one input, whatever it was.
+
+    Attributes:
+        slide: Name of the slide's folder of results: the file's name without suffix.
+        path: As the user gave it.
+        status: ``ok``, ``failed`` or ``no_tissue``.
+        class_names: The model's classes, in its order.
+        prediction: The class that was called, or None.
+        probability: Its probability.
+        probabilities: One for each class.
+        logits: The network's own outputs, before temperature and softmax.
+        locations: Attended locations, roots not included.
+        pixels_read: Every pixel decoded from the file, thumbnail and whole tiles included.
+        fraction_read: ``pixels_read`` over the level-0 pixels.
+        error: One sentence when the slide failed.
+        notes: Plain sentences the user should know of.
+        qc: ``out_of_domain`` where the slide is not of the kind the model knows; None else.
+        warning: The sentence that goes with ``qc``; one of ``notes``.
+        regions: Every region looked at, coarsest first.
+    """
+
+    slide: str
+    path: str
+    status: Status
+    class_names: tuple[str, ...]
+    prediction: str | None = None
+    probability: float | None = None
+    probabilities: tuple[float, ...] = ()
+    logits: tuple[float, ...] = ()
+    size: Size | None = None
+    mpp: float | None = None
+    mpp_source: str | None = None
+    reader: str | None = None
+    roots: int = 0
+    locations: int = 0
+    pixels_read: int = 0
+    bytes_read: int = 0
+    fraction_read: float | None = None
+    seconds: float = 0.0
+    error: str | None = None
+    notes: tuple[str, ...] = ()
+    qc: Qc | None = None
+    warning: str | None = None
+    regions: tuple[RegionResult, ...] = ()
+    bounds: Region | None = None
+
+    def row(self) -> dict[str, Any]:
+        """Return the slide's row of ``predictions.csv``: column -> value, None where there is nothing to say."""
+        probabilities = self.probabilities or (None,) * len(self.class_names)
+        return {
+            "slide": self.slide,
+            "path": self.path,
+            "status": self.status,
+            "prediction": self.prediction,
+            "probability": _rounded(self.probability),
+            **{f"prob_{name}": _rounded(p) for name, p in zip(self.class_names, probabilities, strict=True)},
+            "mpp": self.mpp,
+            "mpp_source": self.mpp_source,
+            "reader": self.reader,
+            "roots": self.roots,
+            "locations": self.locations,
+            "pixels_read": self.pixels_read,
+            "fraction_read": _rounded(self.fraction_read),
+            "seconds": round(self.seconds, 3),
+            "error": self.error,
+            "qc": self.qc,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class SlideRow:
+    """What is kept of a slide while the run goes on.
+
+    Attributes:
+        values: The slide's row of ``predictions.csv``.
+        notes: Plain sentences the user should know of.
+        files: Bytes of each file in the slide's folder, by name.
+    """
+
+    values: dict[str, Any]
+    notes: tuple[str, ...] = ()
+    files: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``failed`` or ``no_tissue``."""
+        return str(self.values["status"])
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing left to try."""
+        return self.status != "failed"
+
+
+REGION_COLUMNS = (
+    "minx",
+    "miny",
+    "width",
+    "height",
+    "processing_level",
+    "mpp",
+    "location_probability",
+    "path_probability",
+    "weight",
+)
+
+
+def region_row(result: RegionResult, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Return a region's row of ``regions.csv``; boxes in level-0 pixels."""
+    box = result.region
+    return {
+        "minx": box.x,
+        "miny": box.y,
+        "width": box.width,
+        "height": box.height,
+        "processing_level": result.processing_level,
+        "mpp": _rounded(result.mpp),
+        "location_probability": _rounded(result.location_probability),
+        "path_probability": _rounded(result.path_probability),
+        "weight": _rounded(result.weight),
+        **{f"prob_{name}": _rounded(p) for name, p in zip(class_names, result.probabilities, strict=True)},
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    """Keep six significant figures: what a float32 network can stand for, the same text on every machine."""
+    return None if value is None else float(f"{value:.6g}")
+
+
+def attended_regions(result: SlideResult) -> list[AttendedRegion]:
+    """Return every region the network looked at, as the report package wants it."""
+    return [
+        AttendedRegion(
+            region=region.region,
+            processing_level=region.processing_level,
+            mpp=region.mpp,
+            weight=region.weight,
+            path_probability=region.path_probability,
+            class_probabilities=region.probabilities,
+        )
+        for region in result.regions
+    ]

@@ -1,0 +1,198 @@
+"""Synthetic slides on disk: pyramidal tiled JPEG BigTIFFs, streamed, with labels and annotations."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tnet_cli.files import table_text, write_json, write_text_whole, written_whole
+from tnet_cli.synth.design import CLASS_NAMES, SlideDesign, design_slide
+from tnet_cli.synth.outline import outlines_geojson
+from tnet_cli.synth.paint import Painter
+from tnet_cli.synth.pyramid import WINDOW_PX, EncodedWindow, encode_window, window_places, write_pyramid
+
+__all__ = ["CLASS_NAMES", "SyntheticSlide", "synthesize", "write_synthetic_slide"]
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticSlide:
+    """A slide that was made.
+
+    Attributes:
+        path: The BigTIFF.
+        label: ``benign`` or ``lesion``.
+        annotation: GeoJSON with the lesions' outlines; no features on a benign slide.
+        seed: The same seed, size and scale give the same bytes.
+    """
+
+    path: Path
+    label: str
+    annotation: Path
+    seed: int
+
+
+def write_synthetic_slide(
+    path: Path,
+    *,
+    seed: int,
+    side_px: int,
+    mpp: float = 0.5,
+    label: str | None = None,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> SyntheticSlide:
+    """Draw one slide and write it with its annotation, ``<stem>.geojson``, beside it.
+
+    Args:
+        path: The file to write or replace.
+        seed: Names the slide.
+        side_px: Side in level-0 pixels.
+        mpp: Micrometres per pixel.
+        label: ``benign`` or ``lesion``; drawn from the seed when None.
+        workers: Processes that draw; one for each core when None, none of their own when 1.
+        on_progress: Told how many windows of how many are drawn.
+
+    Returns:
+        Where the slide and its annotation are, and what they show.
+
+    Raises:
+        ValueError: the label is unknown, or the slide is too small to hold a focus.
+        OSError: the file cannot be written; then no part of it is left.
+    """
+    design = design_slide(seed, side_px, mpp=mpp, label=label)
+    workers = workers if workers is not None else (os.cpu_count() or 1)
+    with written_whole(path) as draft, _pool(workers, design) as pool:
+        write_pyramid(
+            draft,
+            design.size,
+            design.mpp,
+            _windows(design, pool),
+            description=f"tnet synthetic slide, seed {design.seed}; drawn by a program, no tissue of anyone",
+            on_progress=on_progress,
+        )
+    annotation = path.with_suffix(".geojson")
+    write_json(annotation, lesions_geojson(design))
+    return SyntheticSlide(path=path, label=design.label, annotation=annotation, seed=seed)
+
+
+def synthesize(
+    directory: Path,
+    *,
+    count: int,
+    side_px: int,
+    seed: int,
+    mpp: float = 0.5,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[SyntheticSlide]:
+    """Make labelled slides, half of them with lesions, and the manifest ``labels.csv``.
+
+    Args:
+        directory: Where they are written; made if need be.
+        count: How many.
+        side_px: Side of each in level-0 pixels.
+        seed: The same seed gives the same slides.
+        mpp: Micrometres per pixel.
+        workers: Processes; one for each core when None.
+        on_progress: Told how many slides of how many are done.
+
+    Returns:
+        The slides in the order of ``labels.csv``.
+
+    Raises:
+        ValueError: the slides are too small to hold a focus.
+        OSError: a file cannot be written.
+    """
+    rng = np.random.default_rng([seed, count])
+    labels = rng.permutation([CLASS_NAMES[number % 2] for number in range(count)])
+    workers = workers if workers is not None else (os.cpu_count() or 1)
+    make = partial(_make_numbered, directory, seed, side_px, mpp, 1 if count > 1 else workers)
+    slides: list[SyntheticSlide] = []
+    with _pool(min(workers, count) if count > 1 else 1) as pool:
+        made = map(make, range(count), labels) if pool is None else pool.map(make, range(count), labels)
+        for slide in made:
+            slides.append(slide)
+            if on_progress is not None:
+                on_progress(len(slides), count)
+    rows = [{"slide": s.path.name, "label": s.label, "annotation": s.annotation.name} for s in slides]
+    write_text_whole(directory / "labels.csv", table_text(["slide", "label", "annotation"], rows))
+    return slides
+
+
+def _make_numbered(
+    directory: Path, seed: int, side_px: int, mpp: float, workers: int, number: int, label: str
+) -> SyntheticSlide:
+    # Seeds of different runs must not meet: the slide's own seed is drawn from the run's seed and its number.
+    own = int(np.random.default_rng([seed, number, 1]).integers(2**31))
+    path = directory / f"synth-{seed}-{number:04d}.tif"
+    return write_synthetic_slide(path, seed=own, side_px=side_px, mpp=mpp, label=str(label), workers=workers)
+
+
+def lesions_geojson(design: SlideDesign) -> dict[str, Any]:
+    """Return the outlines of a slide's lesions as QuPath annotations, in level-0 pixels."""
+    return outlines_geojson(design.lesions, design.mpp, CLASS_NAMES[1])
+
+
+# --- drawing, in this process or in several
+
+
+class _Drawing:
+    """What a drawing process keeps between windows; a design is too large to be sent with each of them."""
+
+    painter: ClassVar[Painter | None] = None
+
+    @classmethod
+    def start(cls, design: SlideDesign) -> None:
+        """Prepare this process to draw windows of one slide."""
+        cls.painter = Painter(design)
+
+    @classmethod
+    def window(cls, place: tuple[int, int]) -> EncodedWindow:
+        """Draw the window whose top left corner is at x, y in level-0 pixels."""
+        if cls.painter is None:
+            raise RuntimeError("this process was not prepared to draw")
+        return _draw(cls.painter, place)
+
+
+@contextmanager
+def _pool(workers: int, design: SlideDesign | None = None) -> Iterator[Executor | None]:
+    """Give processes, prepared to draw a design when there is one, or None where this process is to do it all."""
+    if workers == 1:
+        yield None
+        return
+    spawn = get_context("spawn")
+    if design is None:
+        pool = ProcessPoolExecutor(workers, mp_context=spawn)
+    else:
+        pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_Drawing.start, initargs=(design,))
+    try:
+        yield pool
+    finally:
+        # The pool's own way out would draw every window of an abandoned slide first.
+        pool.shutdown(cancel_futures=True)
+
+
+def _windows(design: SlideDesign, pool: Executor | None) -> Iterator[EncodedWindow]:
+    """Draw all windows of a slide, row by row."""
+    painter = Painter(design)
+    glass = encode_window(np.broadcast_to(np.array(painter.glass, np.uint8), (WINDOW_PX, WINDOW_PX, 3)))
+    places = window_places(design.size)
+    with_tissue = [place for place in places if not painter.is_glass(*place, WINDOW_PX, WINDOW_PX)]
+    if pool is None:
+        drawn: Iterator[EncodedWindow] = (_draw(painter, place) for place in with_tissue)
+    else:
+        drawn = pool.map(_Drawing.window, with_tissue, chunksize=4)
+    remaining = set(with_tissue)
+    for place in places:
+        yield next(drawn) if place in remaining else glass
+
+
+def _draw(painter: Painter, place: tuple[int, int]) -> EncodedWindow:
+    return encode_window(painter.window(*place, WINDOW_PX, WINDOW_PX))

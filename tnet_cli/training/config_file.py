@@ -1,0 +1,283 @@
+"""The configuration of a training run: a TOML file, what the command line puts over it, and what came of both.
+
+Tables: ``[model]`` (``tnet_cli.training.architecture``), ``[training]`` (``TrainingSettings``), ``[data]`` and
+``[card]``. A key that no table knows is refused with the nearest one that is known. The effective configuration, with
+every number in it, is written into the run's folder and repeats the run.
+"""
+
+import difflib
+import hashlib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar, get_args, get_origin
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tnet_cli.errors import UsageError
+from tnet_cli.learning.settings import TrainingSettings
+from tnet_cli.model.config import TNetConfig
+from tnet_cli.training.architecture import MODEL_KEYS, describe_first, model_config
+
+PRETRAINED = "backbone_weights"
+"""The setting that ``pretrained`` in the table [model] stands for."""
+
+
+class DataSettings(BaseModel):
+    """How the manifest is used.
+
+    Attributes:
+        classes: All classes in the order of the logits; the labels, sorted, when None.
+        validation_share: Share of the slides to validate on, where the manifest does not say which.
+        folds: Train this many times, each on all but one part of the patients; None to train once.
+        split_seed: Of the split; the training's own seed when None.
+        skip_bad: Leave slides out that cannot be read, with a line for each, instead of stopping.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    classes: tuple[str, ...] | None = Field(default=None, min_length=2)
+    validation_share: float = Field(default=0.2, ge=0, lt=1)
+    folds: int | None = Field(default=None, ge=2)
+    split_seed: int | None = Field(default=None, ge=0, lt=2**32)
+    skip_bad: bool = False
+
+
+class CardSettings(BaseModel):
+    """What the model's card says that only its maker can know.
+
+    Attributes:
+        name: Short name; that of the run's folder when None.
+        summary: One sentence; made from the classes when None.
+        intended_use: One sentence, printed with results and on overlays.
+        licence: Terms of the weights.
+        data_licence: Terms of the slides.
+        limits: Sentences to add to those that hold for every model trained here.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str | None = Field(default=None, min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    summary: str | None = None
+    intended_use: str = "Research; trained by the user, not for diagnosis."
+    licence: str = "not stated"
+    data_licence: str = "not stated"
+    limits: tuple[str, ...] = ()
+
+
+TABLES: dict[str, frozenset[str]] = {
+    "model": MODEL_KEYS | ({"pretrained"} if PRETRAINED in TrainingSettings.model_fields else set()),
+    "training": frozenset(TrainingSettings.model_fields),
+    "data": frozenset(DataSettings.model_fields),
+    "card": frozenset(CardSettings.model_fields),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """Everything a run is asked to be, but for the manifest and the machine.
+
+    Attributes:
+        network: The model, with the classes of the manifest.
+        training: Stages, rates, sizes and weights.
+        data: Classes and split.
+        card: What the model's card will say.
+    """
+
+    network: TNetConfig
+    training: TrainingSettings
+    data: DataSettings
+    card: CardSettings
+
+    @property
+    def split_seed(self) -> int:
+        """The seed of the split."""
+        return self.training.seed if self.data.split_seed is None else self.data.split_seed
+
+    def as_toml(self) -> str:
+        """Return the tables as TOML that, read again with the same manifest, gives this configuration."""
+        tables = {
+            "model": self.network.model_dump(mode="json", exclude={"class_names"}, exclude_none=True),
+            "training": self.training.model_dump(mode="json", exclude_none=True),
+            "data": self.data.model_dump(mode="json", exclude_none=True) | {"classes": list(self.network.class_names)},
+            "card": self.card.model_dump(mode="json", exclude_none=True),
+        }
+        return tomli_w.dumps(tables)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the TOML, hexadecimal."""
+        return hashlib.sha256(self.as_toml().encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigTables:
+    """What was asked for, before the classes are known.
+
+    Attributes:
+        model: The keys of [model] that were given.
+        training: Checked.
+        data: Checked.
+        card: Checked.
+    """
+
+    model: dict[str, Any]
+    training: TrainingSettings
+    data: DataSettings
+    card: CardSettings
+
+    @classmethod
+    def read(cls, path: Path | None, overrides: Sequence[str] = (), options: Mapping[str, Any] | None = None) -> Self:
+        """Read the file, put ``--set`` over it, and the named options over both.
+
+        Args:
+            path: TOML; the defaults alone when None.
+            overrides: ``table.key=value`` each, the value as TOML or as plain words with commas between.
+            options: Values by ``table.key``; None leaves what is there.
+
+        Raises:
+            UsageError: the file cannot be read, or a key or value in it is not known or not possible.
+        """
+        tables: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
+        if path is not None:
+            for table, values in _read_toml(path).items():
+                tables[table].update(values)
+        for text in overrides:
+            table, key, value = _override(text)
+            tables[table][key] = value
+        for dotted, value in (options or {}).items():
+            if value is not None:
+                table, _, key = dotted.partition(".")
+                tables[table][key] = value
+        where = str(path) if path else "options"
+        _move_pretrained(tables)
+        return cls(
+            model=tables["model"],
+            training=_checked(TrainingSettings, tables["training"], where, "training"),
+            data=_checked(DataSettings, tables["data"], where, "data"),
+            card=_checked(CardSettings, tables["card"], where, "card"),
+        )
+
+    def complete(self, class_names: tuple[str, ...], *, on_gpu: bool) -> TrainConfig:
+        """Build the model's configuration and fit the training's to it.
+
+        Args:
+            class_names: In the order of the logits.
+            on_gpu: Whether the default backbone may be one that needs a GPU to be trained.
+
+        Raises:
+            UsageError: the model's numbers do not go together.
+        """
+        network = model_config(self.model, class_names, weights=getattr(self.training, PRETRAINED, None), on_gpu=on_gpu)
+        training = self.training
+        if "hard_locations" not in training.model_fields_set:
+            wanted = network.processing_levels - 1
+            locations = training.hard_locations
+            # The last numbers are those of the finest processing levels, where the classes differ.
+            fitted = (locations[:1] * (wanted - len(locations)) + locations)[-wanted:] if wanted else ()
+            training = training.model_copy(update={"hard_locations": fitted})
+        elif len(training.hard_locations) != network.processing_levels - 1:
+            raise UsageError(
+                f"[training] hard_locations: {list(training.hard_locations)} has {len(training.hard_locations)} "
+                f"numbers; a model of {network.processing_levels} processing levels needs "
+                f"{network.processing_levels - 1}"
+            )
+        data = self.data.model_copy(update={"classes": class_names})
+        return TrainConfig(network=network, training=training, data=data, card=self.card)
+
+
+def _read_toml(path: Path) -> dict[str, dict[str, Any]]:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise UsageError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise UsageError(f"{path}: not a TOML file: {exc}") from exc
+    for table, values in tables.items():
+        if table not in TABLES:
+            raise UsageError(f"{path}: unknown table or key {table!r}; {_nearest(table)}")
+        if not isinstance(values, dict):
+            raise UsageError(f"{path}: {table} is a table; write [{table}] and its keys below")
+        for key in values:
+            if key not in TABLES[table]:
+                raise UsageError(f"{path}: unknown key {key!r} in [{table}]; {_nearest(key, table)}")
+    return tables
+
+
+def _nearest(key: str, table: str | None = None) -> str:
+    """Say which known key was probably meant: one of the same name first, then one of this table, then any."""
+    elsewhere = [f"[{name}] {key}" for name, keys in TABLES.items() if key in keys]
+    if elsewhere:
+        return f"did you mean {elsewhere[0]}?"
+    if table is not None and (close := difflib.get_close_matches(key, sorted(TABLES[table]), n=1)):
+        return f"did you mean {close[0]!r}?"
+    homes = {known: name for name, keys in reversed(TABLES.items()) for known in sorted(keys)}
+    if close := difflib.get_close_matches(key, [*TABLES, *homes], n=1):
+        return f"did you mean [{close[0]}]?" if close[0] in TABLES else f"did you mean [{homes[close[0]]}] {close[0]}?"
+    known = sorted(TABLES[table]) if table is not None else [f"[{name}]" for name in TABLES]
+    return f"expected one of {', '.join(known)}"
+
+
+def _override(text: str) -> tuple[str, str, Any]:
+    dotted, equals, value = text.partition("=")
+    table, _, key = dotted.strip().partition(".")
+    if not equals:
+        raise UsageError(f"--set {text}: expected TABLE.KEY=VALUE, such as training.warmup_steps=100")
+    if not key:
+        raise UsageError(f"--set {text}: expected TABLE.KEY=VALUE; {_nearest(table)}")
+    if table not in TABLES:
+        raise UsageError(f"--set {text}: unknown table {table!r}; {_nearest(key)}")
+    if key not in TABLES[table]:
+        raise UsageError(f"--set {text}: unknown key {key!r} in [{table}]; {_nearest(key, table)}")
+    read = _value(value.strip())
+    return table, key, [read] if _takes_several(table, key) and not isinstance(read, list) else read
+
+
+def _takes_several(table: str, key: str) -> bool:
+    """Tell whether a key holds a list, so that one value alone stands for a list of one."""
+    kinds: dict[str, type[BaseModel]] = {
+        "model": TNetConfig,
+        "training": TrainingSettings,
+        "data": DataSettings,
+        "card": CardSettings,
+    }
+    field = kinds[table].model_fields.get(key)
+    annotation = None if field is None else field.annotation
+    return any(get_origin(kind) is tuple for kind in (annotation, *get_args(annotation)))
+
+
+def _value(text: str) -> Any:
+    """Read a value as TOML; failing that as words, several when there are commas between."""
+    for candidate in (text, f"[{text}]") if "," in text else (text,):
+        try:
+            return tomllib.loads(f"value = {candidate}")["value"]
+        except tomllib.TOMLDecodeError:
+            continue
+    if "," in text:
+        return [_value(part.strip()) for part in text.split(",") if part.strip()]
+    return text
+
+
+def _move_pretrained(tables: dict[str, dict[str, Any]]) -> None:
+    """Make a setting of the training of ``pretrained``, which users look for beside the backbone."""
+    if "pretrained" not in tables["model"]:
+        return
+    wanted = tables["model"].pop("pretrained")
+    if PRETRAINED in tables["training"]:
+        raise UsageError(f"[model] pretrained and [training] {PRETRAINED} are the same; give one")
+    if isinstance(wanted, str) and re.fullmatch(r"DEFAULT|[A-Z0-9]+(_[A-Z0-9]+)+", wanted):
+        wanted = f"torchvision:{wanted}"
+    tables["training"][PRETRAINED] = wanted
+
+
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def _checked(kind: type[Checked], values: dict[str, Any], where: str, table: str) -> Checked:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as exc:
+        raise UsageError(f"{where}: {describe_first(exc, table)}") from exc

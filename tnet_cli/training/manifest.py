@@ -1,0 +1,174 @@
+"""The training manifest: labelled slides, their patients, and the classes they make."""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from tnet_cli.errors import ManifestError
+from tnet_cli.inputs.inputs import SlideInput, read_manifest
+
+Split = Literal["train", "validation", "test"]
+
+SPLIT_WORDS: dict[str, Split] = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledSlide:
+    """One row of a training manifest.
+
+    Attributes:
+        entry: Where the slide is.
+        label: Its class.
+        key: Names the slide whatever machine it is on: its path from the manifest's folder, or its URL.
+        group: What must not be torn apart by a split: the patient, or the slide itself where none is given.
+        split: What the manifest says of its group, or None.
+    """
+
+    entry: SlideInput
+    label: str
+    key: str
+    group: str
+    split: Split | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingManifest:
+    """Slides to learn from.
+
+    Attributes:
+        path: The CSV.
+        slides: In the order of the CSV.
+        class_names: In the order of the logits.
+        digest: SHA-256 of what the rows say, hexadecimal; the same wherever the folder is.
+    """
+
+    path: Path
+    slides: tuple[LabelledSlide, ...]
+    class_names: tuple[str, ...]
+    digest: str
+
+    @classmethod
+    def read(cls, path: Path, classes: Sequence[str] | None = None, normal_class: str | None = None) -> Self:
+        """Read a manifest ``slide,label[,patient,split,mpp,annotation]``.
+
+        Args:
+            path: The CSV.
+            classes: All classes in the order of the logits; the labels, sorted, when None.
+            normal_class: Class of what is not annotated; the first class when ``classes`` does not order them.
+
+        Raises:
+            ManifestError: the file cannot be used, or its labels, patients, splits or slides contradict themselves.
+        """
+        entries = read_manifest(path)
+        _refuse_missing_labels(path, entries)
+        _refuse_duplicates(path, entries)
+        class_names = _order_classes(path, [entry.label or "" for entry in entries], classes, normal_class)
+        groups = [_group(path, entry) for entry in entries]
+        splits = _splits_of_groups(path, entries, groups)
+        slides = tuple(
+            LabelledSlide(entry, entry.label or "", _key(path, entry), group, splits[group])
+            for entry, group in zip(entries, groups, strict=True)
+        )
+        return cls(path=path, slides=slides, class_names=class_names, digest=_digest(path, slides))
+
+    def count(self, slides: Sequence[LabelledSlide] | None = None) -> dict[str, int]:
+        """Return the number of slides of each class, of all slides or of some."""
+        counts = Counter(slide.label for slide in (self.slides if slides is None else slides))
+        return {name: counts[name] for name in self.class_names}
+
+
+def _refuse_missing_labels(path: Path, entries: Sequence[SlideInput]) -> None:
+    missing = [entry for entry in entries if entry.label is None]
+    if missing and len(missing) == len(entries):
+        raise ManifestError(f"{path}: no slide has a label; expected a column 'label' with the class of each slide")
+    if missing:
+        raise ManifestError(
+            f"{path}: {len(missing)} of {len(entries)} slides have no label, such as {missing[0].path}; "
+            "give each its class, or leave its row out"
+        )
+
+
+def _refuse_duplicates(path: Path, entries: Sequence[SlideInput]) -> None:
+    first: dict[str, SlideInput] = {}
+    for entry in entries:
+        identity = entry.path if _is_url(entry.path) else os.path.realpath(entry.path)
+        earlier = first.setdefault(identity, entry)
+        if earlier is not entry:
+            how = "is listed twice" if earlier.path == entry.path else f"is the same file as {earlier.path}"
+            raise ManifestError(f"{path}: {entry.path} {how}; leave one of the two rows out")
+
+
+def _order_classes(
+    path: Path, labels: Sequence[str], classes: Sequence[str] | None, normal_class: str | None
+) -> tuple[str, ...]:
+    found = sorted(set(labels))
+    if len(found) < 2 and classes is None:
+        raise ManifestError(
+            f"{path}: all {len(labels)} slides have the label {found[0]!r}; a model needs two classes or more"
+        )
+    if normal_class is not None and normal_class not in (classes or found):
+        raise ManifestError(
+            f"{path}: the normal class {normal_class!r} is not among the classes {', '.join(classes or found)}"
+        )
+    if classes is None:
+        # The threshold of two classes is the last one's: what is looked for, not what is normal.
+        return tuple(sorted(found, key=lambda name: (name != normal_class, name)))
+    unknown = [name for name in found if name not in classes]
+    if unknown:
+        raise ManifestError(
+            f"{path}: the label {unknown[0]!r} ({labels.count(unknown[0])} slides) is not among the classes "
+            f"{', '.join(classes)} that were asked for"
+        )
+    empty = [name for name in classes if name not in found]
+    if empty:
+        raise ManifestError(f"{path}: no slide has the label {empty[0]!r}; found {', '.join(found)}")
+    return tuple(classes)
+
+
+def _splits_of_groups(path: Path, entries: Sequence[SlideInput], groups: Sequence[str]) -> dict[str, Split | None]:
+    said: dict[str, dict[Split, SlideInput]] = defaultdict(dict)
+    for entry, group in zip(entries, groups, strict=True):
+        word = (entry.split or "").lower()
+        if word and word not in SPLIT_WORDS:
+            raise ManifestError(
+                f"{path}: {entry.path} has the split {entry.split!r}; "
+                "expected train, validation (or val), test, or nothing"
+            )
+        if word:
+            said[group].setdefault(SPLIT_WORDS[word], entry)
+    for ways in said.values():
+        if len(ways) > 1:
+            (one, first), (other, second) = list(ways.items())[:2]
+            raise ManifestError(
+                f"{path}: patient {first.patient} is in two splits, {one} ({first.path}) and {other} ({second.path}); "
+                "a patient must be in one"
+            )
+    return {group: next(iter(said[group]), None) if group in said else None for group in groups}
+
+
+def _group(manifest: Path, entry: SlideInput) -> str:
+    return f"patient {entry.patient}" if entry.patient else f"slide {_key(manifest, entry)}"
+
+
+def _key(manifest: Path, entry: SlideInput) -> str:
+    if _is_url(entry.path):
+        return entry.path
+    return Path(os.path.relpath(entry.path, manifest.parent)).as_posix()
+
+
+def _is_url(path: str) -> bool:
+    return "://" in path
+
+
+def _digest(manifest: Path, slides: Sequence[LabelledSlide]) -> str:
+    rows = []
+    for slide in slides:
+        annotation = slide.entry.annotation
+        place = Path(os.path.relpath(annotation, manifest.parent)).as_posix() if annotation else None
+        rows.append((slide.key, slide.label, slide.entry.patient, slide.split, slide.entry.mpp, place))
+    # In the order of the slides' names: rows in another order are the same manifest.
+    return hashlib.sha256(repr(sorted(rows, key=lambda row: row[0])).encode()).hexdigest()

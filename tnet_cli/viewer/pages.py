@@ -1,0 +1,265 @@
+"""What the viewer's server answers: the review, the page of a slide, tiles and the run's own files, each as bytes.
+
+Nothing is found by joining an address to a folder unseen: a slide is one of those the run names, an asset one of ours,
+and a file one whose real place is inside the run's folder.
+"""
+
+import os
+import re
+import stat
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from tnet_cli.errors import TnetError
+from tnet_cli.geometry import Region
+from tnet_cli.report.page import SERVED_MARK
+from tnet_cli.report.templates import asset_text
+from tnet_cli.report.viewer_page import ViewerBox, ViewerPage, render_viewer
+from tnet_cli.results.html_report import report_text
+from tnet_cli.results.reader import (
+    PREDICTIONS,
+    RUN_RECORD,
+    RunOnDisk,
+    SlideRecord,
+    finite,
+    read_regions,
+    read_run,
+)
+from tnet_cli.viewer.deepzoom import TILE_PX, DeepZoom, tile_jpeg
+from tnet_cli.viewer.slides import OpenSlides
+
+HTML = "text/html; charset=utf-8"
+PLAIN = "text/plain; charset=utf-8"
+
+_ASSETS = {
+    "viewer.js": ("viewer.js", "text/javascript; charset=utf-8"),
+    "viewer.css": ("viewer.css", "text/css; charset=utf-8"),
+    "openseadragon.min.js": ("openseadragon/openseadragon.min.js", "text/javascript; charset=utf-8"),
+    "LICENSE.txt": ("openseadragon/LICENSE.txt", PLAIN),
+}
+
+_FILE_TYPES = {
+    ".png": "image/png",
+    ".csv": "text/csv; charset=utf-8",
+    ".json": "application/json",
+    ".geojson": "application/geo+json",
+}
+"""What the browser may show of the run's files; all others are bytes to save."""
+
+_TILE = re.compile(r"/tiles/(.+)/(\d{1,3})/(\d{1,9})_(\d{1,9})\.jpeg")
+
+_VIEWER_POLICY = (
+    # The digest admits the one style that OpenSeadragon puts into the page.
+    "default-src 'none'; script-src 'self'; "
+    "style-src 'self' 'sha256-9xTiqzfwFaL2SGb1rmr8gysEwVVjIvqWAgmZgqFqpEE='; img-src 'self' data: blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is sent.
+
+    Attributes:
+        status: Of HTTP.
+        content_type: Of HTTP.
+        body: Bytes, or the file that holds them.
+        headers: Further ones.
+    """
+
+    status: int
+    content_type: str
+    body: bytes | Path
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def refusal(status: int, sentence: str) -> Answer:
+    """Return an answer that is one sentence."""
+    return Answer(status, PLAIN, f"{sentence}\n".encode("utf-8", "replace"))
+
+
+class RunPages:
+    """The pages of one run, made from what its folder holds when they are asked for.
+
+    Args:
+        path: The run's folder.
+
+    Raises:
+        UsageError: it holds no run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._real_path = path.resolve()
+        self._slides = OpenSlides(path)
+        self._lock = threading.Lock()
+        # More than the processors can decode would only wait with their pixels in memory.
+        self._decoding = threading.Semaphore((os.cpu_count() or 1) + 1)
+        self._stamp = self._stamp_on_disk()
+        self._run = read_run(path)
+        self._by_name = _by_name(self._run)
+        self._review: bytes | None = None
+
+    def close(self) -> None:
+        """Close the slides."""
+        self._slides.close()
+
+    def answer(self, address: str) -> Answer:
+        """Answer a request for an address: the decoded path, which begins with a slash."""
+        if address in ("/", "/report.html"):
+            return Answer(200, HTML, self._review_page(), {"Content-Security-Policy": "frame-ancestors 'none'"})
+        if address.startswith("/viewer/"):
+            return _asset(address.removeprefix("/viewer/"))
+        if address.startswith("/view/"):
+            return self._slide_page(address.removeprefix("/view/"))
+        tile = _TILE.fullmatch(address)
+        if tile:
+            return self._tile(tile[1], int(tile[2]), int(tile[3]), int(tile[4]))
+        return self._file(address)
+
+    def _stamp_on_disk(self) -> tuple[float, ...]:
+        return tuple(_modified(self._path / name) for name in (PREDICTIONS, RUN_RECORD))
+
+    def _current(self) -> tuple[RunOnDisk, dict[str, SlideRecord]]:
+        """Return the run as it is now: one that is still going has more rows each time."""
+        with self._lock:
+            stamp = self._stamp_on_disk()
+            if stamp != self._stamp:
+                self._stamp, self._run, self._review = stamp, read_run(self._path), None
+                self._by_name = _by_name(self._run)
+            return self._run, self._by_name
+
+    def _review_page(self) -> bytes:
+        # Made anew and not taken from the folder: what lies there could be anything, and would run in the browser.
+        run, _ = self._current()
+        with self._lock:
+            review = self._review if run is self._run else None
+        if review is None:
+            text = report_text(run).replace(SERVED_MARK, SERVED_MARK.replace('""', '"/view/"'), 1)
+            review = text.encode("utf-8", "replace")
+            with self._lock:
+                if run is self._run:
+                    self._review = review
+        return review
+
+    def _slide_page(self, name: str) -> Answer:
+        run, by_name = self._current()
+        record = by_name.get(name)
+        if record is None:
+            return refusal(404, f"{name}: no such slide in this run")
+        names = list(by_name)
+        at = names.index(name)
+        page = ViewerPage(
+            slide=name,
+            path=record.path,
+            says=_says(record),
+            notice=record.text("error"),
+            tiles_address=f"/tiles/{quote(name, errors='replace')}/",
+            overlay_address=_file_address(run, record),
+            previous_address=_page_address(names[at - 1]) if at else None,
+            next_address=_page_address(names[at + 1]) if at + 1 < len(names) else None,
+        )
+        text = render_viewer(self._shown(page, run, record))
+        return Answer(200, HTML, text.encode("utf-8", "replace"), {"Content-Security-Policy": _VIEWER_POLICY})
+
+    def _shown(self, page: ViewerPage, run: RunOnDisk, record: SlideRecord) -> ViewerPage:
+        """Add what is known of the slide when it is open, or why it cannot be opened."""
+        try:
+            with self._slides.reading(record) as slide:
+                zoom = DeepZoom(slide.size)
+                return replace(
+                    page,
+                    size=slide.size,
+                    mpp=slide.mpp,
+                    tile_px=TILE_PX,
+                    # Nobody needs the slide in less than one tile.
+                    first_zoom_level=min(zoom.last_zoom_level, (TILE_PX - 1).bit_length()),
+                    last_zoom_level=zoom.last_zoom_level,
+                    boxes=tuple(_boxes(record, run.class_names)),
+                )
+        except TnetError as error:
+            return replace(page, notice=record.text("error") or str(error))
+
+    def _tile(self, name: str, zoom_level: int, column: int, row: int) -> Answer:
+        record = self._current()[1].get(name)
+        if record is None:
+            return refusal(404, f"{name}: no such slide in this run")
+        try:
+            with self._decoding, self._slides.reading(record) as slide:
+                data = tile_jpeg(slide, zoom_level, column, row)
+        except TnetError as error:
+            return refusal(404, str(error))
+        return refusal(404, "no such tile") if data is None else Answer(200, "image/jpeg", data)
+
+    def _file(self, address: str) -> Answer:
+        nothing = refusal(404, "no such file in this run")
+        parts = PurePosixPath(address).parts[1:]
+        # A name that begins with a dot is a file that is being written, or none of ours.
+        if not parts or "\0" in address or "\\" in address or any(part.startswith(".") for part in parts):
+            return nothing
+        try:
+            real = self._path.joinpath(*parts).resolve(strict=True)
+            if not real.is_relative_to(self._real_path) or not stat.S_ISREG(real.stat().st_mode):
+                return nothing
+        except (OSError, ValueError, RuntimeError):
+            return nothing
+        content_type = _FILE_TYPES.get(real.suffix.lower())
+        if content_type is None:
+            return Answer(200, "application/octet-stream", real, {"Content-Disposition": "attachment"})
+        return Answer(200, content_type, real)
+
+
+def _asset(name: str) -> Answer:
+    if name not in _ASSETS:
+        return refusal(404, "no such file")
+    path, content_type = _ASSETS[name]
+    return Answer(200, content_type, asset_text(path).encode())
+
+
+def _by_name(run: RunOnDisk) -> dict[str, SlideRecord]:
+    return {slide.slide: slide for slide in run.slides}
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _page_address(name: str) -> str:
+    return f"/view/{quote(name, errors='replace')}"
+
+
+def _file_address(run: RunOnDisk, record: SlideRecord) -> str | None:
+    overlay = record.overlay
+    return f"/{quote(overlay.relative_to(run.path).as_posix(), errors='replace')}" if overlay else None
+
+
+def _says(record: SlideRecord) -> str:
+    prediction, probability = record.text("prediction"), record.number("probability")
+    if prediction and probability is not None:
+        return f"{prediction}, probability {probability:.3f}"
+    return {"failed": "failed", "no_tissue": "no tissue found"}.get(record.text("status") or "", "")
+
+
+def _boxes(record: SlideRecord, class_names: Iterable[str]) -> Iterable[ViewerBox]:
+    """Read the regions of a slide; a row that is no box is left out."""
+    for row in read_regions(record):
+        x, y, width, height, level = (
+            finite(row.get(key)) for key in ("minx", "miny", "width", "height", "processing_level")
+        )
+        if x is None or y is None or width is None or height is None or level is None or min(width, height) < 1:
+            continue
+        shares = [(name, finite(row.get(f"prob_{name}"))) for name in class_names]
+        yield ViewerBox(
+            region=Region(int(x), int(y), int(width), int(height)),
+            processing_level=max(0, int(level)),
+            mpp=finite(row.get("mpp")),
+            weight=finite(row.get("weight")),
+            path_probability=finite(row.get("path_probability")),
+            probabilities=tuple((name, share) for name, share in shares if share is not None),
+        )

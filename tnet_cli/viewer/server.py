@@ -1,0 +1,133 @@
+"""A server for one run, for the browser on the same machine and nobody else.
+
+It listens on the loopback address only, answers GET and HEAD only, and refuses requests that name another host: a page
+from elsewhere whose name was made to point here (DNS rebinding) names its own.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from tnet_cli.errors import UsageError
+from tnet_cli.viewer.pages import Answer, RunPages, refusal
+
+LOOPBACK = "127.0.0.1"
+
+_ALWAYS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    # Pages of other origins must not so much as show a tile.
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class RunServer(ThreadingHTTPServer):
+    """Serves a run until it is shut down.
+
+    Args:
+        pages: What it answers.
+        port: Where it listens; 0 for any that is free.
+    """
+
+    daemon_threads = True
+    # A browser opens several connections at once, each of them for a tile.
+    request_queue_size = 32
+
+    def __init__(self, pages: RunPages, port: int) -> None:
+        self.pages = pages
+        super().__init__((LOOPBACK, port), _Handler)
+
+    @property
+    def address(self) -> str:
+        """Where the browser finds it."""
+        return f"http://{LOOPBACK}:{self.server_port}/"
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The names by which it may be called."""
+        return frozenset({f"{LOOPBACK}:{self.server_port}", f"localhost:{self.server_port}"})
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Let a connection that broke end silently: the browser does so whenever it moves on."""
+
+
+@contextmanager
+def run_server(path: Path, *, port: int = 0) -> Iterator[RunServer]:
+    """Open a server for the run in a folder, and close it with all its slides.
+
+    Raises:
+        UsageError: the folder holds no run, or the port is taken.
+    """
+    pages = RunPages(path)
+    try:
+        server = RunServer(pages, port)
+    except (OSError, OverflowError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "no such port"
+        raise UsageError(f"--port {port}: {reason}; give another, or 0 for any that is free") from exc
+    try:
+        yield server
+    finally:
+        server.server_close()
+        pages.close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection of the browser."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "tnet"
+    sys_version = ""
+    timeout = 120
+    server: RunServer
+
+    def do_GET(self) -> None:
+        self._send(self._answer(), with_body=True)
+
+    def do_HEAD(self) -> None:
+        self._send(self._answer(), with_body=False)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of http.server
+        """Say nothing: the terminal belongs to the command."""
+
+    def _answer(self) -> Answer:
+        if self.headers.get_all("Host", []) not in ([host] for host in self.server.hosts):
+            return refusal(403, f"this server answers to {self.server.address} only")
+        try:
+            # Everything after the first slash is a path, also where it begins with two.
+            address = unquote(urlsplit(f"http://x{self.path}").path, errors="strict") if self.path[:1] == "/" else ""
+        except ValueError:
+            address = ""
+        if not address:
+            return refusal(400, "not an address of this server")
+        return self.server.pages.answer(address)
+
+    def _send(self, answer: Answer, *, with_body: bool) -> None:
+        if isinstance(answer.body, bytes):
+            self._send_head(answer, len(answer.body))
+            if with_body:
+                self.wfile.write(answer.body)
+            return
+        try:
+            file = answer.body.open("rb")
+        except OSError as exc:
+            self._send(refusal(404, f"cannot be read: {exc.strerror}"), with_body=with_body)
+            return
+        with file:
+            length = file.seek(0, 2)
+            file.seek(0)
+            self._send_head(answer, length)
+            if with_body:
+                shutil.copyfileobj(file, self.wfile)
+
+    def _send_head(self, answer: Answer, length: int) -> None:
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.content_type)
+        self.send_header("Content-Length", str(length))
+        for name, value in (_ALWAYS | answer.headers).items():
+            self.send_header(name, value)
+        self.end_headers()
