@@ -22,7 +22,7 @@ from tnet_cli.inference.classify import look_with
 from tnet_cli.inference.engine import drive
 from tnet_cli.inference.prepare import prepare
 from tnet_cli.inference.stopping import StoppingRule, probabilities_of
-from tnet_cli.inference.traversal_job import best_first_errand
+from tnet_cli.inference.traversal_job import best_first_job
 from tnet_cli.metrics.estimate import wilson
 from tnet_cli.model.normalisation import fold_normalisation
 from tnet_cli.modelfile.modelfile import DEFAULT_MODEL, find_model, load_model
@@ -56,17 +56,17 @@ def measure_slide(task: tuple[int, int, int, Path]) -> dict[str, Any]:
             steps.append([len(features) - roots, float(probabilities_of(features, network, model.card)[1])])
             return False
 
-        errand = best_first_errand(slide, preparation, config, budget, note)
-        ((_, journey),) = drive([errand], look_with(network, torch.device("cpu")), batch_size=16, readers=1)
-        if isinstance(journey, BaseException):
-            raise journey
-        features = torch.cat([record.features for record in journey.traversal.levels])
+        job = best_first_job(slide, preparation, config, budget, note)
+        ((_, traversed),) = drive([job], look_with(network, torch.device("cpu")), batch_size=16, readers=1)
+        if isinstance(traversed, BaseException):
+            raise traversed
+        features = torch.cat([record.features for record in traversed.traversal.levels])
         steps.append([len(features) - roots, float(probabilities_of(features, network, model.card)[1])])
     return {
         "seed": seed,
         "label": label,
         "full": [full.locations, full.probabilities[1]],
-        "by_level": [len(record.regions) for record in journey.traversal.levels],
+        "by_level": [len(record.regions) for record in traversed.traversal.levels],
         "steps": steps,
     }
 

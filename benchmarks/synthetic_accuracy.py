@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 from tnet_cli.evaluation.arms import EVERYTHING
 from tnet_cli.inference.classify import ClassifyOptions, classify_slides
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.model.choice import Chooser, RandomChoice, TopK
+from tnet_cli.model.choice import LocationSampler, RandomChoice, TopK
 from tnet_cli.modelfile.modelfile import DEFAULT_MODEL, LoadedModel, find_model, load_model
 from tnet_cli.results.result import SlideResult
 from tnet_cli.synth.synthesis import write_synthetic_slide
@@ -31,12 +31,12 @@ ARMS = ("tnet", "random", "exhaustive")
 def classify_one(model: LoadedModel, path: Path, arm: str, seed: int) -> SlideResult:
     """Classify one slide the way of one arm; every arm traverses the same grids with the same weights."""
     steps = len(model.card.network.locations)
-    chooser: Chooser = RandomChoice(np.random.default_rng(seed)) if arm == "random" else TopK()
+    sampler: LocationSampler = RandomChoice(np.random.default_rng(seed)) if arm == "random" else TopK()
     options = ClassifyOptions(
         locations=(EVERYTHING,) * steps if arm == "exhaustive" else None, slides_in_flight=1, readers=1
     )
     entry = SlideInput(path=str(path), name=path.stem)
-    ((_, outcome),) = classify_slides([entry], model, options, chooser=chooser)
+    ((_, outcome),) = classify_slides([entry], model, options, sampler=sampler)
     return outcome.result
 
 

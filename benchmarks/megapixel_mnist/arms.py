@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from benchmarks.megapixel_mnist.canvas import Canvas
 from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.inference.engine import Errand, Journey, drive
-from tnet_cli.model.choice import Chooser
+from tnet_cli.inference.engine import TraversalJob, TraversalResult, drive
+from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Look, Traversal, TraversalPlan, traverse
@@ -137,14 +137,14 @@ class Attending:
 
     Attributes:
         locations: k for each processing level after the first.
-        chooser: The most probable locations, a sample, or random ones.
+        sampler: The most probable locations, a sample, or random ones.
     """
 
     locations: tuple[int, ...]
-    chooser: Chooser
+    sampler: LocationSampler
 
 
-def errand(canvas: Canvas, config: TNetConfig, attending: Attending) -> Errand:
+def job(canvas: Canvas, config: TNetConfig, attending: Attending) -> TraversalJob:
     """Return what the engine needs to traverse one image."""
 
     def read(region: Region) -> np.ndarray:
@@ -156,29 +156,29 @@ def errand(canvas: Canvas, config: TNetConfig, attending: Attending) -> Errand:
         processing_levels=config.processing_levels,
         locations=attending.locations,
         choice=config.choice,
-        chooser=attending.chooser,
+        sampler=attending.sampler,
     )
-    return Errand(traversal=traverse([whole(canvas)], np.zeros(1, np.float32), plan), read=read)
+    return TraversalJob(traversal=traverse([whole(canvas)], np.zeros(1, np.float32), plan), read=read)
 
 
 def traverse_all(
     network: TNet, canvases: Sequence[Canvas], attending: Attending, *, batch_size: int = 64
 ) -> list[Traversal]:
-    """Traverse images together, with the package's engine, traversal and choosers."""
+    """Traverse images together, with the package's engine, traversal and samplers."""
 
     def look(patches: Tensor, positions: np.ndarray, allowed: np.ndarray | None) -> Look:
         return network.look(
             patches, torch.from_numpy(positions), None if allowed is None else torch.from_numpy(allowed)
         )
 
-    errands: Iterable[Errand] = [errand(canvas, network.config, attending) for canvas in canvases]
-    ended = dict(drive(errands, look, batch_size=batch_size, readers=1, slides_in_flight=len(canvases)))
+    jobs: Iterable[TraversalJob] = [job(canvas, network.config, attending) for canvas in canvases]
+    ended = dict(drive(jobs, look, batch_size=batch_size, readers=1, slides_in_flight=len(canvases)))
     traversals = []
     for number in range(len(canvases)):
-        journey = ended[number]
-        if not isinstance(journey, Journey):
-            raise journey
-        traversals.append(journey.traversal)
+        traversed = ended[number]
+        if not isinstance(traversed, TraversalResult):
+            raise traversed
+        traversals.append(traversed.traversal)
     return traversals
 
 

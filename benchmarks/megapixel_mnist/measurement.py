@@ -173,5 +173,5 @@ def probe_memory(arm: Arm | None, side_px: int, mnist: Path, threads: int) -> fl
 
 
 def _attending(arm: Arm, side_px: int) -> Attending:
-    chooser = RandomChoice(np.random.default_rng(arm.finest)) if arm.kind == "random" else TopK()
-    return Attending(budget_locations(side_px, arm.finest), chooser)
+    sampler = RandomChoice(np.random.default_rng(arm.finest)) if arm.kind == "random" else TopK()
+    return Attending(budget_locations(side_px, arm.finest), sampler)

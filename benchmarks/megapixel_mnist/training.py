@@ -21,9 +21,9 @@ from benchmarks.megapixel_mnist.loop import Loop
 from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.model.choice import GumbelTopK
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.model.draws import draw_log_probs
 from tnet_cli.model.loss import ObjectiveInput, ObjectiveWeights, objective
 from tnet_cli.model.normalisation import freeze_normalisation
+from tnet_cli.model.sampling_log_probs import sampling_log_probs
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Traversal
 
@@ -128,7 +128,7 @@ def learn_to_attend(
             logits=answer.logits,
             labels=torch.tensor([canvas.label for canvas in canvases]),
             feature_logits=answer.location_logits,
-            location_log_probs=[torch.cat(draw_log_probs(each, "per_grid")) for each in traversals],
+            location_log_probs=[torch.cat(sampling_log_probs(each, "per_grid")) for each in traversals],
             processing_levels=[
                 torch.cat([torch.full((len(r.regions),), r.processing_level) for r in each.levels])
                 for each in traversals

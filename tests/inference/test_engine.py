@@ -11,11 +11,11 @@ import torch
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.inference.engine import Errand, GivenUpError, Journey, NothingToSeeError, OpenErrand, drive
+from tnet_cli.inference.engine import GivenUpError, NothingToSeeError, OpenJob, TraversalJob, TraversalResult, drive
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.traversal import Look, TraversalPlan, traverse
 
-PLAN = TraversalPlan(grid=AttentionGrid(2, 0.5), processing_levels=3, locations=(2, 3), choice="beam", chooser=TopK())
+PLAN = TraversalPlan(grid=AttentionGrid(2, 0.5), processing_levels=3, locations=(2, 3), choice="beam", sampler=TopK())
 
 
 def everything(regions: Sequence[Region]) -> np.ndarray:
@@ -35,13 +35,13 @@ def brightness(patches: torch.Tensor, positions: np.ndarray, allowed: np.ndarray
     )
 
 
-def errand_over(image: np.ndarray, root: Region) -> Errand:
+def errand_over(image: np.ndarray, root: Region) -> TraversalJob:
     def read(region: Region) -> np.ndarray:
         crop = image[region.y : region.bottom, region.x : region.right]
         step = crop.shape[0] // 8
         return crop[::step, ::step]
 
-    return Errand(traversal=traverse([root], torch.zeros(1), PLAN, everything), read=read)
+    return TraversalJob(traversal=traverse([root], torch.zeros(1), PLAN, everything), read=read)
 
 
 def bright_corner(row: int, column: int) -> np.ndarray:
@@ -55,12 +55,12 @@ ROOT = Region(0, 0, 64, 64)
 
 def test_it_finds_the_bright_square_and_keeps_its_pixels():
     image = bright_corner(48, 16)
-    ((position, journey),) = drive([errand_over(image, ROOT)], brightness, batch_size=4, readers=2)
+    ((position, traversed),) = drive([errand_over(image, ROOT)], brightness, batch_size=4, readers=2)
     assert position == 0
-    assert isinstance(journey, Journey)
-    last = journey.traversal.levels[-1]
+    assert isinstance(traversed, TraversalResult)
+    last = traversed.traversal.levels[-1]
     assert Region(16, 48, 16, 16) in last.regions
-    for record, patches in zip(journey.traversal.levels, journey.patches, strict=True):
+    for record, patches in zip(traversed.traversal.levels, traversed.patches, strict=True):
         assert patches.shape == (len(record.regions), 8, 8, 3)
         for region, patch in zip(record.regions, patches, strict=True):
             step = region.width // 8
@@ -81,12 +81,12 @@ def test_several_slides_give_the_same_answers_as_one_by_one_whatever_the_batch()
             )
         )
         assert sorted(together) == list(range(len(images)))
-        for number, journey in enumerate(alone):
+        for number, traversed in enumerate(alone):
             other = together[number]
-            assert isinstance(journey, Journey)
-            assert isinstance(other, Journey)
-            assert [r.regions for r in other.traversal.levels] == [r.regions for r in journey.traversal.levels]
-            np.testing.assert_array_equal(np.concatenate(other.patches), np.concatenate(journey.patches))
+            assert isinstance(traversed, TraversalResult)
+            assert isinstance(other, TraversalResult)
+            assert [r.regions for r in other.traversal.levels] == [r.regions for r in traversed.traversal.levels]
+            np.testing.assert_array_equal(np.concatenate(other.patches), np.concatenate(traversed.patches))
 
 
 def test_no_batch_is_larger_than_asked_and_every_patch_is_looked_at_once():
@@ -96,14 +96,14 @@ def test_no_batch_is_larger_than_asked_and_every_patch_is_looked_at_once():
         sizes.append(len(patches))
         return brightness(patches, positions, allowed)
 
-    errands = [errand_over(bright_corner(0, 0), ROOT) for _ in range(4)]
-    journeys = [journey for _, journey in drive(errands, counted, batch_size=5, readers=2, slides_in_flight=3)]
+    jobs = [errand_over(bright_corner(0, 0), ROOT) for _ in range(4)]
+    traversed_slides = [traversed for _, traversed in drive(jobs, counted, batch_size=5, readers=2, slides_in_flight=3)]
     assert max(sizes) <= 5
     assert sum(sizes) == sum(
         len(record.regions)
-        for journey in journeys
-        if isinstance(journey, Journey)
-        for record in journey.traversal.levels
+        for traversed in traversed_slides
+        if isinstance(traversed, TraversalResult)
+        for record in traversed.traversal.levels
     )
 
 
@@ -112,12 +112,12 @@ def test_a_slide_that_cannot_be_read_ends_alone():
         raise SlideError("bad.svs", f"tile at {region.x}, {region.y} is damaged")
 
     good, bad = bright_corner(0, 0), errand_over(bright_corner(0, 0), ROOT)
-    errands = [errand_over(good, ROOT), Errand(bad.traversal, unreadable), errand_over(good, ROOT)]
-    outcomes = dict(drive(errands, brightness, batch_size=4, readers=2, slides_in_flight=3))
-    assert isinstance(outcomes[0], Journey)
+    jobs = [errand_over(good, ROOT), TraversalJob(bad.traversal, unreadable), errand_over(good, ROOT)]
+    outcomes = dict(drive(jobs, brightness, batch_size=4, readers=2, slides_in_flight=3))
+    assert isinstance(outcomes[0], TraversalResult)
     assert isinstance(outcomes[1], SlideError)
     assert str(outcomes[1]) == "bad.svs: tile at 0, 0 is damaged"
-    assert isinstance(outcomes[2], Journey)
+    assert isinstance(outcomes[2], TraversalResult)
 
 
 def test_the_next_regions_are_read_while_the_network_computes():
@@ -138,7 +138,7 @@ def test_the_next_regions_are_read_while_the_network_computes():
                 finest_read.release()
         return brightness(patches, positions, allowed)
 
-    list(drive([Errand(plain.traversal, read)], slow, batch_size=1, readers=1))
+    list(drive([TraversalJob(plain.traversal, read)], slow, batch_size=1, readers=1))
     assert read_ahead == [True, True]
 
 
@@ -176,8 +176,10 @@ def test_neither_the_slides_in_flight_nor_the_batch_change_an_answer_when_batche
                     batching=batching,
                 )
             )
-            journeys = [journey for _, journey in sorted(ended.items()) if isinstance(journey, Journey)]
-            seen.append([[record.regions for record in journey.traversal.levels] for journey in journeys])
+            traversed_slides = [
+                traversed for _, traversed in sorted(ended.items()) if isinstance(traversed, TraversalResult)
+            ]
+            seen.append([[record.regions for record in traversed.traversal.levels] for traversed in traversed_slides])
             assert set(shapes) == ({2} if batching == "ready" else {1, 2})
         assert seen[0] == seen[1] == seen[2]
         assert seen[0][2][-1] != seen[0][0][-1]
@@ -188,7 +190,7 @@ def test_slides_are_opened_in_threads_while_the_network_computes():
     names: list[str] = []
 
     def opening(number: int):
-        def open_it() -> Errand | None:
+        def open_it() -> TraversalJob | None:
             names.append(threading.current_thread().name)
             if number == 1:
                 second_opened.set()
@@ -201,8 +203,8 @@ def test_slides_are_opened_in_threads_while_the_network_computes():
         return brightness(patches, positions, allowed)
 
     ended = dict(drive([opening(n) for n in range(3)], slow, batch_size=1, readers=1, slides_in_flight=2))
-    assert isinstance(ended[0], Journey)
-    assert isinstance(ended[1], Journey)
+    assert isinstance(ended[0], TraversalResult)
+    assert isinstance(ended[1], TraversalResult)
     assert isinstance(ended[2], NothingToSeeError)
     assert set(names) == {"tnet-read"}
 
@@ -215,23 +217,23 @@ def test_a_read_that_hangs_is_given_up_and_blocks_nobody():
         forever.wait()
         raise AssertionError("nobody waits for this")
 
-    def hanging_open() -> Errand:
+    def hanging_open() -> TraversalJob:
         forever.wait()
         raise AssertionError("nobody waits for this")
 
-    errands: list[Errand | OpenErrand] = [
-        Errand(errand_over(bright_corner(0, 0), ROOT).traversal, hanging),
+    jobs: list[TraversalJob | OpenJob] = [
+        TraversalJob(errand_over(bright_corner(0, 0), ROOT).traversal, hanging),
         hanging_open,
         good,
     ]
     started = time.monotonic()
     ended = dict(
-        drive(errands, brightness, batch_size=4, readers=1, slides_in_flight=1, batching="by_slide", timeout_s=0.3)
+        drive(jobs, brightness, batch_size=4, readers=1, slides_in_flight=1, batching="by_slide", timeout_s=0.3)
     )
     assert time.monotonic() - started < 10
     assert isinstance(ended[0], GivenUpError)
     assert isinstance(ended[1], GivenUpError)
-    assert isinstance(ended[2], Journey)
+    assert isinstance(ended[2], TraversalResult)
     forever.set()
 
 
@@ -239,15 +241,15 @@ def test_any_error_in_one_slide_ends_it_alone_when_all_are_caught():
     def broken_decoder(_region: Region) -> np.ndarray:
         raise KeyError("quantisation table 3")
 
-    def broken_opening() -> Errand:
+    def broken_opening() -> TraversalJob:
         raise RecursionError("directory points at itself")
 
-    bad = Errand(errand_over(bright_corner(0, 0), ROOT).traversal, broken_decoder)
-    errands: list[Errand | OpenErrand] = [bad, broken_opening, errand_over(bright_corner(0, 0), ROOT)]
-    ended = dict(drive(errands, brightness, batch_size=4, readers=2, slides_in_flight=3, caught=Exception))
+    bad = TraversalJob(errand_over(bright_corner(0, 0), ROOT).traversal, broken_decoder)
+    jobs: list[TraversalJob | OpenJob] = [bad, broken_opening, errand_over(bright_corner(0, 0), ROOT)]
+    ended = dict(drive(jobs, brightness, batch_size=4, readers=2, slides_in_flight=3, caught=Exception))
     assert isinstance(ended[0], KeyError)
     assert isinstance(ended[1], RecursionError)
-    assert isinstance(ended[2], Journey)
+    assert isinstance(ended[2], TraversalResult)
 
 
 @pytest.mark.parametrize("batching", ["by_slide", "ready"])
@@ -260,15 +262,15 @@ def test_a_batch_too_large_for_the_device_is_halved_once(batching):
             raise torch.OutOfMemoryError("no room")
         return brightness(patches, positions, allowed)
 
-    errands = [errand_over(bright_corner(0, 0), ROOT) for _ in range(3)]
+    jobs = [errand_over(bright_corner(0, 0), ROOT) for _ in range(3)]
     ended = dict(
-        drive(errands, small_device, batch_size=4, readers=2, slides_in_flight=3, batching=batching, caught=Exception)
+        drive(jobs, small_device, batch_size=4, readers=2, slides_in_flight=3, batching=batching, caught=Exception)
     )
-    assert all(isinstance(ended[n], Journey) for n in range(3))
+    assert all(isinstance(ended[n], TraversalResult) for n in range(3))
     assert sizes.count(4) + sizes.count(3) == 1
 
-    errands = [errand_over(bright_corner(0, 0), ROOT) for _ in range(2)]
-    ended = dict(drive(errands, small_device, batch_size=8, readers=2, batching="ready", caught=Exception))
+    jobs = [errand_over(bright_corner(0, 0), ROOT) for _ in range(2)]
+    ended = dict(drive(jobs, small_device, batch_size=8, readers=2, batching="ready", caught=Exception))
     assert all(isinstance(ended[n], torch.OutOfMemoryError) for n in range(2))
 
 
@@ -287,7 +289,7 @@ def test_every_read_of_a_damaged_slide_is_waited_for_so_that_its_row_is_always_t
         return Look(features=torch.zeros(len(patches), 2), cell_log_probs=torch.full((len(patches), 4), -1.4))
 
     plan = dataclasses.replace(PLAN, locations=(4, 3))
-    bad = Errand(traverse([ROOT], torch.zeros(1), plan, everything), read)
+    bad = TraversalJob(traverse([ROOT], torch.zeros(1), plan, everything), read)
     ((_, ended),) = drive([bad], everywhere, batch_size=1, readers=4, batching="by_slide")
     assert str(ended) == "bad.svs: tile at 0, 0 is damaged"
     assert finished == [32, 32]

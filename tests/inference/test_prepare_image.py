@@ -9,7 +9,7 @@ from PIL import Image
 from tests.model import oracles
 from tnet_cli.geometry import Region, Size
 from tnet_cli.inference import prepare_image as image_preparation
-from tnet_cli.inference.image_job import cut, image_errand, in_own_pixels, shown
+from tnet_cli.inference.image_job import cut, image_job, in_own_pixels, shown
 from tnet_cli.inference.prepare_image import prepare_image, read_resized, resize
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.config import TNetConfig
@@ -85,20 +85,20 @@ def test_a_traversal_of_an_image_has_one_root_and_the_models_cells(photograph):
     path, pixels = photograph
     with open_slide(path) as slide:
         prepared = prepare_image(slide, BIRDS)
-    errand = image_errand(prepared, BIRDS, (2,), TopK())
-    wanted = next(errand.traversal)
+    job = image_job(prepared, BIRDS, (2,), TopK())
+    wanted = next(job.traversal)
     assert wanted.regions == (Region(0, 0, 448, 448),)
     square = oracles.resize(pixels / 255, 448)
-    np.testing.assert_allclose(errand.read(wanted.regions[0]), oracles.resize(square, 224), atol=1e-6)
+    np.testing.assert_allclose(job.read(wanted.regions[0]), oracles.resize(square, 224), atol=1e-6)
     log_probs = np.full((1, 25), -4.0)
     log_probs[0, [1, 24]] = -1.0
-    wanted = errand.traversal.send(Look(np.zeros((1, 8)), log_probs))
+    wanted = job.traversal.send(Look(np.zeros((1, 8)), log_probs))
     assert wanted.regions == (Region(72, -1, 157, 157), Region(291, 291, 157, 157))
     assert wanted.positions.tolist() == [[0, 1, 1], [4, 4, 1]]
     crop = oracles.crop(square, 72, -1, 157, 157, fill=0.5)
-    np.testing.assert_allclose(errand.read(wanted.regions[0]), oracles.resize(crop, 224), atol=1e-6)
+    np.testing.assert_allclose(job.read(wanted.regions[0]), oracles.resize(crop, 224), atol=1e-6)
     with pytest.raises(StopIteration) as end:
-        errand.traversal.send(Look(np.zeros((2, 8)), None))
+        job.traversal.send(Look(np.zeros((2, 8)), None))
     roots, attended = end.value.value.levels
     assert roots.regions == (Region(0, 0, 307, 211),)
     assert attended.regions[1] == Region(199, 137, 108, 74)

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from tests.model import oracles
 from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.model.choice import Chooser
+from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Look, Traversal, TraversalPlan, traverse
 
 
 class Dictated:
-    """A chooser that is told which cells to take, one answer for each call."""
+    """A sampler that is told which cells to take, one answer for each call."""
 
     def __init__(self, answers: Sequence[Sequence[int]]) -> None:
         self.answers = iter(answers)
@@ -49,9 +49,9 @@ class Seen:
     log_probs: Tensor | None
 
 
-def plan_for(config: TNetConfig, chooser: Chooser) -> TraversalPlan:
+def plan_for(config: TNetConfig, sampler: LocationSampler) -> TraversalPlan:
     grid = AttentionGrid(config.grid, config.cell_fraction)
-    return TraversalPlan(grid, config.processing_levels, config.locations, config.choice, chooser)
+    return TraversalPlan(grid, config.processing_levels, config.locations, config.choice, sampler)
 
 
 def crop_region(image: np.ndarray, region: Region) -> np.ndarray:
@@ -59,14 +59,14 @@ def crop_region(image: np.ndarray, region: Region) -> np.ndarray:
 
 
 def travel(
-    network: TNet, images: Sequence[np.ndarray], choosers: Sequence[Chooser], dtype: torch.dtype = torch.uint8
+    network: TNet, images: Sequence[np.ndarray], samplers: Sequence[LocationSampler], dtype: torch.dtype = torch.uint8
 ) -> tuple[list[Traversal], list[Seen]]:
     """Traverse uint8 pictures (H, W, 3), one root each; pictures without a location left drop out of the batch.
 
     Args:
         network: Looks.
         images: uint8 (H, W, 3).
-        choosers: One for each picture.
+        samplers: One for each picture.
         dtype: What the patches are given as: bytes, or floats in [0, 1].
     """
     batches: list[Seen] = []
@@ -76,9 +76,9 @@ def travel(
     ]
     pending = {}
     ended: dict[int, Traversal] = {}
-    for number, (image, chooser) in enumerate(zip(images, choosers, strict=True)):
+    for number, (image, sampler) in enumerate(zip(images, samplers, strict=True)):
         root = Region(0, 0, image.shape[1], image.shape[0])
-        generator = traverse([root], np.zeros(1), plan_for(network.config, chooser))
+        generator = traverse([root], np.zeros(1), plan_for(network.config, sampler))
         pending[number] = (generator, next(generator))
     while pending:
         patches = [crop_region(images[n], region) for n, (_, wanted) in pending.items() for region in wanted.regions]

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import chi2
 
 from tests.model import oracles
-from tnet_cli.model.choice import Chooser, GumbelTopK, RandomChoice, TopK
+from tnet_cli.model.choice import GumbelTopK, LocationSampler, RandomChoice, TopK
 
 PROBS = np.array([0.3, 0.02, 0.1, 0.08, 0.2, 0.05, 0.12, 0.0, 0.13])
 """A 3 x 3 grid; one cell is not allowed."""
@@ -33,14 +33,14 @@ def test_of_equals_the_first_is_taken():
 
 
 @pytest.mark.parametrize(
-    "chooser", [TopK(), GumbelTopK(np.random.default_rng(0)), RandomChoice(np.random.default_rng(0))]
+    "sampler", [TopK(), GumbelTopK(np.random.default_rng(0)), RandomChoice(np.random.default_rng(0))]
 )
-def test_nothing_is_taken_of_nothing_and_all_of_too_few(chooser: Chooser):
-    assert chooser(np.full(9, -np.inf), 4).tolist() == []
-    assert chooser(log(np.array([0, 0.5, 0, 0.5])), 4).tolist() == [1, 3]
-    assert chooser(np.zeros(3), 3).tolist() == [0, 1, 2]
+def test_nothing_is_taken_of_nothing_and_all_of_too_few(sampler: LocationSampler):
+    assert sampler(np.full(9, -np.inf), 4).tolist() == []
+    assert sampler(log(np.array([0, 0.5, 0, 0.5])), 4).tolist() == [1, 3]
+    assert sampler(np.zeros(3), 3).tolist() == [0, 1, 2]
     with pytest.raises(ValueError, match="at least one location"):
-        chooser(np.zeros(3), 0)
+        sampler(np.zeros(3), 0)
 
 
 values = st.floats(-60, 0) | st.just(-np.inf)
@@ -54,7 +54,7 @@ values = st.floats(-60, 0) | st.just(-np.inf)
 )
 def test_whatever_is_chosen_is_allowed_distinct_ascending_and_enough(log_probs, k, name, seed):
     rng = np.random.default_rng(seed)
-    known: dict[str, Chooser] = {"top": TopK(), "gumbel": GumbelTopK(rng), "random": RandomChoice(rng)}
+    known: dict[str, LocationSampler] = {"top": TopK(), "gumbel": GumbelTopK(rng), "random": RandomChoice(rng)}
     chosen = known[name](log_probs, k)
     assert np.isfinite(log_probs[chosen]).all()
     assert (np.diff(chosen) > 0).all()
@@ -98,8 +98,8 @@ def agrees(drawn: Sequence[Hashable], chances: Mapping[Any, float]) -> bool:
 
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_gumbel_top_k_samples_a_grid_without_replacement(k):
-    chooser = GumbelTopK(np.random.default_rng(20 + k))
-    drawn = [tuple(chooser(log(PROBS), k).tolist()) for _ in range(6000)]
+    sampler = GumbelTopK(np.random.default_rng(20 + k))
+    drawn = [tuple(sampler(log(PROBS), k).tolist()) for _ in range(6000)]
     chances = subsets_by_enumeration(PROBS, k)
     assert sum(chances.values()) == pytest.approx(1)
     assert agrees(drawn, chances)
@@ -108,8 +108,8 @@ def test_gumbel_top_k_samples_a_grid_without_replacement(k):
 
 
 def test_a_random_choice_has_no_preference():
-    chooser = RandomChoice(np.random.default_rng(30))
-    drawn = [tuple(chooser(log(PROBS), 2).tolist()) for _ in range(6000)]
+    sampler = RandomChoice(np.random.default_rng(30))
+    drawn = [tuple(sampler(log(PROBS), 2).tolist()) for _ in range(6000)]
     assert agrees(drawn, subsets_by_enumeration((PROBS > 0) / 8, 2))
 
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from tests.model.test_choice import agrees
 from tests.model.test_traversal import Choice, plan, travel
 from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.model import draws
-from tnet_cli.model.choice import Chooser, GumbelTopK, StochasticBeam, TopK
-from tnet_cli.model.draws import Drawing, draw_log_probs
+from tnet_cli.model import sampling_log_probs as scheme_module
+from tnet_cli.model.choice import GumbelTopK, LocationSampler, StochasticBeam, TopK
 from tnet_cli.model.loss import ObjectiveInput, ObjectiveWeights, objective
+from tnet_cli.model.sampling_log_probs import SamplingScheme, sampling_log_probs
 from tnet_cli.model.traversal import Look, Traversal, Wanted
 
 ROOTS = (Region(0, 0, 36, 36), Region(36, 0, 36, 36))
@@ -83,8 +83,8 @@ class Game:
         cells = [int(y * self.grid.n + x) for y, x, _ in wanted.positions]
         return Look(features, second[roots, cells])
 
-    def travel(self, chooser: Chooser, locations: tuple[int, ...], choice: Choice) -> Traversal:
-        steps = plan(self.grid, locations, choice, chooser)
+    def travel(self, sampler: LocationSampler, locations: tuple[int, ...], choice: Choice) -> Traversal:
+        steps = plan(self.grid, locations, choice, sampler)
         return travel(ROOTS[: self.roots], self.root_log_probs, steps, self.answer, self.allowed)
 
     def paths(self, traversal: Traversal) -> list[list[tuple[int, ...]]]:
@@ -190,7 +190,7 @@ def test_the_mean_over_all_draws_is_the_gradient_of_the_expected_reward(drawing,
         chance = torch.cat(chances).prod()
         whole += float(chance.detach())
         expected = expected - chance * slide_reward(levels)
-        log_probs = draw_log_probs(traversal, drawing)
+        log_probs = sampling_log_probs(traversal, drawing)
         assert float(torch.cat(log_probs).detach().sum().exp()) == pytest.approx(float(chance.detach()))
         estimated = estimated + chance.detach() * gradient(game, traversal, log_probs, WEIGHTS)
         estimated_greedy = estimated_greedy + chance.detach() * gradient(game, traversal, log_probs, FEATURE_WEIGHTS)
@@ -274,12 +274,12 @@ def outcome_of(game: Game, traversal: Traversal) -> Outcome:
 def searched() -> tuple[Game, list[Outcome], Tensor, Tensor]:
     """Many stochastic beam searches: what each found, its gradient, and its draws' scores."""
     game = Game(2)
-    chooser = StochasticBeam(np.random.default_rng(77))
+    sampler = StochasticBeam(np.random.default_rng(77))
     found, gradients, scores = [], [], []
     for number in range(2500):
-        traversal = game.travel(chooser, (2, 2), "beam")
+        traversal = game.travel(sampler, (2, 2), "beam")
         found.append(outcome_of(game, traversal))
-        log_probs = draw_log_probs(traversal, "beam_search")
+        log_probs = sampling_log_probs(traversal, "beam_search")
         gradients.append(gradient(game, traversal, log_probs, WEIGHTS))
         if number < 1000:
             in_order = [each[draw] for each, draw in drawn_first(traversal, log_probs)]
@@ -303,8 +303,8 @@ def test_a_stochastic_beam_search_draws_whole_paths_without_replacement(searched
     assert sum(chances.values()) == pytest.approx(1)
     assert agrees(found, chances)
     # With noise drawn anew at each step the same test fails: paths of one cell come together too often.
-    chooser = GumbelTopK(np.random.default_rng(78))
-    anew = [outcome_of(game, game.travel(chooser, (2, 2), "beam")) for _ in range(3000)]
+    sampler = GumbelTopK(np.random.default_rng(78))
+    anew = [outcome_of(game, game.travel(sampler, (2, 2), "beam")) for _ in range(3000)]
     assert not agrees(anew, chances)
 
 
@@ -355,8 +355,8 @@ def test_the_density_of_one_race_is_that_of_its_order_when_waiting_times_are_the
         traversal = game.travel(timed, (3,), "beam")
         above, record = traversal.levels
         assert record.perturbed is not None
-        race = draws._race(above, record, record.perturbed)
-        plain = torch.cat(draw_log_probs(traversal, "redrawn"))
+        race = scheme_module._race(above, record, record.perturbed)
+        plain = torch.cat(sampling_log_probs(traversal, "redrawn"))
         for ours, theirs in zip(race, plain, strict=True):
             (score,) = torch.autograd.grad(ours, game.logits, retain_graph=True)
             (expected,) = torch.autograd.grad(theirs, game.logits, retain_graph=True)
@@ -376,21 +376,23 @@ class Timed(Scripted):
 def test_what_was_not_sampled_has_no_probability():
     traversal = Game(2).travel(TopK(), (2, 2), "beam")
     with pytest.raises(ValueError, match="not sampled"):
-        draw_log_probs(traversal, "redrawn")
+        sampling_log_probs(traversal, "redrawn")
 
 
-Sampler = Callable[[np.random.Generator], Chooser]
+PerturbingSampler = Callable[[np.random.Generator], LocationSampler]
 
 
 @pytest.mark.parametrize(
     ("sampler", "drawing", "choice"),
     [(GumbelTopK, "per_grid", "per_grid"), (GumbelTopK, "redrawn", "beam"), (StochasticBeam, "beam_search", "beam")],
 )
-def test_certain_draws_have_certainty_and_finite_gradients(sampler: Sampler, drawing: Drawing, choice: Choice):
+def test_certain_draws_have_certainty_and_finite_gradients(
+    sampler: PerturbingSampler, drawing: SamplingScheme, choice: Choice
+):
     """Everything that may be drawn is drawn: no draw can raise or lower what it expects."""
     game = Game(2)
     traversal = game.travel(sampler(np.random.default_rng(6)), (4, 40) if choice == "beam" else (4, 4), choice)
-    log_probs = torch.cat(draw_log_probs(traversal, drawing))
+    log_probs = torch.cat(sampling_log_probs(traversal, drawing))
     assert torch.isfinite(log_probs).all()
     (score,) = torch.autograd.grad(log_probs.sum(), game.logits)
     assert torch.isfinite(score).all()

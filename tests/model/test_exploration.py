@@ -38,8 +38,8 @@ def test_gradients_of_a_mixture_are_those_of_its_logarithm_and_finite_where_noth
 
 def test_draws_from_a_mixture_have_its_probabilities():
     log_probs = mix_uniform(masked_log_softmax(LOGITS, ALLOWED), ALLOWED, 0.5)[0].double().numpy()
-    chooser = GumbelTopK(np.random.default_rng(5))
-    drawn = [tuple(chooser(log_probs, 2).tolist()) for _ in range(4000)]
+    sampler = GumbelTopK(np.random.default_rng(5))
+    drawn = [tuple(sampler(log_probs, 2).tolist()) for _ in range(4000)]
     assert agrees(drawn, subsets_by_enumeration(np.exp(log_probs), 2))
     without = masked_log_softmax(LOGITS, ALLOWED)[0].double().exp().numpy()
     assert not agrees(drawn, subsets_by_enumeration(without, 2))

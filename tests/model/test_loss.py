@@ -169,8 +169,8 @@ def test_reinforce_is_the_gradient_of_the_expected_reward():
     for baseline in (0.0, 0.37):
         gradients = torch.stack([reinforce_gradient(logits, cell, baseline) for cell in range(9)])
         torch.testing.assert_close((probs.detach()[:, None] * gradients).sum(dim=0), exact)
-    chooser, log_probs = GumbelTopK(np.random.default_rng(8)), torch.log_softmax(logits, dim=0).double().numpy()
-    drawn = [int(chooser(log_probs, 1)[0]) for _ in range(4000)]
+    sampler, log_probs = GumbelTopK(np.random.default_rng(8)), torch.log_softmax(logits, dim=0).double().numpy()
+    drawn = [int(sampler(log_probs, 1)[0]) for _ in range(4000)]
     sampled = torch.stack([reinforce_gradient(logits, cell, 0.37) for cell in range(9)])[drawn].mean(dim=0)
     # A component has a standard deviation of at most 0.25 in one draw, 0.004 in the mean.
     torch.testing.assert_close(sampled, exact, rtol=0, atol=0.016)

@@ -21,7 +21,7 @@ from torchvision.ops import StochasticDepth
 
 from tests.model import oracles
 from tests.model.lockstep import Dictated, Seen, features_of, travel
-from tnet_cli.model.choice import Chooser, TopK
+from tnet_cli.model.choice import LocationSampler, TopK
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.loss import ObjectiveInput, ObjectiveWeights, objective
 from tnet_cli.model.position import encode_position
@@ -78,9 +78,9 @@ def test_the_number_of_weights_is_the_published_one(variables):
     assert sum(buffer.numel() for buffer in statistics) == 42_016
 
 
-def run_case(network: TNet, tensors: Tensors, prefix: str, choosers: list[Chooser]) -> list[Traversal]:
+def run_case(network: TNet, tensors: Tensors, prefix: str, samplers: list[LocationSampler]) -> list[Traversal]:
     with torch.inference_mode():
-        traversals, batches = travel(network, list(tensors["images_uint8"]), choosers)
+        traversals, batches = travel(network, list(tensors["images_uint8"]), samplers)
         check_levels(batches, tensors, prefix)
         features = features_of(traversals)
         answer = network.classify(features)

@@ -17,8 +17,8 @@ FEW = np.array([0, 0.5, 0, 0, 0.15, 0, 0, 0, 0.35])
 
 
 def test_per_grid_samples_every_grid_without_replacement_and_on_its_own():
-    chooser = GumbelTopK(np.random.default_rng(40))
-    steps = plan(GRID, (2,), "per_grid", chooser)
+    sampler = GumbelTopK(np.random.default_rng(40))
+    steps = plan(GRID, (2,), "per_grid", sampler)
     pairs: list[list[tuple[int, ...]]] = [[], []]
     for _ in range(4000):
         level = travel(ROOTS, np.log(SHARES), steps, fixed(log(PROBS))).levels[1]
@@ -49,8 +49,8 @@ def paths_step_by_step(k: int) -> dict[tuple[int, ...], float]:
 
 
 def test_a_beam_samples_the_joint_probabilities_of_what_each_step_has_reached():
-    chooser = GumbelTopK(np.random.default_rng(41))
-    steps = plan(GRID, (2, 2), "beam", chooser)
+    sampler = GumbelTopK(np.random.default_rng(41))
+    steps = plan(GRID, (2, 2), "beam", sampler)
     drawn = []
     for _ in range(4000):
         middle, last = travel(ROOTS, np.log(SHARES), steps, fixed(log(FEW))).levels[1:]
@@ -65,8 +65,8 @@ def test_a_beam_samples_the_joint_probabilities_of_what_each_step_has_reached():
 
 
 def test_a_single_location_is_drawn_with_the_probability_of_its_path():
-    chooser = GumbelTopK(np.random.default_rng(42))
-    steps = plan(GRID, (1, 1), "beam", chooser)
+    sampler = GumbelTopK(np.random.default_rng(42))
+    steps = plan(GRID, (1, 1), "beam", sampler)
     drawn: list[tuple[int, ...]] = []
     for _ in range(4000):
         middle, last = travel(ROOTS, np.log(SHARES), steps, fixed(log(FEW))).levels[1:]

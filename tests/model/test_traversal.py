@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from tests.model import oracles
 from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.model.choice import Chooser, GumbelTopK, RandomChoice, TopK
+from tnet_cli.model.choice import GumbelTopK, LocationSampler, RandomChoice, TopK
 from tnet_cli.model.traversal import Look, Traversal, TraversalPlan, Wanted, traverse
 
 Answer = Callable[[Wanted], Look]
 Choice = Literal["per_grid", "beam"]
 
 
-def plan(grid: AttentionGrid, locations: tuple[int, ...], choice: Choice, chooser: Chooser | None = None):
-    return TraversalPlan(grid, len(locations) + 1, locations, choice, chooser or TopK())
+def plan(grid: AttentionGrid, locations: tuple[int, ...], choice: Choice, sampler: LocationSampler | None = None):
+    return TraversalPlan(grid, len(locations) + 1, locations, choice, sampler or TopK())
 
 
 def travel(
@@ -70,17 +70,17 @@ def left_of(x: int) -> Callable[[Sequence[Region]], np.ndarray]:
 
 grids = st.sampled_from([AttentionGrid(2, 0.5), AttentionGrid(3, 1 / 3), AttentionGrid(4, 0.25)])
 overlapping = st.sampled_from([AttentionGrid(3, 0.5), AttentionGrid(5, 0.35), AttentionGrid(2, 0.75)])
-choosers = st.sampled_from(["top", "gumbel", "random"])
+samplers = st.sampled_from(["top", "gumbel", "random"])
 
 
-def made_chooser(name: str, seed: int) -> Chooser:
+def made_chooser(name: str, seed: int) -> LocationSampler:
     rng = np.random.default_rng(seed)
-    known: dict[str, Chooser] = {"top": TopK(), "gumbel": GumbelTopK(rng), "random": RandomChoice(rng)}
+    known: dict[str, LocationSampler] = {"top": TopK(), "gumbel": GumbelTopK(rng), "random": RandomChoice(rng)}
     return known[name]
 
 
 @st.composite
-def journeys(draw: st.DrawFn, any_grid: bool = False):
+def traversed_slides(draw: st.DrawFn, any_grid: bool = False):
     """A plan, its roots side by side, and where tissue ends."""
     grid = draw(grids | overlapping if any_grid else grids)
     steps = draw(st.integers(0, 3))
@@ -91,13 +91,13 @@ def journeys(draw: st.DrawFn, any_grid: bool = False):
     roots = [Region(number * side - 50, -20, side, side) for number in range(draw(st.integers(1, 3)))]
     shares = np.random.default_rng(seed).dirichlet(np.ones(len(roots)))
     edge = draw(st.integers(-60, 3 * side))
-    chooser = made_chooser(draw(choosers), seed)
-    return plan(grid, locations, choice, chooser), roots, np.log(shares), left_of(edge), seed
+    sampler = made_chooser(draw(samplers), seed)
+    return plan(grid, locations, choice, sampler), roots, np.log(shares), left_of(edge), seed
 
 
-@given(journeys(any_grid=True))
-def test_what_is_recorded_is_consistent(journey):
-    plan, roots, root_log_probs, allowed, seed = journey
+@given(traversed_slides(any_grid=True))
+def test_what_is_recorded_is_consistent(traversed):
+    plan, roots, root_log_probs, allowed, seed = traversed
     traversal = travel(roots, root_log_probs, plan, answering(seed), allowed)
     first = traversal.levels[0]
     assert first.regions == tuple(roots)
@@ -123,9 +123,9 @@ def test_what_is_recorded_is_consistent(journey):
     assert traversal.location_count == sum(len(record.regions) for record in traversal.levels) - len(roots)
 
 
-@given(journeys())
-def test_tiling_grids_lead_nowhere_twice_and_stay_inside(journey):
-    plan, roots, root_log_probs, allowed, seed = journey
+@given(traversed_slides())
+def test_tiling_grids_lead_nowhere_twice_and_stay_inside(traversed):
+    plan, roots, root_log_probs, allowed, seed = traversed
     traversal = travel(roots, root_log_probs, plan, answering(seed), allowed)
     for record in traversal.levels:
         assert len(set(record.regions)) == len(record.regions)
@@ -135,9 +135,9 @@ def test_tiling_grids_lead_nowhere_twice_and_stay_inside(journey):
             assert parent.regions[up].contains(region)
 
 
-@given(journeys(any_grid=True))
-def test_the_budget_is_spent_and_never_overspent(journey):
-    plan, roots, root_log_probs, allowed, seed = journey
+@given(traversed_slides(any_grid=True))
+def test_the_budget_is_spent_and_never_overspent(traversed):
+    plan, roots, root_log_probs, allowed, seed = traversed
     traversal = travel(roots, root_log_probs, plan, answering(seed), allowed)
     for number, record in enumerate(traversal.levels[:-1]):
         assert record.allowed is not None
@@ -153,9 +153,9 @@ def test_the_budget_is_spent_and_never_overspent(journey):
         assert last.allowed is None
 
 
-@given(journeys(any_grid=True))
-def test_top_k_takes_the_oracles_path(journey):
-    drawn, roots, root_log_probs, allowed, seed = journey
+@given(traversed_slides(any_grid=True))
+def test_top_k_takes_the_oracles_path(traversed):
+    drawn, roots, root_log_probs, allowed, seed = traversed
     best = plan(drawn.grid, drawn.locations, drawn.choice)
     traversal = travel(roots, root_log_probs, best, answering(seed), allowed)
     boxes = [
@@ -241,9 +241,9 @@ def test_gumbel_samples_the_joint_probabilities_of_a_whole_slide():
     with np.errstate(divide="ignore"):
         answer = fixed(np.log(cells))
     expected = oracles.sequential_inclusion(np.outer(shares, cells).ravel(), 3)
-    chooser, counts, runs = GumbelTopK(np.random.default_rng(7)), np.zeros(8), 4000
+    sampler, counts, runs = GumbelTopK(np.random.default_rng(7)), np.zeros(8), 4000
     for _ in range(runs):
-        level = travel(roots, np.log(shares), plan(AttentionGrid(2, 0.5), (3,), "beam", chooser), answer).levels[1]
+        level = travel(roots, np.log(shares), plan(AttentionGrid(2, 0.5), (3,), "beam", sampler), answer).levels[1]
         counts[level.parents * 4 + level.cells] += 1
     # Four standard deviations of a share of 4000 runs are at most 0.032.
     np.testing.assert_allclose(counts / runs, expected, atol=0.032)

@@ -24,7 +24,7 @@ from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import CARD_KEY
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.report.overlay import PANEL_KEY, OverlaySubject, draw_overlay
-from tnet_cli.report.thumbnail import STAMP_KEY, STAMP_PX, stamp_in
+from tnet_cli.report.thumbnail import THUMBNAIL_KEY, THUMBNAIL_PX, thumbnail_in
 from tnet_cli.results import html_report as review
 from tnet_cli.results.html_report import report_text, write_report
 from tnet_cli.results.layout import RunDirectory, prediction_columns
@@ -104,15 +104,15 @@ def test_the_page_tells_of_every_slide_and_embeds_the_overlays_slide(run):
 def test_the_stamp_is_the_slide_on_the_overlay_and_is_not_decoded_from_it(run):
     path = run().path / "slides" / "a" / "overlay.png"
     with Image.open(path) as page:
-        data, size = stamp_in(page, STAMP_PX)
-        assert page.info[STAMP_KEY]
-        with Image.open(BytesIO(data)) as stamp:
-            assert stamp.format == "WEBP"
-            assert stamp.size == size == (144, 108)
-            middle = np.asarray(stamp.convert("RGB"))[20:-20, 20:-20].reshape(-1, 3).mean(axis=0)
+        data, size = thumbnail_in(page, THUMBNAIL_PX)
+        assert page.info[THUMBNAIL_KEY]
+        with Image.open(BytesIO(data)) as thumbnail:
+            assert thumbnail.format == "WEBP"
+            assert thumbnail.size == size == (144, 108)
+            middle = np.asarray(thumbnail.convert("RGB"))[20:-20, 20:-20].reshape(-1, 3).mean(axis=0)
     assert middle[2] > 150
     assert middle[:2].max() < 90
-    # A file cut off in its pixels still shows its stamp, since that stands before them.
+    # A file cut off in its pixels still shows its thumbnail, since that stands before them.
     path.write_bytes(path.read_bytes()[:9000])
     assert report_text(read_run(path.parents[2])).count("data:image/webp") == 1
 
@@ -130,10 +130,10 @@ def test_an_overlay_of_another_version_shows_its_top(tmp_path):
     plain.paste((200, 10, 10), (0, 1600, 1600, 3000))
     plain.save(tmp_path / "overlay.png")
     with Image.open(tmp_path / "overlay.png") as page:
-        data, size = stamp_in(page, 64)
+        data, size = thumbnail_in(page, 64)
     assert size == (64, 64)
-    with Image.open(BytesIO(data)) as stamp:
-        assert np.asarray(stamp.convert("RGB"))[..., 1].min() > 150
+    with Image.open(BytesIO(data)) as thumbnail:
+        assert np.asarray(thumbnail.convert("RGB"))[..., 1].min() > 150
 
 
 def test_a_run_cut_off_before_its_end_shows_what_was_finished(run):

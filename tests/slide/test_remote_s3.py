@@ -11,7 +11,7 @@ import tifffile
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region
-from tnet_cli.inputs.fingerprint import stamp_of
+from tnet_cli.inputs.fingerprint import fingerprint_of
 from tnet_cli.slide import remote
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.remote_retry import RetryPolicy
@@ -80,11 +80,11 @@ def test_pixels_and_scale_are_those_of_the_file(bucket, made):
 
 
 def test_the_stamp_follows_the_content(bucket, made):
-    first = stamp_of(URL)
+    first = fingerprint_of(URL)
     assert first is not None
     assert first["size"] == made.stat().st_size
     bucket.put_object(Bucket=BUCKET, Key="case 1/slide.tif", Body=made.read_bytes() + b"more")
-    assert stamp_of(URL) not in (first, None)
+    assert fingerprint_of(URL) not in (first, None)
 
 
 def problem_of(url: str) -> str:

@@ -14,11 +14,11 @@ from tnet_cli.errors import SlideError
 from tnet_cli.inference.classify import look_with
 from tnet_cli.inference.device import choose_device
 from tnet_cli.inference.engine import drive
-from tnet_cli.inference.every_cell import every_tile_errand
-from tnet_cli.inference.flight import Errand, Journey
+from tnet_cli.inference.every_cell import every_cell_job
+from tnet_cli.inference.flight import TraversalJob, TraversalResult
 from tnet_cli.inference.prepare import Preparation, choose_locations, prepare
 from tnet_cli.inference.stopping import probabilities_of, settled_when
-from tnet_cli.inference.traversal_job import best_first_errand, slide_errand
+from tnet_cli.inference.traversal_job import best_first_job, slide_job
 from tnet_cli.metrics.predictions import softmax
 from tnet_cli.model.choice import RandomChoice, TopK
 from tnet_cli.model.normalisation import fold_normalisation
@@ -92,13 +92,13 @@ class _Bench:
         fold_normalisation(self.network)
         self.look = look_with(self.network, self.device)
         with self._prepared() as (slide, preparation):
-            journey = self._drive(self._errand(slide, preparation))
-        self.journey = journey if task.arm.kind in FLOOR else Journey(journey.traversal, ())
+            traversed = self._drive(self._job(slide, preparation))
+        self.traversed = traversed if task.arm.kind in FLOOR else TraversalResult(traversed.traversal, ())
 
     def attend(self) -> Measurement:
         """Traverse the slide, by attention or by chance, to the end or until the answer stands still."""
         with _Watch() as watch, self._prepared() as (slide, preparation), _Watch() as traversal:
-            travelled = self._drive(self._errand(slide, preparation)).traversal
+            travelled = self._drive(self._job(slide, preparation)).traversal
             probabilities = self._answer(travelled)
         seen = sum(len(record.regions) for record in travelled.levels)
         return self._measured(watch, slide, travelled.location_count, seen, probabilities, traversal)
@@ -106,7 +106,7 @@ class _Bench:
     def look_at_every_tile(self) -> Measurement:
         """Look at all tissue at the finest resolution; the answer is the mean over the tiles."""
         with _Watch() as watch, self._prepared() as (slide, preparation), _Watch() as traversal:
-            (record,) = self._drive(every_tile_errand(slide, preparation, self.config)).traversal.levels
+            (record,) = self._drive(every_cell_job(slide, preparation, self.config)).traversal.levels
             with torch.inference_mode():
                 logits = self.network.classification(record.features).float().cpu().numpy()
             probabilities = softmax(logits, self.model.card.temperature).mean(axis=0)
@@ -115,19 +115,19 @@ class _Bench:
 
     def decode(self) -> Measurement:
         """Read what was attended, in as many threads as the engine has, and do nothing with it."""
-        regions = [region for record in self.journey.traversal.levels for region in record.regions]
+        regions = [region for record in self.traversed.traversal.levels for region in record.regions]
         base_px = self.config.base_px
         with self._opened() as slide, ThreadPoolExecutor(self.task.readers) as threads:
             with _Watch() as watch:
                 for _ in threads.map(lambda region: slide.read(region, base_px, base_px), regions):
                     pass
-            return self._measured(watch, slide, self.journey.traversal.location_count, 0)
+            return self._measured(watch, slide, self.traversed.traversal.location_count, 0)
 
     def pass_forward(self) -> Measurement:
         """Send what was attended through the network, processing level by processing level, and classify."""
-        traversal = self.journey.traversal
+        traversal = self.traversed.traversal
         with _Watch() as watch:
-            for record, pixels in zip(traversal.levels, self.journey.patches, strict=True):
+            for record, pixels in zip(traversal.levels, self.traversed.patches, strict=True):
                 patches = torch.from_numpy(pixels).permute(0, 3, 1, 2)
                 for start in range(0, len(patches), self.task.batch_size):
                     some = slice(start, start + self.task.batch_size)
@@ -154,23 +154,23 @@ class _Bench:
                 raise SlideError(self.task.slide, "shows no tissue, so there is nothing to measure")
             yield slide, preparation
 
-    def _errand(self, slide: Slide, preparation: Preparation) -> Errand:
+    def _job(self, slide: Slide, preparation: Preparation) -> TraversalJob:
         arm = self.task.arm
         locations = choose_locations(self.config, preparation.scale, None, arm.budget)
         if arm.stop_at is not None:
             settled = settled_when(self.network, self.model.card, arm.stop_at)
-            return best_first_errand(slide, preparation, self.config, sum(locations), settled)
-        chooser = RandomChoice(np.random.default_rng(SEED)) if arm.kind == "random" else TopK()
-        return slide_errand(slide, preparation, self.config, locations, chooser)
+            return best_first_job(slide, preparation, self.config, sum(locations), settled)
+        sampler = RandomChoice(np.random.default_rng(SEED)) if arm.kind == "random" else TopK()
+        return slide_job(slide, preparation, self.config, locations, sampler)
 
-    def _drive(self, errand: Errand) -> Journey:
-        """Send one errand through the engine.
+    def _drive(self, job: TraversalJob) -> TraversalResult:
+        """Send one job through the engine.
 
         Raises:
             SlideError: a region cannot be read.
         """
         task = self.task
-        ((_, ended),) = drive([errand], self.look, batch_size=task.batch_size, readers=task.readers)
+        ((_, ended),) = drive([job], self.look, batch_size=task.batch_size, readers=task.readers)
         if isinstance(ended, BaseException):
             raise ended
         return ended

@@ -155,11 +155,11 @@ class _Hand:
             while self._positions:
                 future = next(coming)
                 position = self._positions.pop(future)
-                result, overlay, stamp = self._answer(future, position)
+                result, overlay, fingerprint = self._answer(future, position)
                 future.release()
                 self._hand_out(coming)
                 row = write_drawn(self._store.directory, result, overlay)
-                self._store.keep(position, row, stamp)
+                self._store.keep(position, row, fingerprint)
                 yield position, row
         finally:
             for future in self._positions:
@@ -199,8 +199,8 @@ class _Hand:
             ) from exc
         except Exception as exc:  # noqa: BLE001 (whatever a worker raised over one slide is that slide's row)
             return failed(entry, self._plan.card, None, exc), None, None
-        result, overlay, stamp = answer
-        return _as_given(result, entry), overlay, stamp
+        result, overlay, fingerprint = answer
+        return _as_given(result, entry), overlay, fingerprint
 
     def _resources(self) -> dict[str, Any]:
         """Ask for workers with a GPU where there are some, unless the user wants the processor."""

@@ -15,13 +15,13 @@ from tnet_cli.classification.writing import drawn
 from tnet_cli.errors import UsageError
 from tnet_cli.inference.classify import ClassifyOptions, classify_slides
 from tnet_cli.inference.device import choose_device
-from tnet_cli.inputs.fingerprint import Stamp
+from tnet_cli.inputs.fingerprint import Fingerprint
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import LoadedModel, load_model
 from tnet_cli.results.result import SlideResult
 
-Answer = tuple[SlideResult, bytes | None, Stamp | None]
+Answer = tuple[SlideResult, bytes | None, Fingerprint | None]
 """A slide's result, its overlay's file, and what its content is known by."""
 
 
@@ -75,7 +75,7 @@ def classify_on_worker(plan: ClusterPlan, entry: SlideInput) -> Answer:
     with closing(classify_slides([entry], model, options)) as outcomes:
         ((_, outcome),) = outcomes
     result, overlay = drawn(outcome, model.card, draw=plan.draw)
-    return result, overlay, outcome.stamp
+    return result, overlay, outcome.fingerprint
 
 
 def _model_of(plan: ClusterPlan) -> LoadedModel:

@@ -26,7 +26,7 @@ from tnet_cli.classification.writing import write_outcome, written
 from tnet_cli.errors import RunStoppedError, SlideError, TnetError, UsageError
 from tnet_cli.inference.classify import ClassifyOptions, Events, Outcome, classify_slides
 from tnet_cli.inference.outcome import failed
-from tnet_cli.inputs.fingerprint import Stamp
+from tnet_cli.inputs.fingerprint import Fingerprint
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import load_model
@@ -172,9 +172,9 @@ class _Team:
                     worker.handed_out.add(position)
                 self._answer(worker, None if position is None else (position, self._inputs[position]))
             case "row":
-                position, row, stamp = said
+                position, row, fingerprint = said
                 worker.handed_out.discard(position)
-                self._store.keep(position, row, stamp)
+                self._store.keep(position, row, fingerprint)
                 return position, row
             case "look":
                 if self._events.on_look is not None:
@@ -261,13 +261,13 @@ def _classify_for_parent(connection: Connection, plan: ProcessPlan) -> None:
             positions.append(answer[0])
             yield answer[1]
 
-    def write(_number: int, outcome: Outcome) -> tuple[SlideRow, Stamp | None]:
-        return write_outcome(directory, outcome, model.card, draw=plan.draw), outcome.stamp
+    def write(_number: int, outcome: Outcome) -> tuple[SlideRow, Fingerprint | None]:
+        return write_outcome(directory, outcome, model.card, draw=plan.draw), outcome.fingerprint
 
     events = Events(on_look=lambda level, patches: connection.send(("look", level, patches)))
     with closing(classify_slides(handed_out(), model, plan.options, events=events)) as outcomes:
-        for number, (row, stamp) in written(outcomes, write, threads=plan.writers):
-            connection.send(("row", positions[number], row, stamp))
+        for number, (row, fingerprint) in written(outcomes, write, threads=plan.writers):
+            connection.send(("row", positions[number], row, fingerprint))
 
 
 def _die_with_parent() -> None:

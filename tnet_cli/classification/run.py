@@ -216,7 +216,7 @@ def _rows_here(
 
     def write(number: int, outcome: Outcome) -> SlideRow:
         row = write_outcome(store.directory, outcome, model.card, draw=request.overlay)
-        store.keep(store.pending[number], row, outcome.stamp)
+        store.keep(store.pending[number], row, outcome.fingerprint)
         return row
 
     with closing(outcomes):

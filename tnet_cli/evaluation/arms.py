@@ -9,7 +9,7 @@ from tnet_cli.errors import UsageError
 from tnet_cli.inference.classify import ClassifyOptions, Events, Outcome, manner_of, work_through
 from tnet_cli.inference.slide_task import SlideWork
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.model.choice import Chooser, RandomChoice, TopK
+from tnet_cli.model.choice import LocationSampler, RandomChoice, TopK
 from tnet_cli.modelfile.modelfile import LoadedModel
 
 ARMS = {
@@ -30,7 +30,7 @@ EVERYTHING = 10**9
 class NoLocation:
     """Chooses nothing: the traversal ends at the roots."""
 
-    def __call__(self, log_probs: np.ndarray, k: int) -> np.ndarray:  # noqa: ARG002 (the protocol of choosers)
+    def __call__(self, log_probs: np.ndarray, k: int) -> np.ndarray:  # noqa: ARG002 (the protocol of samplers)
         """Choose none of the candidates, whatever they are."""
         return np.empty(0, dtype=np.int64)
 
@@ -50,7 +50,7 @@ def parse_arms(text: str) -> tuple[str, ...]:
     return arms
 
 
-def chooser_of(arm: str, seed: int, position: int) -> Chooser:
+def sampler_of(arm: str, seed: int, position: int) -> LocationSampler:
     """Return how an arm chooses on one slide.
 
     Args:
@@ -97,7 +97,7 @@ def classify_by_arm(
     if arm != "tnet":
         options = replace(options, stop_at=None)
     works = (
-        SlideWork(position, entry, manner_of(model, options, chooser_of(arm, seed, position), events))
+        SlideWork(position, entry, manner_of(model, options, sampler_of(arm, seed, position), events))
         for position, entry in enumerate(inputs)
     )
     yield from work_through(works, SlideWork.conclude, model, options, events=events)

@@ -1,6 +1,6 @@
 """The curve of accuracy against locations, in one pass: a slide is opened and prepared once for all its points.
 
-The traversals of a slide follow one another in one errand. A region that an earlier one has looked at is not read and
+The traversals of a slide follow one another in one job. A region that an earlier one has looked at is not read and
 looked at again: with the same weights the network sees the same.
 """
 
@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from tnet_cli.evaluation.arms import chooser_of
+from tnet_cli.evaluation.arms import sampler_of
 from tnet_cli.geometry import Region
 from tnet_cli.inference.classify import ClassifyOptions, Events, manner_of, work_through
-from tnet_cli.inference.flight import Errand, Journey
+from tnet_cli.inference.flight import TraversalJob, TraversalResult
 from tnet_cli.inference.outcome import Outcome
 from tnet_cli.inference.prepare import Preparation
 from tnet_cli.inference.prepare_image import ImagePreparation
-from tnet_cli.inference.slide_task import Manner, SlideWork, errand_of
+from tnet_cli.inference.slide_task import Manner, SlideWork, job_of
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.model.choice import Chooser
+from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Look, Traversal, Wanted
 from tnet_cli.modelfile.modelfile import LoadedModel
@@ -74,9 +74,9 @@ def classify_for_curve(
 
     def works() -> Iterable[CurveWork]:
         for position, entry in enumerate(inputs):
-            choosers = [chooser_of(point.arm, seed, position) for point in points]
-            manner = manner_of(model, replace(options, locations=None, budget=None, stop_at=None), choosers[0], events)
-            yield CurveWork(position, entry, manner, [point.budget for point in points], choosers)
+            samplers = [sampler_of(point.arm, seed, position) for point in points]
+            manner = manner_of(model, replace(options, locations=None, budget=None, stop_at=None), samplers[0], events)
+            yield CurveWork(position, entry, manner, [point.budget for point in points], samplers)
 
     yield from work_through(works(), CurveWork.conclude_each, model, options, events=events)
 
@@ -87,30 +87,33 @@ class CurveWork(SlideWork):
     Args:
         position: Of the slide among the inputs.
         entry: The input.
-        manner: How it is opened; its locations, budget and chooser are not used.
+        manner: How it is opened; its locations, budget and sampler are not used.
         budgets: Of each point.
-        choosers: Of each point.
+        samplers: Of each point.
     """
 
     def __init__(
-        self, position: int, entry: SlideInput, manner: Manner, budgets: Sequence[int], choosers: Sequence[Chooser]
+        self,
+        position: int,
+        entry: SlideInput,
+        manner: Manner,
+        budgets: Sequence[int],
+        samplers: Sequence[LocationSampler],
     ) -> None:
         super().__init__(position, entry, manner)
         self._network = manner.card.network
-        self._points = tuple(zip(budgets, choosers, strict=True))
+        self._points = tuple(zip(budgets, samplers, strict=True))
         self._traversals: list[Traversal] = []
 
-    def _errand(self, slide: Slide, preparation: Preparation | ImagePreparation) -> Errand | None:
-        errands = [
-            errand_of(slide, preparation, self._network, None, budget, chooser) for budget, chooser in self._points
-        ]
-        there = [errand for errand in errands if errand is not None]
+    def _job(self, slide: Slide, preparation: Preparation | ImagePreparation) -> TraversalJob | None:
+        jobs = [job_of(slide, preparation, self._network, None, budget, sampler) for budget, sampler in self._points]
+        there = [job for job in jobs if job is not None]
         if not there:
             return None
-        steps = one_after_another([errand.traversal for errand in there], self._traversals.append)
-        return Errand(traversal=steps, read=there[0].read)
+        steps = one_after_another([job.traversal for job in there], self._traversals.append)
+        return TraversalJob(traversal=steps, read=there[0].read)
 
-    def conclude_each(self, ended: Journey | BaseException, network: TNet) -> tuple[Outcome, ...]:
+    def conclude_each(self, ended: TraversalResult | BaseException, network: TNet) -> tuple[Outcome, ...]:
         """Turn what the engine says of the slide into an outcome for each point.
 
         Raises:
@@ -118,7 +121,7 @@ class CurveWork(SlideWork):
         """
         if isinstance(ended, BaseException):
             return (self.conclude(ended, network),) * len(self._points)
-        return tuple(self.conclude(Journey(traversal, ()), network) for traversal in self._traversals)
+        return tuple(self.conclude(TraversalResult(traversal, ()), network) for traversal in self._traversals)
 
 
 def one_after_another(traversals: Sequence[TraversalSteps], on_end: Callable[[Traversal], None]) -> TraversalSteps:

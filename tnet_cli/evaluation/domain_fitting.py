@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tnet_cli.inference import domain_check
 from tnet_cli.inference.classify import ClassifyOptions, Events, manner_of, work_through
-from tnet_cli.inference.flight import Journey
+from tnet_cli.inference.flight import TraversalResult
 from tnet_cli.inference.slide_task import SlideWork
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.model.choice import TopK
@@ -81,8 +81,8 @@ def features_of(
         RunStoppedError: the device or the storage answers no more.
     """
 
-    def conclude(_work: SlideWork, ended: Journey | BaseException, _network: TNet) -> LevelFeatures | None:
-        return domain_check.features_of(ended.traversal) if isinstance(ended, Journey) else None
+    def conclude(_work: SlideWork, ended: TraversalResult | BaseException, _network: TNet) -> LevelFeatures | None:
+        return domain_check.features_of(ended.traversal) if isinstance(ended, TraversalResult) else None
 
     works = (SlideWork(number, entry, manner_of(model, options, TopK(), events)) for number, entry in enumerate(inputs))
     with closing(work_through(works, conclude, model, options, events=events)) as ended:

@@ -10,12 +10,12 @@ import torch
 
 from tnet_cli.errors import RunStoppedError
 from tnet_cli.inference.engine import LookFunction, StorageHangsError, drive, is_device_lost
-from tnet_cli.inference.flight import GivenUpError, Journey, OpenErrand
+from tnet_cli.inference.flight import GivenUpError, OpenJob, TraversalResult
 from tnet_cli.inference.outcome import Outcome
 from tnet_cli.inference.slide_task import Manner, SlideWork
 from tnet_cli.inference.stopping import settled_when
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.model.choice import Chooser, TopK
+from tnet_cli.model.choice import LocationSampler, TopK
 from tnet_cli.model.normalisation import fold_normalisation
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Look
@@ -91,7 +91,7 @@ def classify_slides(
     model: LoadedModel,
     options: ClassifyOptions,
     *,
-    chooser: Chooser | None = None,
+    sampler: LocationSampler | None = None,
     events: Events | None = None,
 ) -> Generator[tuple[int, Outcome], None, None]:
     """Classify slides, several in flight, and yield each as it ends.
@@ -103,7 +103,7 @@ def classify_slides(
         inputs: The slides; taken one by one, as there is room for them.
         model: The model; its network is moved to ``options.device`` and its normalisation folded.
         options: How to classify.
-        chooser: How locations are chosen; the most probable ones unless given.
+        sampler: How locations are chosen; the most probable ones unless given.
         events: Who wants to know how it goes.
 
     Yields:
@@ -113,12 +113,12 @@ def classify_slides(
         UsageError: the options do not fit the model.
         RunStoppedError: the device or the storage answers no more.
     """
-    manner = manner_of(model, options, chooser or TopK(), events)
+    manner = manner_of(model, options, sampler or TopK(), events)
     works = (SlideWork(position, entry, manner) for position, entry in enumerate(inputs))
     yield from work_through(works, SlideWork.conclude, model, options, events=events)
 
 
-def manner_of(model: LoadedModel, options: ClassifyOptions, chooser: Chooser, events: Events | None) -> Manner:
+def manner_of(model: LoadedModel, options: ClassifyOptions, sampler: LocationSampler, events: Events | None) -> Manner:
     """Say how the slides of a run are opened and traversed."""
     return Manner(
         card=model.card,
@@ -128,14 +128,14 @@ def manner_of(model: LoadedModel, options: ClassifyOptions, chooser: Chooser, ev
         settled=None if options.stop_at is None else partial(settled_when, model.network, model.card, options.stop_at),
         mpp=options.mpp,
         reader=options.reader,
-        chooser=chooser,
+        sampler=sampler,
         on_reduce=events.on_reduce if events else None,
     )
 
 
 def work_through(
     works: Iterable[WorkT],
-    conclude: Callable[[WorkT, Journey | BaseException, TNet], ConcludedT],
+    conclude: Callable[[WorkT, TraversalResult | BaseException, TNet], ConcludedT],
     model: LoadedModel,
     options: ClassifyOptions,
     *,
@@ -145,7 +145,7 @@ def work_through(
 
     Args:
         works: One for each slide, taken as there is room for it; each is opened, and closed whatever happens.
-        conclude: Makes of a work and its journey, or the error that ended it, what is yielded; the slide is open.
+        conclude: Makes of a work and its result, or the error that ended it, what is yielded; the slide is open.
         model: As for ``classify_slides``.
         options: Device, batches and threads.
         events: Who wants to know how it goes.
@@ -162,12 +162,12 @@ def work_through(
     fold_normalisation(network)
     under_way: dict[int, WorkT] = {}
 
-    def openings() -> Iterator[OpenErrand]:
+    def openings() -> Iterator[OpenJob]:
         for number, work in enumerate(works):
             under_way[number] = work
             yield work.open
 
-    journeys = drive(
+    traversed_slides = drive(
         openings(),
         look_with(network, options.device),
         batch_size=options.batch_size,
@@ -180,7 +180,7 @@ def work_through(
         caught=Exception,
     )
     try:
-        for number, ended in journeys:
+        for number, ended in traversed_slides:
             work = under_way.pop(number)
             try:
                 concluded = conclude(work, ended, network)
@@ -195,6 +195,6 @@ def work_through(
         raise RunStoppedError(f"{options.device} answers no more: {str(exc).splitlines()[0]}") from exc
     finally:
         # Whoever stops listening, or an error in one slide, must leave none of the others open.
-        journeys.close()
+        traversed_slides.close()
         for work in under_way.values():
             work.close(may_hang=True)

@@ -14,18 +14,18 @@ import torch
 from torch import Tensor
 
 from tnet_cli.errors import SlideError
-from tnet_cli.inference.flight import Errand, Flight, GivenUpError, Journey, NothingToSeeError, OpenErrand
+from tnet_cli.inference.flight import Flight, GivenUpError, NothingToSeeError, OpenJob, TraversalJob, TraversalResult
 from tnet_cli.inference.reader_threads import Workers
 from tnet_cli.model.traversal import Look
 
 __all__ = [
-    "Errand",
     "GivenUpError",
-    "Journey",
     "LookFunction",
     "NothingToSeeError",
-    "OpenErrand",
+    "OpenJob",
     "StorageHangsError",
+    "TraversalJob",
+    "TraversalResult",
     "drive",
     "is_device_lost",
 ]
@@ -41,7 +41,7 @@ TICK_S = 0.5
 MOST_HUNG = 64
 """Threads that may hang in reads that were given up; with more the storage is gone, not a slide."""
 
-Ended = Journey | BaseException
+Ended = TraversalResult | BaseException
 _Read = tuple[Flight, int, np.ndarray]
 
 
@@ -50,7 +50,7 @@ class StorageHangsError(Exception):
 
 
 def drive(
-    errands: Iterable[Errand | OpenErrand],
+    jobs: Iterable[TraversalJob | OpenJob],
     look: LookFunction,
     *,
     batch_size: int,
@@ -67,14 +67,14 @@ def drive(
     How patches are joined into batches decides what is reproducible, since a network's answer for a patch may depend
     in its last digits on how many patches it is given at once:
 
-    * ``in_order``: in the order in which they were wanted, so the same errands give the same batches whatever the
+    * ``in_order``: in the order in which they were wanted, so the same jobs give the same batches whatever the
       speed of the disk. A slow slide holds up the others.
     * ``by_slide``: patches of one slide only, so that no slide's answer depends on the others.
     * ``ready``: whatever has been read, of all slides, filled up to one size: the fullest batches, and an answer
       depends on the others as little as the device's arithmetic allows.
 
     Args:
-        errands: Taken one by one, never more than ``slides_in_flight`` ahead: ready ones, or calls that open a slide
+        jobs: Taken one by one, never more than ``slides_in_flight`` ahead: ready ones, or calls that open a slide
             in a reading thread.
         look: The network: patches uint8 (N, 3, H, W), positions int64 (N, 3), allowed bool (N, G) or None -> Look.
         batch_size: Most patches in one call of ``look``.
@@ -88,21 +88,21 @@ def drive(
             would not help, since all batches of a step are held for the gradient.
 
     Yields:
-        The errand's position in the input, and its journey or the error that ended it: among these ``GivenUpError``,
+        The job's position in the input, and its result or the error that ended it: among these ``GivenUpError``,
         and ``NothingToSeeError`` where opening it said that there is nothing to look at.
 
     Raises:
         StorageHangsError: more than 64 reads hang.
     """
-    source = enumerate(errands)
+    source = enumerate(jobs)
     flights: list[Flight] = []
     batcher = _Batcher(look, batch_size, batching, caught, may_halve=may_halve)
     with Workers(readers) as workers:
         try:
             while True:
                 room = slides_in_flight + min(workers.stalled(), slides_in_flight) - len(flights)
-                for position, errand in islice(source, max(0, room)):
-                    flights.append(_set_out(position, errand, workers, caught))
+                for position, job in islice(source, max(0, room)):
+                    flights.append(_set_out(position, job, workers, caught))
                 if not flights:
                     return
                 seen = workers.finished
@@ -125,12 +125,12 @@ def drive(
                 flight.abandon(workers)
 
 
-def _set_out(position: int, errand: Errand | OpenErrand, workers: Workers, caught: type[Exception]) -> Flight:
+def _set_out(position: int, job: TraversalJob | OpenJob, workers: Workers, caught: type[Exception]) -> Flight:
     flight = Flight(position)
-    if isinstance(errand, Errand):
-        flight.begin(errand, workers, caught)
+    if isinstance(job, TraversalJob):
+        flight.begin(job, workers, caught)
     else:
-        flight.open(errand, workers)
+        flight.open(job, workers)
     return flight
 
 

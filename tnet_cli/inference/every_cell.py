@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.inference.flight import Errand
+from tnet_cli.inference.flight import TraversalJob
 from tnet_cli.inference.prepare import Preparation
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.traversal import Look, ProcessingLevelRecord, Traversal, Wanted, positions_below
@@ -38,11 +38,11 @@ def tissue_tiles(preparation: Preparation, config: TNetConfig) -> tuple[tuple[Re
     return tuple(regions), positions
 
 
-def every_tile_errand(slide: Slide, preparation: Preparation, config: TNetConfig) -> Errand:
-    """Return the errand of a slide of which every tile is looked at, and nothing else.
+def every_cell_job(slide: Slide, preparation: Preparation, config: TNetConfig) -> TraversalJob:
+    """Return the job of a slide of which every tile is looked at, and nothing else.
 
     Args:
-        slide: Open until the errand has ended.
+        slide: Open until the job has ended.
         preparation: Of this slide for this model.
         config: The model's configuration.
     """
@@ -52,7 +52,7 @@ def every_tile_errand(slide: Slide, preparation: Preparation, config: TNetConfig
         return slide.read(region, config.base_px, config.base_px)
 
     steps = _in_turn(regions, positions, preparation.scale.processing_levels - 1)
-    return Errand(traversal=steps, read=read, keeps_patches=False)
+    return TraversalJob(traversal=steps, read=read, keeps_patches=False)
 
 
 def _in_turn(

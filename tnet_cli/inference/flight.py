@@ -15,13 +15,13 @@ ReadFunction = Callable[[Region], np.ndarray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Errand:
+class TraversalJob:
     """One slide's traversal and the way to read its regions.
 
     Attributes:
         traversal: The sans-IO generator of ``tnet_cli.model.traversal.traverse``.
         read: Region -> (H, W, 3), uint8 or float32 in [0, 1], the same for every region; called from many threads.
-        keeps_patches: Whether the journey has the pixels, which of a whole slide are too many to hold.
+        keeps_patches: Whether the result has the pixels, which of a whole slide are too many to hold.
     """
 
     traversal: Generator[Wanted, Look, Traversal]
@@ -29,18 +29,18 @@ class Errand:
     keeps_patches: bool = True
 
 
-OpenErrand = Callable[[], Errand | None]
-"""Opens a slide and returns its errand, or None where there is nothing to look at; called in a reading thread."""
+OpenJob = Callable[[], TraversalJob | None]
+"""Opens a slide and returns its job, or None where there is nothing to look at; called in a reading thread."""
 
 
 @dataclass(frozen=True, slots=True)
-class Journey:
+class TraversalResult:
     """What came back from one traversal.
 
     Attributes:
         traversal: The record of the traversal.
         patches: The (N, H, W, 3) pixels the network saw, as they were read, one array for each processing level; none
-            where the errand does not keep them.
+            where the job does not keep them.
     """
 
     traversal: Traversal
@@ -63,14 +63,14 @@ class Flight:
     """A slide under way.
 
     Attributes:
-        position: Of its errand in the input.
-        ended: Its journey, or the error that ended it; None while it is under way.
+        position: Of its job in the input.
+        ended: Its traversed, or the error that ended it; None while it is under way.
     """
 
     position: int
-    ended: Journey | BaseException | None = None
+    ended: TraversalResult | BaseException | None = None
     _started: float | None = None
-    _errand: Errand | None = None
+    _job: TraversalJob | None = None
     _wanted: Wanted | None = None
     _tasks: list[Task] = field(default_factory=list)  # the opening, or one read for each wanted region
     _taken: int = 0  # wanted regions that went to the network
@@ -79,17 +79,17 @@ class Flight:
     _patches: list[np.ndarray] = field(default_factory=list)
     _failing: BaseException | None = None  # it ends with this when the reads it asked for are over
 
-    def open(self, open_errand: OpenErrand, workers: Workers) -> None:
+    def open(self, open_job: OpenJob, workers: Workers) -> None:
         """Have the slide opened in a thread, when none is needed for a slide that is open already."""
-        self._tasks = [workers.submit(open_errand, urgent=False)]
+        self._tasks = [workers.submit(open_job, urgent=False)]
 
-    def begin(self, errand: Errand, workers: Workers, caught: type[Exception]) -> None:
+    def begin(self, job: TraversalJob, workers: Workers, caught: type[Exception]) -> None:
         """Ask for the roots of a slide that is open."""
-        self._errand = errand
+        self._job = job
         if self._started is None:
             self._started = time.monotonic()
         try:
-            self._want(next(errand.traversal), workers)
+            self._want(next(job.traversal), workers)
         except caught as exc:
             self._end(exc)
 
@@ -139,7 +139,7 @@ class Flight:
     def see(self, look: Look, pixels: np.ndarray) -> None:
         """Note what the network saw of the next region."""
         self._looks.append(look)
-        if self._errand is not None and self._errand.keeps_patches:
+        if self._job is not None and self._job.keeps_patches:
             self._pixels.append(pixels)
 
     def fail(self, error: BaseException) -> None:
@@ -160,7 +160,7 @@ class Flight:
             workers.give_up(task)
         self._end(self._failing or GivenUpError())
 
-    def proceed(self, workers: Workers, caught: type[Exception]) -> Journey | BaseException | None:
+    def proceed(self, workers: Workers, caught: type[Exception]) -> TraversalResult | BaseException | None:
         """Go on where only reading or opening was waited for; return how the slide has ended, if it has.
 
         Raises:
@@ -187,7 +187,7 @@ class Flight:
 
     def advance(self, workers: Workers, caught: type[Exception]) -> bool:
         """Send the traversal what the network saw, once that is all it wanted; say whether it wants more now."""
-        if self._errand is None or self._failing is not None or len(self._looks) < len(self._tasks):
+        if self._job is None or self._failing is not None or len(self._looks) < len(self._tasks):
             return False
         log_probs = [look.cell_log_probs for look in self._looks if look.cell_log_probs is not None]
         answer = Look(
@@ -198,9 +198,9 @@ class Flight:
             if self._pixels:
                 self._patches.append(np.stack(self._pixels))
             self._looks, self._pixels = [], []
-            self._want(self._errand.traversal.send(answer), workers)
+            self._want(self._job.traversal.send(answer), workers)
         except StopIteration as end:
-            self._end(Journey(traversal=end.value, patches=tuple(self._patches)))
+            self._end(TraversalResult(traversal=end.value, patches=tuple(self._patches)))
         except caught as exc:
             self._end(exc)
         return self.ended is None
@@ -212,21 +212,21 @@ class Flight:
         self._close()
 
     def _want(self, wanted: Wanted, workers: Workers) -> None:
-        errand = self._errand
-        if errand is None:
+        job = self._job
+        if job is None:
             raise ValueError("a slide that is not open cannot be read")
         self._wanted, self._taken = wanted, 0
 
         def reading(region: Region) -> Callable[[], np.ndarray]:
-            return lambda: errand.read(region)
+            return lambda: job.read(region)
 
         self._tasks = [workers.submit(reading(region)) for region in wanted.regions]
 
-    def _end(self, ended: Journey | BaseException) -> None:
+    def _end(self, ended: TraversalResult | BaseException) -> None:
         self.ended = ended
         self._close()
 
     def _close(self) -> None:
-        if self._errand is not None:
-            self._errand.traversal.close()
+        if self._job is not None:
+            self._job.traversal.close()
         self._looks, self._pixels, self._patches = [], [], []

@@ -1,4 +1,4 @@
-"""The errand of one ordinary image: its traversal by an image model, and how its regions are cut.
+"""The job of one ordinary image: its traversal by an image model, and how its regions are cut.
 
 The traversal runs in the pixels of the resized image, where the model's cells are what they were in training; what it
 returns is in the image's own pixels.
@@ -10,10 +10,10 @@ from dataclasses import replace
 import numpy as np
 
 from tnet_cli.geometry import Region, Size
-from tnet_cli.inference.flight import Errand
+from tnet_cli.inference.flight import TraversalJob
 from tnet_cli.inference.prepare import plan_traversal
 from tnet_cli.inference.prepare_image import ImagePreparation, resize
-from tnet_cli.model.choice import Chooser
+from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.traversal import Look, Traversal, TraversalPlan, Wanted, traverse
 
@@ -21,24 +21,26 @@ OUTSIDE = 0.5
 """Value of what lies beyond the image's edge: mid-grey, which is zero to the authors' models."""
 
 
-def image_errand(
-    preparation: ImagePreparation, config: TNetConfig, locations: tuple[int, ...], chooser: Chooser
-) -> Errand:
+def image_job(
+    preparation: ImagePreparation, config: TNetConfig, locations: tuple[int, ...], sampler: LocationSampler
+) -> TraversalJob:
     """Return what the engine needs to traverse an image; its patches are float32 in [0, 1].
 
     Args:
         preparation: Of the image for this model.
         config: The model's configuration.
         locations: Attended locations of each grid, for each processing level after the first.
-        chooser: How they are chosen.
+        sampler: How they are chosen.
     """
 
     def read(region: Region) -> np.ndarray:
         return resize(cut(preparation.pixels, region), config.base_px)
 
-    plan = plan_traversal(config, preparation.scale, locations, chooser)
+    plan = plan_traversal(config, preparation.scale, locations, sampler)
     whole = preparation.roots[0]
-    return Errand(traversal=_traverse(preparation.pixels.shape[0], plan, Size(whole.width, whole.height)), read=read)
+    return TraversalJob(
+        traversal=_traverse(preparation.pixels.shape[0], plan, Size(whole.width, whole.height)), read=read
+    )
 
 
 def cut(pixels: np.ndarray, region: Region) -> np.ndarray:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from tnet_cli.errors import SlideError
-from tnet_cli.inference.flight import GivenUpError, Journey
+from tnet_cli.inference.flight import GivenUpError, TraversalResult
 from tnet_cli.inference.prepare import Scale
-from tnet_cli.inputs.fingerprint import Stamp
+from tnet_cli.inputs.fingerprint import Fingerprint
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.metrics.predictions import softmax
 from tnet_cli.model.tnet import TNet
@@ -30,13 +30,13 @@ class Outcome:
         result: The row and its regions.
         thumbnail: uint8 (H, W, 3), or None when the slide could not be read.
         patches: uint8 (H, W, 3) for each of ``result.regions``.
-        stamp: What the slide's content was known by before it was read, or None when that is not known.
+        fingerprint: What the slide's content was known by before it was read, or None when that is not known.
     """
 
     result: SlideResult
     thumbnail: np.ndarray | None = None
     patches: tuple[np.ndarray, ...] = ()
-    stamp: Stamp | None = None
+    fingerprint: Fingerprint | None = None
 
 
 def without_tissue(entry: SlideInput, card: ModelCard, started: float, slide: Slide) -> SlideResult:
@@ -82,11 +82,11 @@ def classified(
     slide: Slide,
     scale: Scale,
     roots: int,
-    journey: Journey,
+    traversed: TraversalResult,
     network: TNet,
 ) -> SlideResult:
     """Return the result of a slide whose traversal has ended."""
-    traversal = journey.traversal
+    traversal = traversed.traversal
     with torch.inference_mode():
         answer = network.classify([torch.cat([record.features for record in traversal.levels])])
     logits = answer.logits[0].float().cpu().numpy()

@@ -9,7 +9,7 @@ import torch
 
 from tnet_cli.errors import MissingMppError, UsageError
 from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.model.choice import Chooser
+from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.traversal import TraversalPlan
 from tnet_cli.slide.roots import Root, cover_with_roots
@@ -212,12 +212,14 @@ def choose_locations(
     return tuple(shares)
 
 
-def plan_traversal(config: TNetConfig, scale: Scale, locations: tuple[int, ...], chooser: Chooser) -> TraversalPlan:
+def plan_traversal(
+    config: TNetConfig, scale: Scale, locations: tuple[int, ...], sampler: LocationSampler
+) -> TraversalPlan:
     """Combine configuration, scale and budget into a traversal's plan."""
     return TraversalPlan(
         grid=AttentionGrid(config.grid, config.cell_fraction),
         processing_levels=scale.processing_levels,
         locations=locations,
         choice=config.choice,
-        chooser=chooser,
+        sampler=sampler,
     )

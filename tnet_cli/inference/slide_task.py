@@ -9,16 +9,16 @@ import torch
 
 from tnet_cli.errors import SlideError, UsageError
 from tnet_cli.inference.domain_check import checked
-from tnet_cli.inference.flight import Errand, Journey, NothingToSeeError
-from tnet_cli.inference.image_job import image_errand, shown
+from tnet_cli.inference.flight import NothingToSeeError, TraversalJob, TraversalResult
+from tnet_cli.inference.image_job import image_job, shown
 from tnet_cli.inference.outcome import Outcome, classified, failed, without_tissue
 from tnet_cli.inference.prepare import Preparation, choose_locations, prepare
 from tnet_cli.inference.prepare_image import ImagePreparation, prepare_image
-from tnet_cli.inference.traversal_job import best_first_errand, slide_errand
-from tnet_cli.inputs.fingerprint import Stamp, stamp_of
+from tnet_cli.inference.traversal_job import best_first_job, slide_job
+from tnet_cli.inputs.fingerprint import Fingerprint, fingerprint_of
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.model.best_first import Settled
-from tnet_cli.model.choice import Chooser
+from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.model.tnet import TNet
@@ -40,7 +40,7 @@ class Manner:
             paper.
         mpp: Overrides the micrometres per pixel of every slide; a manifest's column comes first.
         reader: Forces a slide backend.
-        chooser: How locations are chosen.
+        sampler: How locations are chosen.
         on_reduce: Rows done and to do, while a slide without a pyramid is reduced.
     """
 
@@ -51,19 +51,19 @@ class Manner:
     settled: Callable[[], Settled] | None
     mpp: float | None
     reader: str | None
-    chooser: Chooser
+    sampler: LocationSampler
     on_reduce: Callable[[int, int], None] | None
 
 
-def errand_of(
+def job_of(
     slide: Slide,
     preparation: Preparation | ImagePreparation,
     network: TNetConfig,
     locations: tuple[int, ...] | None,
     budget: int | None,
-    chooser: Chooser,
-) -> Errand | None:
-    """Return the errand of a slide or an image that is open and prepared, or None when there is nothing to look at.
+    sampler: LocationSampler,
+) -> TraversalJob | None:
+    """Return the job of a slide or an image that is open and prepared, or None when there is nothing to look at.
 
     Raises:
         UsageError: the locations or the budget do not fit the model.
@@ -72,8 +72,8 @@ def errand_of(
     if not preparation.roots:
         return None
     if isinstance(preparation, ImagePreparation):
-        return image_errand(preparation, network, attended, chooser)
-    return slide_errand(slide, preparation, network, attended, chooser)
+        return image_job(preparation, network, attended, sampler)
+    return slide_job(slide, preparation, network, attended, sampler)
 
 
 class SlideWork:
@@ -92,12 +92,12 @@ class SlideWork:
         self._lock = threading.Lock()
         self._closed = False
         self._started = time.perf_counter()
-        self._stamp: Stamp | None = None
+        self._fingerprint: Fingerprint | None = None
         self._slide: Slide | None = None
         self._preparation: Preparation | ImagePreparation | None = None
 
-    def open(self) -> Errand | None:
-        """Open and prepare the slide; its errand, or None when it shows no tissue. Called in a reading thread.
+    def open(self) -> TraversalJob | None:
+        """Open and prepare the slide; its job, or None when it shows no tissue. Called in a reading thread.
 
         Raises:
             SlideError: it cannot be opened or lacks what is needed.
@@ -105,21 +105,21 @@ class SlideWork:
         """
         self._started = time.perf_counter()
         manner, entry = self._manner, self._entry
-        # Before the first read: a slide that changes while it is read does not bear the stamp of its new content.
-        self._stamp = stamp_of(entry.path)
+        # Before the first read: a slide that changes while it is read does not bear the fingerprint of its new content.
+        self._fingerprint = fingerprint_of(entry.path)
         slide = open_slide(entry.path, reader=manner.reader, mpp=entry.mpp or manner.mpp, on_progress=manner.on_reduce)
         self._hold(slide)
         network = manner.card.network
         preparation = prepare(slide, network) if network.image_px is None else prepare_image(slide, network)
         self._preparation = preparation
-        return self._errand(slide, preparation)
+        return self._job(slide, preparation)
 
-    def _errand(self, slide: Slide, preparation: Preparation | ImagePreparation) -> Errand | None:
-        """Return the errand of a slide that is open and prepared, or None when there is nothing to look at."""
+    def _job(self, slide: Slide, preparation: Preparation | ImagePreparation) -> TraversalJob | None:
+        """Return the job of a slide that is open and prepared, or None when there is nothing to look at."""
         manner = self._manner
         network = manner.card.network
         if manner.settled is None:
-            return errand_of(slide, preparation, network, manner.locations, manner.budget, manner.chooser)
+            return job_of(slide, preparation, network, manner.locations, manner.budget, manner.sampler)
         if manner.locations is not None or network.choice == "per_grid" or isinstance(preparation, ImagePreparation):
             raise UsageError(
                 "--stop-at takes the most probable locations of the whole slide, so it goes with --budget and not with "
@@ -128,9 +128,9 @@ class SlideWork:
         budget = manner.budget or sum(choose_locations(network, preparation.scale, None, None))
         if not preparation.roots:
             return None
-        return best_first_errand(slide, preparation, network, budget, manner.settled())
+        return best_first_job(slide, preparation, network, budget, manner.settled())
 
-    def conclude(self, ended: Journey | BaseException, network: TNet) -> Outcome:
+    def conclude(self, ended: TraversalResult | BaseException, network: TNet) -> Outcome:
         """Turn what the engine says of the slide into its outcome.
 
         Raises:
@@ -142,21 +142,25 @@ class SlideWork:
         slide, preparation = self._slide, self._preparation
         thumbnail = preparation.thumbnail if preparation is not None else None
         if slide is not None and isinstance(ended, NothingToSeeError):
-            return Outcome(without_tissue(entry, card, started, slide), thumbnail=thumbnail, stamp=self._stamp)
+            return Outcome(
+                without_tissue(entry, card, started, slide), thumbnail=thumbnail, fingerprint=self._fingerprint
+            )
         if isinstance(ended, BaseException):
-            return Outcome(failed(entry, card, started, ended, slide), thumbnail=thumbnail, stamp=self._stamp)
+            return Outcome(
+                failed(entry, card, started, ended, slide), thumbnail=thumbnail, fingerprint=self._fingerprint
+            )
         if slide is None or preparation is None:
-            raise ValueError("a journey is concluded of a slide that is open")
+            raise ValueError("a traversal is concluded of a slide that is open")
         try:
             scale, roots = preparation.scale, len(preparation.roots)
             result = classified(entry, card, started, slide, scale, roots, ended, network)
             result = checked(result, card, self._manner.domain, slide, scale, ended.traversal)
         except (ArithmeticError, MemoryError, torch.OutOfMemoryError) as exc:
-            return Outcome(failed(entry, card, started, exc, slide), thumbnail=thumbnail, stamp=self._stamp)
+            return Outcome(failed(entry, card, started, exc, slide), thumbnail=thumbnail, fingerprint=self._fingerprint)
         patches = tuple(shown(patch) for some in ended.patches for patch in some)
         if ended.traversal.order is not None:
             patches = tuple(patches[looked_at] for looked_at in ended.traversal.order)
-        return Outcome(result, thumbnail=thumbnail, patches=patches, stamp=self._stamp)
+        return Outcome(result, thumbnail=thumbnail, patches=patches, fingerprint=self._fingerprint)
 
     def close(self, *, may_hang: bool) -> None:
         """Release the slide; when it is still being opened, as soon as that is over.

@@ -1,48 +1,48 @@
-"""The errand of one slide: its traversal, and how its regions are read."""
+"""The job of one slide: its traversal, and how its regions are read."""
 
 import numpy as np
 
 from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.inference.flight import Errand, ReadFunction
+from tnet_cli.inference.flight import ReadFunction, TraversalJob
 from tnet_cli.inference.prepare import Preparation, plan_traversal
 from tnet_cli.inference.stopping import AT_ONCE
 from tnet_cli.model.best_first import BestFirstPlan, Settled, traverse_best_first
-from tnet_cli.model.choice import Chooser
+from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.traversal import traverse
 from tnet_cli.slide.slide import Slide
 
 
-def slide_errand(
-    slide: Slide, preparation: Preparation, config: TNetConfig, locations: tuple[int, ...], chooser: Chooser
-) -> Errand:
+def slide_job(
+    slide: Slide, preparation: Preparation, config: TNetConfig, locations: tuple[int, ...], sampler: LocationSampler
+) -> TraversalJob:
     """Return what the engine needs to traverse a slide.
 
     Args:
-        slide: Open until the errand has ended.
+        slide: Open until the job has ended.
         preparation: Of this slide for this model.
         config: The model's configuration.
         locations: Attended locations for each processing level after the first.
-        chooser: How they are chosen.
+        sampler: How they are chosen.
     """
-    return Errand(
+    return TraversalJob(
         traversal=traverse(
             preparation.root_regions,
             preparation.root_log_probs,
-            plan_traversal(config, preparation.scale, locations, chooser),
+            plan_traversal(config, preparation.scale, locations, sampler),
             preparation.allowed(),
         ),
         read=_reading(slide, config.base_px),
     )
 
 
-def best_first_errand(
+def best_first_job(
     slide: Slide, preparation: Preparation, config: TNetConfig, budget: int, settled: Settled | None
-) -> Errand:
+) -> TraversalJob:
     """Return what the engine needs to traverse a slide best-first.
 
     Args:
-        slide: Open until the errand has ended.
+        slide: Open until the job has ended.
         preparation: Of this slide for this model.
         config: The model's configuration.
         budget: Most locations attended in all.
@@ -54,7 +54,7 @@ def best_first_errand(
         budget=budget,
         at_once=AT_ONCE,
     )
-    return Errand(
+    return TraversalJob(
         traversal=traverse_best_first(
             preparation.root_regions, preparation.root_log_probs, plan, preparation.allowed(), settled
         ),

@@ -9,8 +9,8 @@ from tnet_cli.errors import SlideError
 from tnet_cli.slide.remote import version_of
 from tnet_cli.urls import is_url
 
-Stamp = dict[str, Any]
-"""JSON values; equal stamps mean the same content."""
+Fingerprint = dict[str, Any]
+"""JSON values; equal fingerprints mean the same content."""
 
 SAMPLED_BYTES = 64 * 1024
 """Hashed at the head and at the tail of a file: where formats keep their directories."""
@@ -25,24 +25,24 @@ SIBLING_FORMATS = frozenset({".vms", ".vmu", ".svslide"})
 """Formats whose pixels lie in files beside the slide that begin with its name, or share its folder."""
 
 
-def stamp_of(path: str) -> Stamp | None:
+def fingerprint_of(path: str) -> Fingerprint | None:
     """Return what a slide's content is known by, or None when nobody can tell: it is missing, or far away and mute.
 
     Of a file: size, time of change, and a hash of its first and last 64 KiB; of the files that belong to it: names,
     sizes and times. Of a URL: what its server says, if that names the content.
     """
     if is_url(path):
-        return _remote_stamp(path)
+        return _remote_fingerprint(path)
     file = Path(path)
     try:
         if file.is_dir():
             return {"files": _listing(file)}
         facts = file.stat()
-        stamp: Stamp = {"size": facts.st_size, "mtime_ns": facts.st_mtime_ns, "ends": _hash_of_ends(file)}
+        fingerprint: Fingerprint = {"size": facts.st_size, "mtime_ns": facts.st_mtime_ns, "ends": _hash_of_ends(file)}
         companions = _companions(file)
     except OSError:
         return None
-    return stamp | {"files": companions} if companions else stamp
+    return fingerprint | {"files": companions} if companions else fingerprint
 
 
 def _hash_of_ends(path: Path) -> str:
@@ -78,7 +78,7 @@ def _listing(folder: Path, prefix: str = "") -> str:
     return digest.hexdigest()
 
 
-def _remote_stamp(url: str) -> Stamp | None:
+def _remote_fingerprint(url: str) -> Fingerprint | None:
     try:
         size, version = version_of(url)
     except SlideError:

@@ -14,8 +14,8 @@ import torch
 from tnet_cli.errors import ManifestError, SlideError
 from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.inference.classify import look_with
-from tnet_cli.inference.engine import Journey, drive
-from tnet_cli.inference.traversal_job import slide_errand
+from tnet_cli.inference.engine import TraversalResult, drive
+from tnet_cli.inference.traversal_job import slide_job
 from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.learning.slides import TrainingSlide
 from tnet_cli.model.choice import GumbelTopK
@@ -306,21 +306,21 @@ def add_attended_patches(
         locations = settings.hard_locations[: slide.scale.processing_levels - 1]
         try:
             with open_slide(slide.entry.path, mpp=slide.entry.mpp) as handle:
-                errand = slide_errand(handle, slide.preparation, config, locations, GumbelTopK(rng))
-                for _, journey in drive([errand], look, batch_size=settings.batch_patches, readers=settings.readers):
-                    if not isinstance(journey, Journey):
-                        raise journey
-                    _append_journey(pool, Teacher(slide, config, settings), journey, number)
+                job = slide_job(handle, slide.preparation, config, locations, GumbelTopK(rng))
+                for _, traversed in drive([job], look, batch_size=settings.batch_patches, readers=settings.readers):
+                    if not isinstance(traversed, TraversalResult):
+                        raise traversed
+                    _append_traversal(pool, Teacher(slide, config, settings), traversed, number)
         except SlideError as error:
             if on_bad is None:
                 raise
             on_bad(error)
 
 
-def _append_journey(pool: PatchPool, teacher: Teacher, journey: Journey, number: int) -> None:
+def _append_traversal(pool: PatchPool, teacher: Teacher, traversed: TraversalResult, number: int) -> None:
     last = teacher.slide.scale.processing_levels - 1
     everything = np.ones(teacher.config.grid**2, dtype=bool)
-    for record, patches in zip(journey.traversal.levels, journey.patches, strict=True):
+    for record, patches in zip(traversed.traversal.levels, traversed.patches, strict=True):
         is_finest = record.processing_level == last
         allowed = [everything] * len(record.regions) if record.allowed is None else list(record.allowed)
         _append(

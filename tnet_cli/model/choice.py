@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 
-class Chooser(Protocol):
+class LocationSampler(Protocol):
     """Chooses some of the candidates."""
 
     def __call__(self, log_probs: np.ndarray, k: int) -> np.ndarray:
@@ -22,7 +22,7 @@ class Chooser(Protocol):
 
 
 @runtime_checkable
-class Sampler(Chooser, Protocol):
+class PerturbingSampler(LocationSampler, Protocol):
     """Chooses the candidates with the largest perturbed log-probabilities, and can say what those were."""
 
     def perturb(self, log_probs: np.ndarray, parents: np.ndarray | None) -> np.ndarray:
@@ -43,7 +43,7 @@ class TopK:
     """Takes the k most probable candidates; of equals the first."""
 
     def __call__(self, log_probs: np.ndarray, k: int) -> np.ndarray:
-        """Choose as ``Chooser`` says."""
+        """Choose as ``LocationSampler`` says."""
         return largest(log_probs, log_probs, k)
 
 
@@ -64,11 +64,11 @@ class GumbelTopK:
         self.rng = rng
 
     def __call__(self, log_probs: np.ndarray, k: int) -> np.ndarray:
-        """Choose as ``Chooser`` says."""
+        """Choose as ``LocationSampler`` says."""
         return largest(self._with_noise(log_probs), log_probs, k)
 
     def perturb(self, log_probs: np.ndarray, parents: np.ndarray | None) -> np.ndarray:  # noqa: ARG002 (drawn anew)
-        """Perturb as ``Sampler`` says, whatever the parents' values were."""
+        """Perturb as ``PerturbingSampler`` says, whatever the parents' values were."""
         return self._with_noise(log_probs)
 
     def _with_noise(self, log_probs: np.ndarray) -> np.ndarray:
@@ -88,7 +88,7 @@ class StochasticBeam(GumbelTopK):
     """
 
     def perturb(self, log_probs: np.ndarray, parents: np.ndarray | None) -> np.ndarray:
-        """Perturb as ``Sampler`` says."""
+        """Perturb as ``PerturbingSampler`` says."""
         free = self._with_noise(log_probs)
         if parents is None:
             return free
@@ -112,7 +112,7 @@ class RandomChoice:
         self.rng = rng
 
     def __call__(self, log_probs: np.ndarray, k: int) -> np.ndarray:
-        """Choose as ``Chooser`` says."""
+        """Choose as ``LocationSampler`` says."""
         return largest(self.rng.random(log_probs.shape), log_probs, k)
 
 

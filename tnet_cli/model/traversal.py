@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.model.choice import Chooser, Sampler, largest
+from tnet_cli.model.choice import LocationSampler, PerturbingSampler, largest
 
 Values = Any
 """A numpy array or a tensor: both index, add and reshape alike."""
@@ -62,8 +62,8 @@ class ProcessingLevelRecord:
         features: (N, D).
         cell_log_probs: (N, G), or None at the last processing level.
         allowed: bool (N, G), or None at the last processing level.
-        perturbed: float64 (N,): the perturbed log-probabilities by which a ``Sampler`` chose the regions, so that
-            their order is the order of the draws; None for roots and for what was not sampled.
+        perturbed: float64 (N,): the perturbed log-probabilities by which a ``PerturbingSampler`` chose the regions; their
+            order is the order of the draws. None for roots and for what was not sampled.
     """
 
     processing_level: int
@@ -108,14 +108,14 @@ class TraversalPlan:
         locations: k for each processing level after the first.
         choice: ``per_grid``: k cells of every grid; ``beam``: k cells of the whole slide, by the probability of
             their paths.
-        chooser: Takes the most probable, or samples.
+        sampler: Takes the most probable, or samples.
     """
 
     grid: AttentionGrid
     processing_levels: int
     locations: tuple[int, ...]
     choice: Literal["per_grid", "beam"]
-    chooser: Chooser
+    sampler: LocationSampler
 
     def __post_init__(self) -> None:
         """Refuse plans whose numbers do not fit.
@@ -286,11 +286,11 @@ def _choose(
     if np.isnan(values).any():
         raise ValueError("the network gave NaN as the log-probability of a cell that may be attended")
     is_beam = plan.choice == "beam"
-    if isinstance(plan.chooser, Sampler):
-        keys = plan.chooser.perturb(values, parents if is_beam else None)
+    if isinstance(plan.sampler, PerturbingSampler):
+        keys = plan.sampler.perturb(values, parents if is_beam else None)
         chosen = _split(values, keys, k, largest, is_beam=is_beam)
         return chosen, keys.ravel()[chosen]
-    return _split(values, values, k, lambda _, row, k: plan.chooser(row, k), is_beam=is_beam), None
+    return _split(values, values, k, lambda _, row, k: plan.sampler(row, k), is_beam=is_beam), None
 
 
 def _split(

@@ -1,4 +1,4 @@
-"""The slide on an overlay at the size of a stamp.
+"""The slide on an overlay at the size of a thumbnail.
 
 It travels inside the overlay's own file, so that a page of thousands of slides is made without decoding thousands of
 pictures.
@@ -13,50 +13,50 @@ from PIL.PngImagePlugin import PngInfo
 
 from tnet_cli.report.overlay import PANEL_KEY
 
-STAMP_KEY = "tnet-thumbnail"
-"""Name of the text in an overlay's file that is its stamp: WebP as base64."""
+THUMBNAIL_KEY = "tnet-thumbnail"
+"""Name of the text in an overlay's file that is its thumbnail: WebP as base64."""
 
-STAMP_PX = 144
+THUMBNAIL_PX = 144
 
-Stamp = tuple[bytes, tuple[int, int]]
+Thumbnail = tuple[bytes, tuple[int, int]]
 """WebP, and its width and height."""
 
 
 def overlay_file(overlay: Image.Image) -> bytes:
-    """Return an overlay as the bytes of a PNG that carries its stamp."""
+    """Return an overlay as the bytes of a PNG that carries its thumbnail."""
     data = BytesIO()
     overlay.save(data, format="PNG", pnginfo=overlay_note(overlay))
     return data.getvalue()
 
 
 def overlay_note(overlay: Image.Image) -> PngInfo:
-    """Return what an overlay's file says of itself: its stamp."""
+    """Return what an overlay's file says of itself: its thumbnail."""
     note = PngInfo()
-    note.add_text(STAMP_KEY, base64.b64encode(_stamp(overlay, STAMP_PX)[0]).decode())
+    note.add_text(THUMBNAIL_KEY, base64.b64encode(_thumbnail(overlay, THUMBNAIL_PX)[0]).decode())
     return note
 
 
-def stamp_in(page: Image.Image, side_px: int) -> Stamp:
-    """Return the stamp of an overlay.
+def thumbnail_in(page: Image.Image, side_px: int) -> Thumbnail:
+    """Return the thumbnail of an overlay.
 
     Args:
-        page: The overlay, opened from its file; its pixels are decoded only where it carries no stamp.
-        side_px: The stamp is at most so wide and high.
+        page: The overlay, opened from its file; its pixels are decoded only where it carries no thumbnail.
+        side_px: The thumbnail is at most so wide and high.
 
     Raises:
         OSError: the file is damaged.
     """
     try:
-        data = base64.b64decode(str(page.info[STAMP_KEY]), validate=True)
+        data = base64.b64decode(str(page.info[THUMBNAIL_KEY]), validate=True)
         with Image.open(BytesIO(data), formats=["WEBP"]) as picture:
             if max(picture.size) <= side_px:
                 return data, picture.size
-            return _stamp(picture, side_px)
+            return _thumbnail(picture, side_px)
     except (KeyError, binascii.Error, OSError):
-        return _stamp(page, side_px)
+        return _thumbnail(page, side_px)
 
 
-def _stamp(page: Image.Image, side_px: int) -> Stamp:
+def _thumbnail(page: Image.Image, side_px: int) -> Thumbnail:
     picture = page.crop(_panel_box(page)).convert("RGB")
     picture.thumbnail((side_px, side_px), Image.Resampling.BOX)
     data = BytesIO()

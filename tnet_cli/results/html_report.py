@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from tnet_cli.errors import TnetError
 from tnet_cli.files import written_whole
 from tnet_cli.report.page import PageCard, PageRow, RunPage, render_page
-from tnet_cli.report.thumbnail import STAMP_PX, Stamp, stamp_in
+from tnet_cli.report.thumbnail import THUMBNAIL_PX, Thumbnail, thumbnail_in
 from tnet_cli.results.reader import RunOnDisk, SlideRecord, read_run
 
 REPORT = "report.html"
@@ -64,8 +64,8 @@ def report_text(run: RunOnDisk, on_progress: Callable[[int, int], None] | None =
         run: What lies in the folder.
         on_progress: Told overlays done and overlays in all.
     """
-    stamps = _thumbnails([slide.overlay for slide in run.slides], on_progress)
-    rows = [_row(run, slide, stamp) for slide, stamp in zip(run.slides, stamps, strict=True)]
+    thumbnails = _thumbnails([slide.overlay for slide in run.slides], on_progress)
+    rows = [_row(run, slide, thumbnail) for slide, thumbnail in zip(run.slides, thumbnails, strict=True)]
     card, lost = _card(run)
     page = RunPage(
         title=run.path.resolve().name or str(run.path),
@@ -84,7 +84,7 @@ _UNFINISHED = (
 )
 
 
-def _row(run: RunOnDisk, slide: SlideRecord, stamp: Stamp | None) -> PageRow:
+def _row(run: RunOnDisk, slide: SlideRecord, thumbnail: Thumbnail | None) -> PageRow:
     notes = slide.details.get("notes")
     locations = slide.number("locations")
     shares = [(name, slide.number(f"prob_{name}")) for name in run.class_names]
@@ -105,33 +105,35 @@ def _row(run: RunOnDisk, slide: SlideRecord, stamp: Stamp | None) -> PageRow:
         error=slide.text("error"),
         remarks=tuple(str(note) for note in notes) if isinstance(notes, list) else (),
         overlay=overlay.relative_to(run.path).as_posix() if overlay else None,
-        thumbnail=stamp[0] if stamp else None,
-        thumbnail_size=stamp[1] if stamp else (0, 0),
+        thumbnail=thumbnail[0] if thumbnail else None,
+        thumbnail_size=thumbnail[1] if thumbnail else (0, 0),
     )
 
 
-def _thumbnails(overlays: Sequence[Path | None], on_progress: Callable[[int, int], None] | None) -> list[Stamp | None]:
-    """Take the stamps of overlays, until the page's room for them is used up."""
+def _thumbnails(
+    overlays: Sequence[Path | None], on_progress: Callable[[int, int], None] | None
+) -> list[Thumbnail | None]:
+    """Take the thumbnails of overlays, until the page's room for them is used up."""
     count = sum(overlay is not None for overlay in overlays)
-    side_px = STAMP_PX if count <= MANY else _SIDE_OF_MANY_PX
-    stamps: list[Stamp | None] = []
+    side_px = THUMBNAIL_PX if count <= MANY else _SIDE_OF_MANY_PX
+    thumbnails: list[Thumbnail | None] = []
     room, done = THUMBNAILS_BYTES, 0
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
-        for stamp in pool.map(lambda overlay: _thumbnail(overlay, side_px) if overlay else None, overlays):
+        for thumbnail in pool.map(lambda overlay: _thumbnail(overlay, side_px) if overlay else None, overlays):
             # As base64 four bytes stand for three.
-            room -= len(stamp[0]) * 4 // 3 if stamp else 0
-            stamps.append(stamp if room >= 0 else None)
-            done += stamp is not None
+            room -= len(thumbnail[0]) * 4 // 3 if thumbnail else 0
+            thumbnails.append(thumbnail if room >= 0 else None)
+            done += thumbnail is not None
             if on_progress is not None:
                 on_progress(done, count)
-    return stamps
+    return thumbnails
 
 
-def _thumbnail(overlay: Path, side_px: int) -> Stamp | None:
-    """Return an overlay's stamp; None for a file that is no picture."""
+def _thumbnail(overlay: Path, side_px: int) -> Thumbnail | None:
+    """Return an overlay's thumbnail; None for a file that is no picture."""
     try:
         with Image.open(overlay, formats=["PNG"]) as page:
-            return stamp_in(page, side_px)
+            return thumbnail_in(page, side_px)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tnet_cli.files import write_text_whole
-from tnet_cli.inputs.fingerprint import Stamp
+from tnet_cli.inputs.fingerprint import Fingerprint
 from tnet_cli.results.result import SlideRow
 
 FORMAT = 1
@@ -68,13 +68,13 @@ class LedgerEntry:
         row: Its row.
         run: Digest of the identity it was made under.
         given_mpp: What the manifest said, or None.
-        stamp: Of its content, or None when that was not known.
+        fingerprint: Of its content, or None when that was not known.
     """
 
     row: SlideRow
     run: str
     given_mpp: float | None
-    stamp: Stamp | None
+    fingerprint: Fingerprint | None
 
 
 class Ledger:
@@ -122,7 +122,7 @@ class Ledger:
             {
                 "run": entry.run,
                 "given_mpp": entry.given_mpp,
-                "stamp": entry.stamp,
+                "fingerprint": entry.fingerprint,
                 "files": dict(entry.row.files),
                 "notes": list(entry.row.notes),
                 "row": dict(entry.row.values),
@@ -159,7 +159,7 @@ class Ledger:
                 self.identities[said["run"]] = said["identity"]
                 return
             row = SlideRow(values=said["row"], notes=tuple(said["notes"]), files=said["files"])
-            entry = LedgerEntry(row=row, run=said["run"], given_mpp=said["given_mpp"], stamp=said["stamp"])
+            entry = LedgerEntry(row=row, run=said["run"], given_mpp=said["given_mpp"], fingerprint=said["fingerprint"])
             self.entries[row.values["slide"]] = entry
         except (ValueError, KeyError, TypeError):
             return

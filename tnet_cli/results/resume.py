@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tnet_cli.errors import InterruptedRunError, RunStoppedError, UsageError
-from tnet_cli.inputs.fingerprint import Stamp, stamp_of
+from tnet_cli.inputs.fingerprint import Fingerprint, fingerprint_of
 from tnet_cli.inputs.inputs import MANIFEST_COLUMNS, SlideInput
 from tnet_cli.results.layout import OVERLAY, RunDirectory
 from tnet_cli.results.ledger import Ledger, LedgerEntry, RunIdentity
@@ -21,7 +21,7 @@ from tnet_cli.urls import is_url
 REFRESH_S = 3.0
 """The tables are written again at most so often while slides end; the ledger has every row at once."""
 
-STAMPING_THREADS = 8
+FINGERPRINT_THREADS = 8
 
 OPTION_NAMES = {
     "model": "model",
@@ -86,12 +86,12 @@ class RunStore:
                 and (held.row.values["path"], held.given_mpp) == (entry.shown_path, entry.mpp)
                 and (OVERLAY in held.row.files or not with_overlays or held.row.status != "ok")
                 and self.directory.has_files(held.row)
-                and held.stamp is not None
-                and held.stamp == stamp_of(entry.path)
+                and held.fingerprint is not None
+                and held.fingerprint == fingerprint_of(entry.path)
             )
 
         # A share answers slowly, not seldom: many slides are asked for at once.
-        with ThreadPoolExecutor(STAMPING_THREADS) as threads:
+        with ThreadPoolExecutor(FINGERPRINT_THREADS) as threads:
             done = list(threads.map(is_done, self.pending))
         for position, is_over in enumerate(done):
             if is_over:
@@ -99,13 +99,15 @@ class RunStore:
         self.pending = [position for position, is_over in enumerate(done) if not is_over]
         self.skipped = len(self._rows)
 
-    def keep(self, position: int, row: SlideRow, stamp: Stamp | None) -> None:
+    def keep(self, position: int, row: SlideRow, fingerprint: Fingerprint | None) -> None:
         """Keep the row of a slide whose files are in place. May be called from several threads.
 
         Raises:
             OSError: the disk is full or gone.
         """
-        entry = LedgerEntry(row=row, run=self._identity.digest, given_mpp=self._inputs[position].mpp, stamp=stamp)
+        entry = LedgerEntry(
+            row=row, run=self._identity.digest, given_mpp=self._inputs[position].mpp, fingerprint=fingerprint
+        )
         with self._lock:
             self._ledger.append(entry)
             self._rows[position] = row

@@ -12,11 +12,11 @@ from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.learning.slides import TrainingSlide
 from tnet_cli.learning.stage import Computed
 from tnet_cli.learning.state import Course
-from tnet_cli.model.choice import Chooser, GumbelTopK, StochasticBeam, TopK
-from tnet_cli.model.draws import Drawing, draw_log_probs
+from tnet_cli.model.choice import GumbelTopK, LocationSampler, StochasticBeam, TopK
 from tnet_cli.model.exploration import mean_entropy
 from tnet_cli.model.loss import ObjectiveInput, ObjectiveWeights, objective, objective_of_nothing
 from tnet_cli.model.normalisation import freeze_normalisation
+from tnet_cli.model.sampling_log_probs import SamplingScheme, sampling_log_probs
 from tnet_cli.model.traversal import Traversal
 from tnet_cli.training.frozen import measure_if_new
 from tnet_cli.training.rollout import (
@@ -115,7 +115,7 @@ class HardAttention:
     def compute(self, course: Course, work: SlideBatch) -> Computed:
         """Traverse, classify, and compute the objective's terms."""
         look = gradient_look(course, detach_location=True, exploration=work.exploration)
-        travelled = travel_together(course, work.opened, look, lambda each: self._chooser(each.rng))
+        travelled = travel_together(course, work.opened, look, lambda each: self._sampler(each.rng))
         weights = ObjectiveWeights(
             reinforce=self.settings.reinforce_weight,
             slide_cross_entropy=self.settings.slide_share,
@@ -173,7 +173,7 @@ class HardAttention:
         """Close the slides."""
         close_all(work.opened)
 
-    def _chooser(self, rng: np.random.Generator) -> Chooser:
+    def _sampler(self, rng: np.random.Generator) -> LocationSampler:
         match self.settings.sampling:
             case "gumbel":
                 return StochasticBeam(rng)
@@ -188,10 +188,10 @@ class HardAttention:
             return like.new_zeros(0)
         if self.settings.credit == "cell" or self.settings.sampling == "top_k":
             return torch.cat([record.location_log_probs for record in traversal.levels[1:]])
-        drawing: Drawing = "redrawn" if self.settings.sampling == "gumbel_redrawn" else "beam_search"
+        drawing: SamplingScheme = "redrawn" if self.settings.sampling == "gumbel_redrawn" else "beam_search"
         if course.network.config.choice == "per_grid":
             drawing = "per_grid"
-        return torch.cat(draw_log_probs(traversal, drawing))
+        return torch.cat(sampling_log_probs(traversal, drawing))
 
 
 def _processing_levels(traversal: Traversal) -> Tensor:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region
-from tnet_cli.inference.engine import Errand, Journey, LookFunction, drive
+from tnet_cli.inference.engine import LookFunction, TraversalJob, TraversalResult, drive
 from tnet_cli.inference.prepare import plan_traversal
 from tnet_cli.learning.slides import TrainingSlide
 from tnet_cli.learning.state import Course
-from tnet_cli.model.choice import Chooser
+from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.exploration import mix_uniform
 from tnet_cli.model.traversal import Look, Traversal, traverse
 from tnet_cli.slide.opening import open_slide
@@ -116,7 +116,10 @@ def gradient_look(course: Course, *, detach_location: bool, exploration: float =
 
 
 def travel_together(
-    course: Course, opened: Sequence[OpenedSlide], look: LookFunction, make_chooser: Callable[[OpenedSlide], Chooser]
+    course: Course,
+    opened: Sequence[OpenedSlide],
+    look: LookFunction,
+    make_chooser: Callable[[OpenedSlide], LocationSampler],
 ) -> list[tuple[TrainingSlide, Traversal]]:
     """Traverse slides together; those that cannot be read are left out or raised.
 
@@ -124,36 +127,36 @@ def travel_together(
         SlideError: a slide cannot be read, and bad slides are not to be skipped.
     """
     config, settings = course.network.config, course.settings
-    errands = []
+    jobs = []
     for each in opened:
         preparation = each.slide.preparation
         locations = settings.hard_locations[: preparation.scale.processing_levels - 1]
         plan = plan_traversal(config, preparation.scale, locations, make_chooser(each))
-        errands.append(
-            Errand(
+        jobs.append(
+            TraversalJob(
                 traversal=traverse(preparation.root_regions, preparation.root_log_probs, plan, preparation.allowed()),
                 read=each.read,
             )
         )
     ended = dict(
         drive(
-            errands,
+            jobs,
             look,
             batch_size=BATCH_PATCHES,
             readers=settings.readers,
-            slides_in_flight=max(len(errands), 1),
+            slides_in_flight=max(len(jobs), 1),
             may_halve=False,
         )
     )
     travelled = []
     for number, each in enumerate(opened):
-        journey = ended[number]
-        if isinstance(journey, Journey):
-            travelled.append((each.slide, journey.traversal))
-        elif isinstance(journey, SlideError):
-            course.leave_out(journey)
+        traversed = ended[number]
+        if isinstance(traversed, TraversalResult):
+            travelled.append((each.slide, traversed.traversal))
+        elif isinstance(traversed, SlideError):
+            course.leave_out(traversed)
         else:
-            raise journey
+            raise traversed
     return travelled
 
 

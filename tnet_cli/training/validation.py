@@ -7,8 +7,8 @@ from torch.nn import functional
 
 from tnet_cli.errors import SlideError
 from tnet_cli.inference.classify import look_with
-from tnet_cli.inference.engine import Journey, drive
-from tnet_cli.inference.traversal_job import slide_errand
+from tnet_cli.inference.engine import TraversalResult, drive
+from tnet_cli.inference.traversal_job import slide_job
 from tnet_cli.learning.slides import TrainingSlide
 from tnet_cli.learning.state import Course
 from tnet_cli.model.choice import TopK
@@ -41,16 +41,16 @@ def validate(course: Course, slides: Sequence[TrainingSlide], depth: int | None)
         locations = config.locations[: slide.scale.processing_levels - 1]
         try:
             with open_slide(slide.entry.path, mpp=slide.entry.mpp) as handle:
-                errand = slide_errand(handle, slide.preparation, config, locations, TopK())
+                job = slide_job(handle, slide.preparation, config, locations, TopK())
                 readers = course.settings.readers
-                ((_, journey),) = drive([errand], look, batch_size=BATCH_PATCHES, readers=readers)
-            if not isinstance(journey, Journey):
-                raise journey
+                ((_, traversed),) = drive([job], look, batch_size=BATCH_PATCHES, readers=readers)
+            if not isinstance(traversed, TraversalResult):
+                raise traversed
         except SlideError as error:
             course.leave_out(error)
             continue
         with torch.inference_mode():
-            logits = network.classify([all_features(journey.traversal)]).logits.float().cpu()
+            logits = network.classify([all_features(traversed.traversal)]).logits.float().cpu()
         loss = functional.cross_entropy(logits, torch.tensor([slide.label]))
         tally += torch.tensor([1.0, float(logits.argmax() == slide.label), float(loss)], dtype=torch.float64)
     count, right, loss_sum = course.group.total(tally).tolist()

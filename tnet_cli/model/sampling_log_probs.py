@@ -13,12 +13,12 @@ from torch import Tensor
 
 from tnet_cli.model.traversal import ProcessingLevelRecord, Traversal
 
-Drawing = Literal["per_grid", "redrawn", "beam_search"]
+SamplingScheme = Literal["per_grid", "redrawn", "beam_search"]
 """How a traversal drew: from every grid on its own; from all cells with fresh noise at each processing level
 (``GumbelTopK``); or by stochastic beam search (``StochasticBeam``)."""
 
 
-def draw_log_probs(traversal: Traversal, drawing: Drawing) -> list[Tensor]:
+def sampling_log_probs(traversal: Traversal, drawing: SamplingScheme) -> list[Tensor]:
     """Return the log-probability of each draw given all draws before it.
 
     Draws are ordered by processing level, and within one by their perturbed values, the largest first. For
@@ -26,7 +26,7 @@ def draw_log_probs(traversal: Traversal, drawing: Drawing) -> list[Tensor]:
     perturbed value, on which the draws further down depend.
 
     Args:
-        traversal: Its locations were chosen by a ``Sampler``; its log-probabilities are tensors.
+        traversal: Its locations were chosen by a ``PerturbingSampler``; its log-probabilities are tensors.
         drawing: How.
 
     Returns:
