@@ -62,8 +62,8 @@ class ProcessingLevelRecord:
         features: (N, D).
         cell_log_probs: (N, G), or None at the last processing level.
         allowed: bool (N, G), or None at the last processing level.
-        perturbed: float64 (N,): the perturbed log-probabilities by which a ``PerturbingSampler`` chose the regions; their
-            order is the order of the draws. None for roots and for what was not sampled.
+        perturbed: float64 (N,): the perturbed log-probabilities by which a ``PerturbingSampler`` chose the regions;
+            their order is the order of the draws. None for roots and for what was not sampled.
     """
 
     processing_level: int
