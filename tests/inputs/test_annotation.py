@@ -278,7 +278,7 @@ BOXES = st.builds(Region, st.integers(-300, 400), st.integers(-300, 400), st.int
 @given(st.lists(st.tuples(BOXES, st.integers(0, 2)), max_size=8), st.integers(-90, 90), st.integers(-90, 90))
 @settings(max_examples=60, deadline=None)
 def test_regions_written_for_qupath_read_back_to_the_pixel(boxes, origin_x, origin_y):
-    regions = [AttendedRegion(region, level, 0.5 * 4 ** (2 - level), 0.1, 0.2, (0.3, 0.7)) for region, level in boxes]
+    regions = [AttendedRegion(region, level, 2.0, 0.2, 0.2, 0.1, (0.3, 0.7)) for region, level in boxes]
     size, origin = Size(300, 200), (origin_x, origin_y)
     expected = np.zeros((size.height, size.width), dtype=bool)
     for region, _ in boxes:

@@ -14,9 +14,9 @@ from tnet_cli.report.geojson import regions_geojson
 
 CLASSES = ("benign", "lesion")
 REGIONS = [
-    AttendedRegion(Region(1024, 512, 256, 256), 1, 1.996, 0.125, 0.25, (0.3, 0.7)),
-    AttendedRegion(Region(-512, 0, 2048, 2048), 0, 7.984, 0.01, 1.0, (0.9, 0.1)),
-    AttendedRegion(Region(1024, 768, 64, 64), 2, 0.499, 0.4, 1 / 3, (0.2, 0.8)),
+    AttendedRegion(Region(1024, 512, 256, 256), 1, 1.996, 0.25, 0.25, 0.125, (0.3, 0.7)),
+    AttendedRegion(Region(-512, 0, 2048, 2048), 0, 7.984, 1.0, 1.0, 0.01, (0.9, 0.1)),
+    AttendedRegion(Region(1024, 768, 64, 64), 2, 0.499, 1.0, 1 / 3, 0.4, (0.2, 0.8)),
 ]
 
 
@@ -65,7 +65,7 @@ def test_properties_are_what_qupath_reads():
 
 
 def test_numbers_that_json_lacks_are_left_out():
-    region = AttendedRegion(Region(0, 0, 4, 4), 3, None, math.nan, math.inf, (0.5, 0.5))
+    region = AttendedRegion(Region(0, 0, 4, 4), 3, None, 0.5, math.inf, math.nan, (0.5, 0.5))
     document = regions_geojson([region], CLASSES)
     properties = document["features"][0]["properties"]
     assert properties["measurements"] == {"prob_benign": 0.5, "prob_lesion": 0.5, "processing_level": 3}

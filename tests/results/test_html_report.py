@@ -83,7 +83,7 @@ def overlay() -> Image.Image:
         seconds=1.0,
     )
     thumbnail = np.full((300, 400, 3), (20, 40, 220), np.uint8)
-    root = AttendedRegion(Region(0, 0, 4000, 3000), 0, 8.0, 1.0, 1.0, (0.1, 0.9))
+    root = AttendedRegion(Region(0, 0, 4000, 3000), 0, 8.0, 1.0, 1.0, 1.0, (0.1, 0.9))
     return draw_overlay(thumbnail, subject, [root], [])
 
 

@@ -1,4 +1,4 @@
-"""A region the network looked at, as the report needs it: where, how finely, and what came of it."""
+"""A region the network looked at: where, how finely, and what came of it."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,19 @@ class AttendedRegion:
     """One region the network looked at.
 
     Attributes:
-        region: Level-0 pixels; may reach beyond the slide.
+        region: Level-0 pixels of the slide; may reach beyond it.
         processing_level: 0 is the coarsest, that of the roots.
         mpp: Micrometres per pixel the network saw, or None for an image without scale.
-        weight: Share in the slide's feature vector, in [0, 1].
-        path_probability: Product of the location probabilities from the root, in [0, 1].
+        location_probability: Probability of the cell within its grid; for a root its share of the tissue.
+        path_probability: Product of these along the path from the root.
+        weight: Share in the slide's feature vector; the weights of a slide sum to one.
         class_probabilities: From this region's own features, in the order of the model's classes.
     """
 
     region: Region
     processing_level: int
     mpp: float | None
-    weight: float
+    location_probability: float
     path_probability: float
+    weight: float
     class_probabilities: tuple[float, ...]

@@ -172,6 +172,7 @@ def attended_regions(result: SlideResult) -> list[AttendedRegion]:
             region=region.region,
             processing_level=region.processing_level,
             mpp=region.mpp,
+            location_probability=region.location_probability,
             weight=region.weight,
             path_probability=region.path_probability,
             class_probabilities=region.probabilities,
