@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from tnet_cli.errors import DISTRIBUTION
 from tnet_cli.inputs.inputs import read_manifest
 from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.model.config import TNetConfig
@@ -52,7 +53,7 @@ def make_card(
         ),
         metrics=metrics or {},
         created=datetime.now(UTC).date(),
-        package_version=version("tnet"),
+        package_version=version(DISTRIBUTION),
         network=config,
     )
 

@@ -20,6 +20,14 @@ from typing import Self
 
 from tnet_cli.urls import redacted
 
+DISTRIBUTION = "tnet-cli"
+"""The name on the package index, where ``tnet`` is another project."""
+
+
+def install_hint(extra: str) -> str:
+    """Say how an optional part of tnet is installed."""
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
+
 
 class TnetError(Exception):
     """An error that is shown to the user as one sentence, without a traceback."""

@@ -121,7 +121,7 @@ def test_nobody_at_the_address(tmp_path, slides, untrained_model, monkeypatch):
 
 def test_the_package_that_is_missing_is_named(tmp_path, slides, untrained_model, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(UsageError, match=r"install them with: pip install 'tnet\[cluster\]'"):
+    with pytest.raises(UsageError, match=r"install them with: pip install 'tnet-cli\[cluster\]'"):
         run(tmp_path, slides, untrained_model, cluster="tcp://127.0.0.1:9")
 
 

@@ -63,4 +63,4 @@ def test_the_command_says_what_it_wrote_and_replaces_nothing_unasked(tnet, untra
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     without = tnet("models", "export", untrained_model, "-o", "other")
     assert without.code == 2
-    assert "pip install 'tnet[onnx]'" in without.err
+    assert "pip install 'tnet-cli[onnx]'" in without.err

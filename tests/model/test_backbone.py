@@ -100,7 +100,7 @@ def test_what_cannot_serve_is_refused_with_the_reason(name, base_px, tap, messag
 
 def test_without_timm_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ValueError, match=r"pip install 'tnet\[timm\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'tnet-cli\[timm\]'"):
         build_backbone("timm:resnet18", 64)
 
 

@@ -244,9 +244,9 @@ def test_addresses_that_cannot_be_asked(server, url, sentence):
 @pytest.mark.parametrize(
     ("url", "package", "what"),
     [
-        ("https://host/a.svs", "aiohttp", "'tnet[remote]'"),
-        ("https://host/a.svs", "fsspec", "'tnet[remote]'"),
-        ("s3://bucket/a.svs", "s3fs", "'tnet[remote]'"),
+        ("https://host/a.svs", "aiohttp", "'tnet-cli[remote]'"),
+        ("https://host/a.svs", "fsspec", "'tnet-cli[remote]'"),
+        ("s3://bucket/a.svs", "s3fs", "'tnet-cli[remote]'"),
         ("gs://bucket/a.svs", "gcsfs", "gcsfs"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 
 from tnet_cli.benchmark.isolated import measure_alone
 from tnet_cli.benchmark.measurement import FLOOR, Arm, Measurement, Task
-from tnet_cli.errors import SlideError, UsageError
+from tnet_cli.errors import DISTRIBUTION, SlideError, UsageError
 from tnet_cli.files import written_whole
 from tnet_cli.inference.device import choose_device, describe_machine, reader_threads
 from tnet_cli.modelfile.card import ModelCard
@@ -124,7 +124,7 @@ def run_bench(request: BenchRequest, on_progress: Callable[[int, int], None] | N
         with written_whole(request.plot) as draft:
             draft.write_bytes(scaling_plot(_lines(slides)))
     document = {
-        "version": version("tnet"),
+        "version": version(DISTRIBUTION),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": card.name,
         "machine": describe_machine(),

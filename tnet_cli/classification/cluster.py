@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tnet_cli.classification.cluster_work import Answer, ClusterPlan, classify_on_worker
 from tnet_cli.classification.writing import write_drawn
-from tnet_cli.errors import RunStoppedError, SlideError, TnetError, UsageError
+from tnet_cli.errors import RunStoppedError, SlideError, TnetError, UsageError, install_hint
 from tnet_cli.inference.device import usable_cores
 from tnet_cli.inference.outcome import failed
 from tnet_cli.inputs.inputs import SlideInput
@@ -91,7 +91,7 @@ def connected(address: str, workers: int | None) -> Iterator["Client"]:
         import dask
         from distributed import Client, LocalCluster
     except ImportError as exc:
-        raise UsageError("--cluster needs more packages; install them with: pip install 'tnet[cluster]'") from exc
+        raise UsageError(f"--cluster needs more packages; install them with: {install_hint('cluster')}") from exc
     quiet = {"logging.distributed": "critical", "distributed.comm.timeouts.connect": f"{CONNECT_S}s"}
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(quiet))

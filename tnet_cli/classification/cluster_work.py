@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from tnet_cli.classification.writing import drawn
-from tnet_cli.errors import UsageError
+from tnet_cli.errors import DISTRIBUTION, UsageError
 from tnet_cli.inference.classify import ClassifyOptions, classify_slides
 from tnet_cli.inference.device import choose_device
 from tnet_cli.inputs.fingerprint import Fingerprint
@@ -64,9 +64,9 @@ def classify_on_worker(plan: ClusterPlan, entry: SlideInput) -> Answer:
     Raises:
         UsageError: the worker has another version of tnet, or not the device that is asked for.
     """
-    if plan.package != version("tnet"):
+    if plan.package != version(DISTRIBUTION):
         raise UsageError(
-            f"a worker of the cluster has tnet {version('tnet')}, and this is tnet {plan.package}; "
+            f"a worker of the cluster has tnet {version(DISTRIBUTION)}, and this is tnet {plan.package}; "
             "install the same everywhere"
         )
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)

@@ -13,7 +13,7 @@ import torch
 
 from tnet_cli.classification.processes import ProcessPlan, rows_in_processes
 from tnet_cli.classification.writing import write_outcome, written
-from tnet_cli.errors import raise_for_failed
+from tnet_cli.errors import DISTRIBUTION, raise_for_failed
 from tnet_cli.inference.classify import ClassifyOptions, Events, Outcome, classify_slides
 from tnet_cli.inference.device import choose_devices, describe_machine, reader_threads, usable_cores
 from tnet_cli.inputs.inputs import SlideInput, find_inputs
@@ -241,7 +241,7 @@ def _rows_on_cluster(
         ),
         device=request.device,
         draw=request.overlay,
-        package=version("tnet"),
+        package=version(DISTRIBUTION),
     )
     return rows_on_cluster(
         request.cluster or LOCAL, plan, store, inputs, workers=request.workers, on_note=events.on_note
@@ -271,7 +271,7 @@ def run_record(
     """
     statuses = [row.status for row in rows]
     return {
-        "version": version("tnet"),
+        "version": version(DISTRIBUTION),
         "finished": None if seconds is None else datetime.now(UTC).isoformat(timespec="seconds"),
         "model": {
             "name": model.card.name,

@@ -32,7 +32,9 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"tnet {version('tnet')}")
+        from tnet_cli.errors import DISTRIBUTION
+
+        typer.echo(f"tnet {version(DISTRIBUTION)}")
         raise typer.Exit
 
 

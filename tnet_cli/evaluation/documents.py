@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from tnet_cli.errors import DISTRIBUTION
 from tnet_cli.evaluation.arms import ARMS
 from tnet_cli.evaluation.calibrate import Fit
 from tnet_cli.evaluation.judge import ArmSummary, JudgedSlide
@@ -32,7 +33,7 @@ def run_document(
 ) -> dict[str, Any]:
     """Return what ``run.json`` says: where the evaluation ran and what it took, which another need not take again."""
     return {
-        "version": version("tnet"),
+        "version": version(DISTRIBUTION),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": {"name": model.card.name, "path": str(model.path), "sha256": model.digest},
         "calibrated_model": str(request.calibrated_model) if request.calibrated_model else None,

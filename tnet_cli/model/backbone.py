@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from tnet_cli.errors import install_hint
 from tnet_cli.model.small_backbone import SmallBackbone
 from tnet_cli.model.tf_padding import pad_like_tensorflow
 
@@ -130,7 +131,7 @@ def _timm_network(name: str) -> nn.Module:
     try:
         import timm
     except ImportError as exc:
-        raise ValueError(f"backbone {name} needs the timm extra; install it with: pip install 'tnet[timm]'") from exc
+        raise ValueError(f"backbone {name} needs the timm extra; install it with: {install_hint('timm')}") from exc
     try:
         network: nn.Module = timm.create_model(name.removeprefix("timm:"), pretrained=False, num_classes=0)
     except (RuntimeError, ValueError) as exc:

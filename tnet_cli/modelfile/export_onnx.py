@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tnet_cli.errors import UsageError
+from tnet_cli.errors import UsageError, install_hint
 from tnet_cli.files import write_json, written_whole
 from tnet_cli.model.normalisation import fold_normalisation
 from tnet_cli.model.tnet import TNet
@@ -104,7 +104,7 @@ def _check(folder: Path, *, overwrite: bool) -> None:
     try:
         import onnxscript  # noqa: F401 (torch exports with it)
     except ImportError as exc:
-        raise UsageError("exporting needs the onnx extra; install it with: pip install 'tnet[onnx]'") from exc
+        raise UsageError(f"exporting needs the onnx extra; install it with: {install_hint('onnx')}") from exc
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {folder}: is a file; give a folder for {LOOK}, {CLASSIFY} and {CARD}")
     for name in (LOOK, CLASSIFY, CARD):

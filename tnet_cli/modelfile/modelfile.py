@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from tnet_cli.errors import ModelFileError
+from tnet_cli.errors import ModelFileError, install_hint
 from tnet_cli.files import write_text_whole, written_whole
 from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.model.tnet import TNet
@@ -82,7 +82,7 @@ def _fetch_from_hub(address: str) -> Path:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as exc:
-        raise ModelFileError(f"{address}: needs the hub extra; install it with: pip install 'tnet[hub]'") from exc
+        raise ModelFileError(f"{address}: needs the hub extra; install it with: {install_hint('hub')}") from exc
     file = "/".join(parts[2:]) or "model.safetensors"
     try:
         return Path(hf_hub_download("/".join(parts[:2]), file))

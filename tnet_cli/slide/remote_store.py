@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from tnet_cli.errors import SlideError
+from tnet_cli.errors import SlideError, install_hint
 from tnet_cli.slide.remote_errors import (
     OTHER_BYTES,
     connection_error,
@@ -201,7 +201,7 @@ STORES: dict[str, type[HttpStore | S3Store]] = {
     "s3": S3Store,
     "gs": GoogleStore,
 }
-PACKAGES = {"gs": "gcsfs"}
+INSTALL_HINTS = {"gs": "pip install gcsfs"}
 
 
 def open_store(url: str, policy: RetryPolicy) -> Store:
@@ -219,9 +219,7 @@ def open_store(url: str, policy: RetryPolicy) -> Store:
     try:
         return STORES[scheme](url, policy)
     except ImportError as exc:
-        wanted = PACKAGES.get(scheme, "'tnet[remote]'")
-        raise SlideError(
-            url, f"reading from {scheme}:// needs more packages; install them with: pip install {wanted}"
-        ) from exc
+        hint = INSTALL_HINTS.get(scheme) or install_hint("remote")
+        raise SlideError(url, f"reading from {scheme}:// needs more packages; install them with: {hint}") from exc
     except (ValueError, OSError) as exc:
         raise SlideError(url, f"cannot be asked for ({type(exc).__name__}); check the address and credentials") from exc

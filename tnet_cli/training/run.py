@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tnet_cli.errors import UsageError
+from tnet_cli.errors import DISTRIBUTION, UsageError
 from tnet_cli.files import write_json, write_text_whole
 from tnet_cli.inference.device import choose_device, describe_machine, usable_cores
 from tnet_cli.model.tnet import TNet
@@ -123,7 +123,7 @@ class _Run:
     def record(self, split: dict[str, Any], notes: Sequence[str]) -> dict[str, Any]:
         """Return what ``run.json`` says before the first step."""
         return {
-            "version": version("tnet"),
+            "version": version(DISTRIBUTION),
             "started": _now(),
             "finished": None,
             "manifest": {"path": str(self.request.manifest), "digest": self.manifest.digest},

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from tnet_cli.errors import DISTRIBUTION
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.modelfile.card import ModelCard, TrainingData
 from tnet_cli.training.config_file import TrainConfig
@@ -51,7 +52,7 @@ def training_card(
         ),
         metrics={"validation": validation} if validation else {},
         created=datetime.now(UTC).date(),
-        package_version=version("tnet"),
+        package_version=version(DISTRIBUTION),
         network=network,
     )
 

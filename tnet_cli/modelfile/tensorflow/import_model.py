@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tnet_cli.errors import ModelFileError, UsageError
+from tnet_cli.errors import DISTRIBUTION, ModelFileError, UsageError
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.card import ModelCard, TrainingData
 from tnet_cli.modelfile.modelfile import save_model
@@ -159,6 +159,6 @@ def _card(out: Path, prefix: Path, variant: Variant, network: TNet) -> ModelCard
         licence="unknown: the authors published their code and weights without a licence",
         training_data=(known,) if known else (),
         created=datetime.now(UTC).date(),
-        package_version=version("tnet"),
+        package_version=version(DISTRIBUTION),
         network=network.config,
     )
