@@ -10,7 +10,8 @@ Optical densities are decadic, against the glass. Frames: ``th_`` thumbnail pixe
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import ndimage
@@ -84,7 +85,7 @@ MAX_HOLE_PX = 256
 """The same where the scale is unknown, in thumbnail pixels."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class TissueMask:
     """Where the tissue is on a slide.
 
@@ -96,7 +97,6 @@ class TissueMask:
 
     mask: np.ndarray
     slide_size: Size
-    _tables: list[np.ndarray] = field(init=False, repr=False, default_factory=list)
 
     def __post_init__(self) -> None:
         """Keep a copy of the mask.
@@ -112,17 +112,14 @@ class TissueMask:
         mask.flags.writeable = False
         object.__setattr__(self, "mask", mask)
 
-    @property
+    @cached_property
     def _table(self) -> np.ndarray:
         """The summed-area table, int32 (H + 1, W + 1); built when first asked for, since it is four times the mask."""
-        if not self._tables:
-            table = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1), dtype=np.int32)
-            table[1:, 1:] = self.mask
-            for row in range(1, len(table)):  # np.cumsum down the columns takes seven times as long
-                table[row] += table[row - 1]
-            np.cumsum(table, axis=1, out=table)
-            self._tables.append(table)
-        return self._tables[0]
+        table = np.zeros((self.mask.shape[0] + 1, self.mask.shape[1] + 1), dtype=np.int32)
+        table[1:, 1:] = self.mask
+        for row in range(1, len(table)):  # np.cumsum down the columns takes seven times as long
+            table[row] += table[row - 1]
+        return np.cumsum(table, axis=1, out=table)
 
     @property
     def is_empty(self) -> bool:
