@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from tnet_cli.model.tnet import TNet
-from tnet_cli.modelfile.tensorflow.crc32c import masked_crc32c
+from tnet_cli.modelfile.tensorflow.bundle import masked_crc32c
 
 FLOAT32, STRING, INT64 = 1, 7, 9
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -102,12 +102,8 @@ def write_bundle(
     return prefix
 
 
-def shake(network: TNet, seed: int) -> TNet:
-    """Give a fresh network numbers that leave nothing at zero or one, and statistics of what it sees.
-
-    Its location logits are centred, so that pixels and not biases decide where it looks.
-    """
-    generator = torch.Generator().manual_seed(seed)
+def renumber(network: TNet, generator: torch.Generator) -> TNet:
+    """Give a fresh network numbers that leave nothing at zero or one."""
     with torch.no_grad():
         for name, value in network.state_dict().items():
             noise = torch.rand(value.shape, generator=generator)
@@ -115,6 +111,17 @@ def shake(network: TNet, seed: int) -> TNet:
                 value.copy_(0.6 + 0.8 * noise)
             elif value.ndim == 1:
                 value.copy_(0.6 * noise - 0.3)
+    return network
+
+
+def shake(network: TNet, seed: int) -> TNet:
+    """Give a fresh network numbers that leave nothing at zero or one, and statistics of what it sees.
+
+    Its location logits are centred, so that pixels and not biases decide where it looks.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    renumber(network, generator)
+    with torch.no_grad():
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = 1.0

@@ -1,6 +1,7 @@
 """Folders and patterns: which files are slides, which are parts of one, links, order."""
 
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -281,6 +282,15 @@ def test_natural_keys_order_any_names_in_one_way(texts):
     backwards = texts[::-1]
     backwards.sort(key=natural_key)
     assert sorted(texts, key=natural_key) == backwards
+
+
+@given(st.lists(st.text("aAbZ019 ._-()", max_size=9), unique=True))
+def test_names_sort_by_their_numbers_and_letters_whatever_the_case(texts):
+    def pieces(text: str) -> list[tuple[int, int | str]]:
+        found = re.findall("[0-9]+|[^0-9]+", text.casefold())
+        return [(0, int(piece)) if piece[0].isdigit() else (1, piece) for piece in found]
+
+    assert sorted(texts, key=natural_key) == sorted(texts, key=lambda text: (pieces(text), text))
 
 
 def test_ten_thousand_files_are_listed_in_seconds(tmp_path):

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from natsort import natsort_keygen, ns
+
 from tnet_cli.errors import UsageError
 from tnet_cli.inputs.dicom_series import gather_series, read_dicom
 from tnet_cli.inputs.formats import (
@@ -90,10 +92,12 @@ def shown(path: str) -> str:
     return path.encode(errors="surrogateescape").decode(errors="replace")
 
 
-def natural_key(text: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
+_NATURAL = natsort_keygen(alg=ns.IGNORECASE)
+
+
+def natural_key(text: str) -> tuple[object, str]:
     """Return a key that sorts numbers inside names by value, and cases together: a2 before A10 before b1."""
-    pieces = re.split(r"([0-9]+)", text.casefold())
-    return tuple((0, int(piece), "") if piece.isdecimal() else (1, 0, piece) for piece in pieces if piece), text
+    return _NATURAL(text), text  # the text itself tells apart what differs in case or in leading zeros only
 
 
 def identity_of(path: Path) -> str:

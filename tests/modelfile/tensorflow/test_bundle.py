@@ -1,13 +1,14 @@
 """Checkpoints: what is written is what is read, and every kind of damage is a sentence."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.tensor_bundle import SUFFIX, field, write_bundle
-from tnet_cli.errors import ModelFileError
-from tnet_cli.modelfile.tensorflow.bundle import find_prefix, open_bundle
+from tnet_cli.errors import ModelFileError, UsageError
+from tnet_cli.modelfile.tensorflow.bundle import find_prefix, masked_crc32c, open_bundle
 from tnet_cli.modelfile.tensorflow.names import read_variables
 
 VARIABLES = {
@@ -127,6 +128,19 @@ def test_data_that_are_missing_cut_or_changed(prefix):
     data_of(prefix).unlink()
     with pytest.raises(ModelFileError, match="a checkpoint needs its data beside its index"):
         bundle.read(KERNEL)
+
+
+def test_the_check_sum_is_crc_32c_turned_and_shifted():
+    # 0xE3069283, the published CRC-32C of these bytes, turned right by 15 bits is 0x2507C60D.
+    assert masked_crc32c(b"123456789") == (0x2507C60D + 0xA282EAD8) & 0xFFFFFFFF
+    # RFC 3720, appendix B.4: 0x8A9136AA, which turned is 0x6D551522.
+    assert masked_crc32c(bytes(32)) == (0x6D551522 + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def test_without_the_extra_it_says_what_to_install(prefix, monkeypatch):
+    monkeypatch.setitem(sys.modules, "google_crc32c", None)
+    with pytest.raises(UsageError, match=r"needs the tensorflow extra; .* pip install 'tnet-cli\[tensorflow\]'$"):
+        open_bundle(prefix)
 
 
 def test_other_types_are_no_weights(prefix):

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
-from tests.tensor_bundle import authors_variables, shake
+from tests.tensor_bundle import authors_variables, renumber
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.tensorflow.names import to_state_dict
@@ -23,7 +24,8 @@ def fmow() -> dict[str, np.ndarray]:
     [(0, 80, 1280), (1, 40, 1280), (2, 48, 1408), (3, 48, 1536), (4, 56, 1792)],
 )
 def test_each_model_of_birds_is_told_and_every_weight_has_its_place(number, channels, length):
-    network = shake(TNet(TNetConfig.fine_grained(BIRDS, f"tf_efficientnet_b{number}")), seed=number)
+    network = TNet(TNetConfig.fine_grained(BIRDS, f"tf_efficientnet_b{number}"))
+    renumber(network, torch.Generator().manual_seed(number))
     variables = authors_variables(network)
     assert variables["location_prediction/init/conv2d/kernel"].shape == (1, 1, channels, channels)
     assert variables["feature_posBurn/linear/kernel"].shape == (length // 4, length)

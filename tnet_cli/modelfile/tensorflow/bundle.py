@@ -1,7 +1,8 @@
-"""Reads TensorFlow's tensor bundles with numpy alone: ``PREFIX.index`` and ``PREFIX.data-00000-of-00001``.
+"""Reads TensorFlow's tensor bundles: ``PREFIX.index`` and ``PREFIX.data-00000-of-00001``.
 
 The index is a table of the LevelDB format whose values are protocol buffers; the data files are raw memory. What is
-read is checked against the sums that TensorFlow stored beside it. It knows no model.
+read is checked against the sums that TensorFlow stored beside it. It knows no model. It is our own code because no
+library reads these files but TensorFlow, which is far larger than all of tnet's packages.
 """
 
 import math
@@ -13,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tnet_cli.errors import ModelFileError
-from tnet_cli.modelfile.tensorflow.crc32c import masked_crc32c
+from tnet_cli.errors import ModelFileError, UsageError, install_hint
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER_BYTES = 48
@@ -22,6 +22,7 @@ BLOCK_TRAILER_BYTES = 5
 FLOAT32 = 1
 BIG_ENDIAN = 1
 LONGEST_VARINT_BITS = 63
+MASK_DELTA = 0xA282EAD8
 
 Fields = dict[int, int | bytes]
 
@@ -68,6 +69,7 @@ class Bundle:
 
         Raises:
             ModelFileError: the data file is missing, short or damaged, or the tensor is not stored as float32.
+            UsageError: the tensorflow extra is not installed.
         """
         entry = self.entries[key]
         if entry.is_sliced or entry.dtype != FLOAT32 or entry.size != 4 * math.prod(entry.shape):
@@ -119,6 +121,7 @@ def open_bundle(prefix: Path) -> Bundle:
 
     Raises:
         ModelFileError: the index is missing, damaged or of a kind that is not read.
+        UsageError: the tensorflow extra is not installed.
     """
     path = _index_of(prefix)
     try:
@@ -264,6 +267,22 @@ def _all_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
                 at += 4
             case wire:
                 raise ValueError(f"wire type {wire} does not occur in a checkpoint's index")
+
+
+def masked_crc32c(data: bytes) -> int:
+    """Return the CRC-32C as TensorFlow stores it: rotated and shifted, so that sums of sums do not degenerate.
+
+    Raises:
+        UsageError: the tensorflow extra is not installed.
+    """
+    try:
+        import google_crc32c
+    except ImportError as exc:
+        raise UsageError(
+            f"importing needs the tensorflow extra; install it with: {install_hint('tensorflow')}"
+        ) from exc
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + MASK_DELTA) & 0xFFFFFFFF
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

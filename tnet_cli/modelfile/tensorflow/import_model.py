@@ -69,7 +69,8 @@ def import_model(request: ImportRequest) -> ImportReport:
     """Convert a checkpoint; the variant is told from its variables.
 
     Raises:
-        UsageError: the target exists, is no ``.safetensors`` file, or the model takes no images of that size.
+        UsageError: the target exists, is no ``.safetensors`` file, the model takes no images of that size, or the
+            tensorflow extra is not installed.
         ModelFileError: the checkpoint is missing, damaged, or of a model that cannot be imported.
         ManifestError: the class names cannot be used.
     """
