@@ -2,15 +2,22 @@
 
 RGB = tuple[int, int, int]
 
-# Okabe and Ito, "Color Universal Design" (2008): a palette for all kinds of colour vision. Yellow and pink are left
-# out, which vanish on glass and on eosin. The most contrasting three come first: most models have as many views.
-_PROCESSING_LEVELS: tuple[RGB, ...] = (
-    (86, 180, 233),  # sky blue
-    (230, 159, 0),  # orange
-    (0, 158, 115),  # bluish green
-    (213, 94, 0),  # vermilion
-    (0, 114, 178),  # blue
-)
+OKABE_ITO = {
+    "blue": "#0072B2",
+    "vermilion": "#D55E00",
+    "bluish green": "#009E73",
+    "reddish purple": "#CC79A7",
+    "sky blue": "#56B4E9",
+    "orange": "#E69F00",
+    "black": "#000000",
+}
+"""A palette for all kinds of colour vision, without yellow, which vanishes on white.
+
+Source: Okabe and Ito, "Color Universal Design" (2008).
+"""
+
+# Without the purple, which vanishes on eosin. The most contrasting three come first: most models have as many views.
+_PROCESSING_LEVELS = ("sky blue", "orange", "bluish green", "vermilion", "blue")
 
 PAGE: RGB = (255, 255, 255)
 INK: RGB = (28, 30, 33)
@@ -30,4 +37,5 @@ def processing_level_colour(processing_level: int) -> RGB:
     """
     if processing_level < 0:
         raise ValueError(f"a processing level is 0 or more, not {processing_level}")
-    return _PROCESSING_LEVELS[processing_level % len(_PROCESSING_LEVELS)]
+    red, green, blue = bytes.fromhex(OKABE_ITO[_PROCESSING_LEVELS[processing_level % len(_PROCESSING_LEVELS)]][1:])
+    return red, green, blue

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from tnet_cli.report.colours import OKABE_ITO
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -21,8 +23,7 @@ LEGEND_LINE_IN = 0.145
 MARGIN_IN = 0.03
 APART = 1.02
 
-# Okabe and Ito, "Color Universal Design" (2008), without yellow, which vanishes on white.
-SERIES_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+SERIES_COLOURS = tuple(OKABE_ITO.values())
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.2, 1.2)), (0, (6, 2, 1.2, 2)))
 GUIDE = "#8A9099"

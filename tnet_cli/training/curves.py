@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from tnet_cli.files import written_whole
+from tnet_cli.report.colours import OKABE_ITO
 from tnet_cli.training.fitting import VALIDATION_STAGE, StepReport
 
 WIDTH_IN, HEIGHT_IN, DPI = 9, 6, 130
 # Okabe and Ito's colours, which colour-blind readers can tell apart, and three of Tol's: as many as there are terms.
-EIGHT_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
-COLOURS = (*EIGHT_COLOURS, "#882255", "#332288", "#999933")
+COLOURS = (*OKABE_ITO.values(), "#999999", "#882255", "#332288", "#999933")
 Curve = list[tuple[float, float]]
 
 
