@@ -16,8 +16,8 @@ from shapely import Polygon, contains_xy, distance, points
 
 from tnet_cli.errors import ManifestError
 from tnet_cli.geometry import Region, Size
-from tnet_cli.inputs.annotation import MASK_PX, filled, read_annotation
-from tnet_cli.inputs.geojson import DrawnArea, DrawnPolygon, read_drawn_areas
+from tnet_cli.inputs.annotation import MASK_PX, rasterised, read_annotation
+from tnet_cli.inputs.geojson import AnnotationArea, AnnotationPolygon, read_annotation_areas
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.report.geojson import regions_geojson
 from tnet_cli.slide.tissue import TissueMask
@@ -246,7 +246,7 @@ def test_classes_are_kept_and_those_to_be_ignored_do_not_count(tmp_path):
         feature(LEFT),
     ]
     assert share(tmp_path / "a.geojson", document) == pytest.approx(0.5)
-    areas = read_drawn_areas(tmp_path / "a.geojson")
+    areas = read_annotation_areas(tmp_path / "a.geojson")
     assert [area.class_name for area in areas] == ["Tumor", "Ignore*", "Ignore*", "Tumor: Positive", None]
 
 
@@ -288,7 +288,7 @@ def test_regions_written_for_qupath_read_back_to_the_pixel(boxes, origin_x, orig
         path = Path(folder, "regions.geojson")
         path.write_text(json.dumps(document))
         np.testing.assert_array_equal(read_annotation(path, size, origin=origin).mask, expected)
-        kept = [area.class_name for area in read_drawn_areas(path)]
+        kept = [area.class_name for area in read_annotation_areas(path)]
     assert kept == [feature["properties"]["classification"]["name"] for feature in document["features"]]
 
 
@@ -300,8 +300,8 @@ CORNERS = st.tuples(st.integers(-20, 60), st.integers(-20, 60))
 def test_polygons_with_holes_are_filled_like_shapely_says(outline, hole):
     outer, inner = Polygon(outline), Polygon(hole)
     assume(outer.is_valid and inner.is_valid and outer.area > 0 and inner.area > 0)
-    drawn = DrawnArea((DrawnPolygon(np.array(outline, float), (np.array(hole, float),)),))
-    mask = filled([drawn], Size(40, 50))
+    drawn = AnnotationArea((AnnotationPolygon(np.array(outline, float), (np.array(hole, float),)),))
+    mask = rasterised([drawn], Size(40, 50))
     x, y = np.meshgrid(np.arange(40) + 0.5, np.arange(50) + 0.5)
     expected = contains_xy(outer, x, y) & ~contains_xy(inner, x, y)
     # A centre on an edge lies on either side.

@@ -8,7 +8,7 @@ import numpy as np
 from skimage.draw import polygon2mask
 
 from tnet_cli.geometry import Size
-from tnet_cli.inputs.geojson import DrawnArea, DrawnPolygon, read_drawn_areas
+from tnet_cli.inputs.geojson import AnnotationArea, AnnotationPolygon, read_annotation_areas
 from tnet_cli.slide.tissue import TissueMask
 
 MASK_PX = 1024
@@ -29,7 +29,7 @@ def read_annotation(
 
     Args:
         path: GeoJSON as QuPath exports it, in its frame; plain, gzipped or zipped.
-        slide_size: Level-0 size of the slide.
+        slide_size: Level-0 pixels.
         origin: x and y, level-0 pixels, of that frame's corner: of the slide's bounds, to which QuPath crops
             (``report.geojson.regions_geojson``).
         on_note: Told what was left out.
@@ -40,7 +40,7 @@ def read_annotation(
     Raises:
         ManifestError: the file is missing or is not such a document.
     """
-    areas = read_drawn_areas(path, on_note)
+    areas = read_annotation_areas(path, on_note)
     chosen = [area for area in areas if not area.is_ignored]
     drawn = [area for area in chosen if not area.is_computed] or chosen
     if on_note is not None and len(drawn) < len(areas):
@@ -48,16 +48,15 @@ def read_annotation(
             f"{path}: left out {len(areas) - len(drawn)} of {len(areas)} objects: found by a program, or of a class "
             "that is to be ignored"
         )
-    return TissueMask(mask=filled(drawn, slide_size, origin=origin), slide_size=slide_size)
+    return TissueMask(mask=rasterised(drawn, slide_size, origin=origin), slide_size=slide_size)
 
 
-def filled(areas: Iterable[DrawnArea], slide_size: Size, *, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
+def rasterised(areas: Iterable[AnnotationArea], slide_size: Size, *, origin: tuple[int, int] = (0, 0)) -> np.ndarray:
     """Fill areas into a raster of at most ``MASK_PX`` a side; no area's hole cuts another.
 
     Args:
         areas: In the frame whose corner is ``origin``; parts outside the slide are left out.
-        slide_size: Level-0 size of the slide.
-        origin: x and y, level-0 pixels.
+        slide_size: Level-0 pixels, as is ``origin``.
 
     Returns:
         bool (H, W); a pixel is set where its centre lies in an area.
@@ -70,7 +69,7 @@ def filled(areas: Iterable[DrawnArea], slide_size: Size, *, origin: tuple[int, i
     return mask
 
 
-def _fill(mask: np.ndarray, polygon: DrawnPolygon, origin: tuple[int, int], shrink: float) -> None:
+def _fill(mask: np.ndarray, polygon: AnnotationPolygon, origin: tuple[int, int], shrink: float) -> None:
     """Set the pixels of a polygon, working only on the box around it: an export may hold a million cells."""
     outline = _rows_and_columns(polygon.outline, origin, shrink)
     if len(outline) == 0:

@@ -1,4 +1,4 @@
-"""Areas that somebody drew, read from GeoJSON as QuPath and others write it.
+"""Areas of annotations, read from GeoJSON as QuPath and others write it.
 
 QuPath exports a FeatureCollection, an array of Features, or a lone Feature, and takes bare geometries too; its files
 are plain or packed in a zip. Rectangles, ellipses and brush strokes arrive as polygons.
@@ -37,7 +37,7 @@ WITHOUT_AREA = frozenset({"Point", "MultiPoint", "LineString", "MultiLineString"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DrawnPolygon:
+class AnnotationPolygon:
     """A polygon with holes; every ring float64 (points, 2), x and y in the viewer's pixels."""
 
     outline: np.ndarray
@@ -45,8 +45,8 @@ class DrawnPolygon:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DrawnArea:
-    """What is drawn as one object.
+class AnnotationArea:
+    """What one object of the file covers.
 
     Attributes:
         polygons: Its parts, at least one.
@@ -54,7 +54,7 @@ class DrawnArea:
         is_computed: Whether a program made it: detections, cells, tiles.
     """
 
-    polygons: tuple[DrawnPolygon, ...]
+    polygons: tuple[AnnotationPolygon, ...]
     class_name: str | None = None
     is_computed: bool = False
 
@@ -67,7 +67,7 @@ class DrawnArea:
         return self.class_name is not None and self.class_name.endswith("*")
 
 
-def read_drawn_areas(path: Path, on_note: Callable[[str], None] | None = None) -> list[DrawnArea]:
+def read_annotation_areas(path: Path, on_note: Callable[[str], None] | None = None) -> list[AnnotationArea]:
     """Read all areas of a file.
 
     Args:
@@ -132,7 +132,7 @@ def _whole(file: "io.BufferedIOBase | gzip.GzipFile | Any") -> bytes:
     return content
 
 
-def _areas(document: Any, left_out: Counter[str]) -> Iterator[DrawnArea]:
+def _areas(document: Any, left_out: Counter[str]) -> Iterator[AnnotationArea]:
     """Yield the areas of a document: a collection, a list, a feature or a geometry."""
     if isinstance(document, list):
         for element in document:
@@ -143,17 +143,17 @@ def _areas(document: Any, left_out: Counter[str]) -> Iterator[DrawnArea]:
     elif document["type"] == "Feature":
         yield from _of_feature(document, left_out)
     elif polygons := tuple(_polygons(document, left_out)):
-        yield DrawnArea(polygons)
+        yield AnnotationArea(polygons)
 
 
-def _of_feature(feature: dict[str, Any], left_out: Counter[str]) -> Iterator[DrawnArea]:
+def _of_feature(feature: dict[str, Any], left_out: Counter[str]) -> Iterator[AnnotationArea]:
     properties = feature.get("properties") or {}
     kind = properties.get("objectType") or properties.get("object_type") or feature.get("id")
     geometry = feature.get("geometry")
     if geometry is None:
         left_out["without geometry"] += 1
     elif polygons := tuple(_polygons(geometry, left_out)):
-        yield DrawnArea(polygons, _class_name(properties.get("classification")), kind in COMPUTED)
+        yield AnnotationArea(polygons, _class_name(properties.get("classification")), kind in COMPUTED)
     for child in properties.get("childObjects") or properties.get("children") or ():
         yield from _of_feature(child, left_out)
 
@@ -170,7 +170,7 @@ def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _polygons(geometry: dict[str, Any], left_out: Counter[str]) -> Iterator[DrawnPolygon]:
+def _polygons(geometry: dict[str, Any], left_out: Counter[str]) -> Iterator[AnnotationPolygon]:
     match geometry["type"]:
         case "Polygon":
             yield _polygon(geometry["coordinates"])
@@ -185,9 +185,9 @@ def _polygons(geometry: dict[str, Any], left_out: Counter[str]) -> Iterator[Draw
             raise ValueError(f"a {other} where a geometry was expected")
 
 
-def _polygon(rings: list[Any]) -> DrawnPolygon:
+def _polygon(rings: list[Any]) -> AnnotationPolygon:
     outline, *holes = [_ring(ring) for ring in rings]
-    return DrawnPolygon(outline, tuple(holes))
+    return AnnotationPolygon(outline, tuple(holes))
 
 
 def _ring(points: list[Any]) -> np.ndarray:
