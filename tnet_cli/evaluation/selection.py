@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tnet_cli.errors import ManifestError
-from tnet_cli.inputs.geojson import read_drawn_areas
+from tnet_cli.inputs.geojson import read_annotation_areas
 from tnet_cli.inputs.inputs import SlideInput, find_inputs
 
 JUDGED_BY_DEFAULT = "test"
@@ -72,7 +72,7 @@ def select_rows(
     _check_classes(manifest, calibrate, judged, calibration, class_names, on_note)
     for row in judged:
         if row.annotation is not None:
-            read_drawn_areas(row.annotation)
+            read_annotation_areas(row.annotation)
     return Selection(judged=tuple(judged), split=chosen, calibration=tuple(calibration))
 
 
