@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from tnet_cli.errors import ManifestError, UsageError
@@ -61,6 +62,11 @@ class SlideInput:
     def shown_path(self) -> str:
         """The path as it may be shown and written down: a URL without credentials and query."""
         return redacted(self.path)
+
+    def from_anywhere(self) -> Self:
+        """Return it with paths that hold whatever the working folder is; links in them stay, and so does a URL."""
+        path = self.path if is_url(self.path) else os.path.abspath(self.path)  # noqa: PTH100  `absolute` keeps `..`
+        return replace(self, path=path, annotation=self.annotation and Path(os.path.abspath(self.annotation)))  # noqa: PTH100
 
 
 @dataclass(frozen=True, slots=True)

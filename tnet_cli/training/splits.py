@@ -5,7 +5,6 @@ the machine.
 """
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,7 +109,7 @@ def split_table(split: DataSplit) -> str:
     """Return a split as CSV text that is itself a manifest, with absolute paths."""
     parts = (("train", split.train), ("validation", split.validation), ("test", split.test))
     rows = [
-        _row(slide) | {"split": name, "mpp": slide.entry.mpp, "annotation": _absolute(slide.entry.annotation)}
+        _row(slide) | {"split": name, "mpp": slide.entry.mpp, "annotation": slide.entry.from_anywhere().annotation}
         for name, slides in parts
         for slide in slides
     ]
@@ -125,14 +124,7 @@ def fold_table(folds: Sequence[DataSplit]) -> str:
 
 
 def _row(slide: LabelledSlide) -> dict[str, object]:
-    return {"slide": _absolute(slide.entry.path), "label": slide.label, "patient": slide.entry.patient}
-
-
-def _absolute(path: object) -> str | None:
-    if path is None:
-        return None
-    text = str(path)
-    return text if "://" in text else os.path.abspath(text)  # noqa: PTH100  `absolute` keeps `..`
+    return {"slide": slide.entry.from_anywhere().path, "label": slide.label, "patient": slide.entry.patient}
 
 
 def _divided(manifest: TrainingManifest, parts: dict[str, Split]) -> DataSplit:
