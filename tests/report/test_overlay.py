@@ -6,16 +6,11 @@ import numpy as np
 import pytest
 
 from tnet_cli.geometry import Region, Size
+from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.report.colours import NOTICE, NOTICE_GROUND, processing_level_colour
-from tnet_cli.report.overlay import (
-    AttendedRegion,
-    OverlayPatch,
-    OverlaySubject,
-    box_on_thumbnail,
-    draw_overlay,
-    plan_panels,
-)
-from tnet_cli.report.sections import header, legend, patch_grid
+from tnet_cli.report.overlay import draw_overlay, plan_panels, scale_bar
+from tnet_cli.report.panel import box_on_thumbnail
+from tnet_cli.report.sections import OverlayPatch, OverlaySubject, header, legend, patch_grid
 
 GLASS = (240, 240, 240)
 PLANTED = (255, 0, 255)
@@ -200,3 +195,23 @@ def test_an_overlay_is_the_same_every_time():
 def test_what_is_no_thumbnail_is_refused():
     with pytest.raises(ValueError, match="uint8"):
         draw_overlay(np.zeros((5, 5)), subject_of(Size(5, 5)), [], [])
+
+
+@pytest.mark.parametrize(
+    ("um_per_px", "panel_px", "text", "width_px"),
+    [
+        (20.0, 750, "2 mm", 100),
+        (50.0, 750, "5 mm", 100),
+        (1.0, 700, "100 µm", 100),
+        (4.0, 1000, "1 mm", 250),
+        (0.25, 750, "20 µm", 80),
+        (3.2, 750, "0.5 mm", 156),
+        (40.0, 10, "1 mm", 25),
+    ],
+)
+def test_the_scale_bar_has_a_round_length(um_per_px, panel_px, text, width_px):
+    assert scale_bar(um_per_px, panel_px) == (width_px, text)
+
+
+def test_there_is_no_scale_bar_without_a_scale():
+    assert scale_bar(None, 750) is None

@@ -8,8 +8,16 @@ from importlib.resources import files
 
 import pytest
 
-from tnet_cli.report.histogram import BINS, PLOT_HEIGHT, histograms
-from tnet_cli.report.page import SERVED_MARK, PageCard, PageRow, RunPage, render_page
+from tnet_cli.report.page import (
+    BINS,
+    PLOT_HEIGHT,
+    SERVED_MARK,
+    PageCard,
+    PageRow,
+    RunPage,
+    histograms,
+    render_page,
+)
 from tnet_cli.report.templates import asset_text, visible
 
 HOSTILE = """</script><script>alert(1)</script><img src=x onerror=alert(2)>"'`&{{ 7*7 }}\u202egnp"""

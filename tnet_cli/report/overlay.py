@@ -3,6 +3,7 @@
 Drawn as a value from the level-0 boxes that were read. Writes no file, and knows no model.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,9 +13,8 @@ from PIL import Image, ImageDraw
 from tnet_cli.geometry import Size
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.report.colours import FAINT_INK, INK
-from tnet_cli.report.drawing import blank, line_height, resample, stack, text_width, write
-from tnet_cli.report.legend import legend_entries, scale_bar
-from tnet_cli.report.panel import FRAME_PX, attended_panel, box_on_thumbnail, plain_panel
+from tnet_cli.report.drawing import blank, length, line_height, resample, stack, text_width, write
+from tnet_cli.report.panel import FRAME_PX, attended_panel, plain_panel
 from tnet_cli.report.sections import (
     GAP_PX,
     SMALL_PX,
@@ -22,10 +22,11 @@ from tnet_cli.report.sections import (
     OverlaySubject,
     header,
     legend,
+    legend_entries,
     patch_grid,
 )
 
-__all__ = ["AttendedRegion", "OverlayPatch", "OverlaySubject", "box_on_thumbnail", "draw_overlay"]
+__all__ = ["OverlayPatch", "OverlaySubject", "draw_overlay"]
 
 PAGE_PX = 1600
 MARGIN_PX = 32
@@ -68,7 +69,6 @@ def draw_overlay(
 
     Args:
         thumbnail: uint8 (H, W, 3), the whole slide.
-        subject: The slide and what was found.
         regions: Everything the network looked at, roots included.
         patches: The patches to show, in order of rank.
 
@@ -147,14 +147,33 @@ def _captioned(panel: Image.Image, title: str, plan: PanelPlan, subject: Overlay
     room_px = panel.width - 2 * FRAME_PX
     middle = panel.height + 4 + SMALL_PX // 2
     if bar is not None:
+        bar_px, words = bar
         right = panel.width - FRAME_PX
-        text_px = text_width(bar.text, SMALL_PX)
-        bar_left = right - text_px - 8 - bar.width_px
-        draw.rectangle((bar_left, middle - 2, bar_left + bar.width_px - 1, middle + 1), fill=INK)
-        for end in (bar_left, bar_left + bar.width_px - 1):
+        text_px = text_width(words, SMALL_PX)
+        bar_left = right - text_px - 8 - bar_px
+        draw.rectangle((bar_left, middle - 2, bar_left + bar_px - 1, middle + 1), fill=INK)
+        for end in (bar_left, bar_left + bar_px - 1):
             draw.line((end, middle - 6, end, middle + 5), fill=INK)
-        write(draw, (right - text_px, panel.height + 2), bar.text, SMALL_PX, INK)
-        room_px -= text_px + bar.width_px + 20
+        write(draw, (right - text_px, panel.height + 2), words, SMALL_PX, INK)
+        room_px -= text_px + bar_px + 20
     if text_width(title, SMALL_PX) <= room_px:
         write(draw, (FRAME_PX, panel.height + 2), title, SMALL_PX, FAINT_INK)
     return page
+
+
+def scale_bar(um_per_panel_px: float | None, panel_width_px: int) -> tuple[int, str] | None:
+    """Choose the longest bar of 1, 2 or 5 times a power of ten micrometres within a quarter of a panel's width.
+
+    Args:
+        um_per_panel_px: Micrometres per pixel of the panel, or None when unknown.
+
+    Returns:
+        Panel pixels and length in words, or None where the scale is unknown.
+    """
+    if um_per_panel_px is None:
+        return None
+    longest_um = max(panel_width_px / 4, 40) * um_per_panel_px
+    power = 10.0 ** math.floor(math.log10(longest_um))
+    # A hundredth more than the room keeps a length that fits exactly from being lost to rounding.
+    um = max(step * power for step in (1, 2, 5) if step * power <= 1.01 * longest_um)
+    return max(1, round(um / um_per_panel_px)), length(um)

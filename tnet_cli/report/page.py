@@ -6,18 +6,21 @@ content security policy, so that nothing a file name or an error message smuggle
 
 import base64
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from markupsafe import Markup
 
-from tnet_cli.report.histogram import PLOT_HEIGHT, PLOT_WIDTH, histograms
 from tnet_cli.report.templates import asset_text, content_hash, figure, render, visible
 
 STATUSES = ("failed", "no_tissue", "ok")
 """In the order of the page: what needs somebody comes first."""
+
+BINS = 20
+PLOT_WIDTH = 300
+PLOT_HEIGHT = 96
 
 SERVED_MARK = '<body data-viewer="">'
 """How the page begins; a server that opens deep zoom puts the address of its viewer between the last quotes."""
@@ -189,3 +192,64 @@ def _metric_lines(metrics: dict[str, Any], depth: int = 0) -> list[tuple[int, st
         else:
             lines.append((depth, str(name), figure(value)))
     return lines
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar, in the plot's own units, y downwards."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """The probabilities of the slides that were called one class, as bars of equal width from 0 to 1.
+
+    Attributes:
+        count: Slides that were called it.
+        highest: Slides that a bar of full height stands for; the same for all classes of a run.
+        bars: The bins that are not empty.
+        text: The whole in a sentence.
+    """
+
+    class_name: str
+    count: int
+    highest: int
+    bars: tuple[Bar, ...]
+    text: str
+
+
+def histograms(calls: Iterable[tuple[str, float]], class_names: Sequence[str]) -> list[Histogram]:
+    """Count the probabilities of the called class.
+
+    Args:
+        calls: The called class and its probability in [0, 1], one for each slide.
+        class_names: The order of what is returned, one for each class that was called or is named; classes that are
+            not among these come last.
+    """
+    counts = {name: [0] * BINS for name in class_names}
+    for name, probability in calls:
+        counts.setdefault(name, [0] * BINS)[min(BINS - 1, max(0, int(probability * BINS)))] += 1
+    highest = max((count for bins in counts.values() for count in bins), default=0)
+    return [_histogram(name, bins, max(1, highest)) for name, bins in counts.items()]
+
+
+def _histogram(name: str, bins: list[int], highest: int) -> Histogram:
+    bars = []
+    for index, count in enumerate(bins):
+        if not count:
+            continue
+        height = max(2.0, PLOT_HEIGHT * count / highest)
+        slides = "slide" if count == 1 else "slides"
+        text = f"{index / BINS:.2f} to {(index + 1) / BINS:.2f}: {count} {slides}"
+        width = PLOT_WIDTH / BINS
+        bars.append(
+            Bar(round(index * width + 0.5, 2), round(PLOT_HEIGHT - height, 2), width - 1, round(height, 2), text)
+        )
+    total = sum(bins)
+    said = "; ".join(bar.text for bar in bars) or "none"
+    return Histogram(name, total, highest, tuple(bars), f"{total} slides called {name}, by probability: {said}")

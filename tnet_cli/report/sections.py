@@ -1,6 +1,7 @@
 """The sections of the overlay's page: header, legend, and the patches that mattered most. Each returns an image."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,21 +18,23 @@ from tnet_cli.report.colours import (
     NOTICE,
     NOTICE_GROUND,
     PAGE,
+    RGB,
     RULE,
     processing_level_colour,
 )
 from tnet_cli.report.drawing import (
     blank,
+    length,
     line_height,
     percent,
     resample,
     resolution,
     shorten,
+    stack,
     text_width,
     wrap,
     write,
 )
-from tnet_cli.report.legend import LegendEntry
 
 TITLE_PX = 30
 LABEL_PX = 24
@@ -46,12 +49,7 @@ FEW_CLASSES = 6
 
 @dataclass(frozen=True, slots=True)
 class OverlayPatch:
-    """A region with the pixels the network saw.
-
-    Attributes:
-        attended: The region.
-        pixels: uint8 (H, W, 3).
-    """
+    """A region with the pixels the network saw, uint8 (H, W, 3)."""
 
     attended: AttendedRegion
     pixels: np.ndarray
@@ -62,13 +60,9 @@ class OverlaySubject:
     """The slide and what was found.
 
     Attributes:
-        slide_name: Shown as the title.
         slide_size: Level-0 pixels.
         mpp: Micrometres per level-0 pixel, or None when unknown.
-        class_names: In the order of ``probabilities``.
         probabilities: One for each class, of the whole slide.
-        prediction: The class that was called.
-        model_name: Named in the header.
         intended_use: A sentence that is always shown when there is one.
         location_count: Attended locations, roots not included.
         fraction_read: Pixels read over the slide's, in [0, 1].
@@ -94,12 +88,7 @@ def header(subject: OverlaySubject, width_px: int) -> Image.Image:
     """Name the slide, the call with every class's probability, the model, its intended use and what was read."""
     lines = [_title(subject, width_px), _classes(subject, width_px), _facts(subject, width_px)]
     lines += [_notice(said, width_px) for said in (subject.warning, subject.intended_use) if said]
-    height_px = sum(line.height for line in lines) + 12 * (len(lines) - 1)
-    page, top = blank(width_px, height_px), 0
-    for line in lines:
-        page.paste(line, (0, top))
-        top += line.height + 12
-    return page
+    return stack(lines, width_px, 12)
 
 
 def _title(subject: OverlaySubject, width_px: int) -> Image.Image:
@@ -156,15 +145,9 @@ def _facts(subject: OverlaySubject, width_px: int) -> Image.Image:
         f"Read: {count} location{'' if count == 1 else 's'}, {percent(subject.fraction_read)} of the slide's pixels, "
         f"{subject.seconds:.1f} s. Slide: {size.width} x {size.height} px, {scale}."
     )
-    return _paragraph(text, TEXT_PX, width_px)
-
-
-def _paragraph(text: str, size_px: int, width_px: int) -> Image.Image:
-    lines = wrap(text, size_px, width_px)
-    page = blank(width_px, line_height(size_px) * len(lines))
-    draw = ImageDraw.Draw(page)
-    for i, line in enumerate(lines):
-        write(draw, (0, i * line_height(size_px)), line, size_px, INK)
+    lines = wrap(text, TEXT_PX, width_px)
+    page = blank(width_px, line_height(TEXT_PX) * len(lines))
+    _write_lines(ImageDraw.Draw(page), (0, 0), lines, INK)
     return page
 
 
@@ -174,23 +157,51 @@ def _notice(text: str, width_px: int) -> Image.Image:
     page = Image.new("RGB", (width_px, line_height(TEXT_PX) * len(lines) + 14), NOTICE_GROUND)
     draw = ImageDraw.Draw(page)
     draw.rectangle((0, 0, 5, page.height - 1), fill=NOTICE)
-    for i, line in enumerate(lines):
-        write(draw, (GAP_PX, 8 + i * line_height(TEXT_PX)), line, TEXT_PX, NOTICE)
+    _write_lines(draw, (GAP_PX, 8), lines, NOTICE)
     return page
 
 
-def legend(entries: Sequence[LegendEntry], width_px: int) -> Image.Image:
+def _write_lines(draw: ImageDraw.ImageDraw, at: tuple[int, int], lines: Sequence[str], colour: RGB) -> None:
+    for i, line in enumerate(lines):
+        write(draw, (at[0], at[1] + i * line_height(TEXT_PX)), line, TEXT_PX, colour)
+
+
+def processing_level_words(members: Sequence[AttendedRegion], field: str = "") -> str:
+    """Describe the regions of one processing level, at least one: number, scale, field where given, and count."""
+    first, count = members[0], len(members)
+    kind = "root" if first.processing_level == 0 else "location"
+    scale = "" if first.mpp is None else f"{resolution(first.mpp)}, "
+    return f"Processing level {first.processing_level}: {scale}{field}{count} {kind}{'' if count == 1 else 's'}"
+
+
+def legend_entries(regions: Sequence[AttendedRegion], slide_mpp: float | None) -> list[tuple[RGB, str]]:
+    """Return colour and words of each processing level that was looked at, coarsest first.
+
+    Args:
+        regions: Everything the network looked at.
+        slide_mpp: Micrometres per level-0 pixel, or None when unknown.
+    """
+    entries = []
+    for processing_level in sorted({region.processing_level for region in regions}):
+        members = [region for region in regions if region.processing_level == processing_level]
+        width_px = Counter(member.region.width for member in members).most_common(1)[0][0]
+        field = f"{width_px} px" if slide_mpp is None else length(width_px * slide_mpp)
+        entries.append((processing_level_colour(processing_level), processing_level_words(members, f"field {field}, ")))
+    return entries
+
+
+def legend(entries: Sequence[tuple[RGB, str]], width_px: int) -> Image.Image:
     """Explain the boxes: colours, resolutions, field widths, and what a bold outline means."""
     row_px, swatch_px = line_height(SMALL_PX) + 6, 28
     closing = shorten("Bolder outline: greater weight. Numbers: the patches shown.", SMALL_PX, width_px)
-    texts = [*(shorten(entry.text, SMALL_PX, width_px - swatch_px) for entry in entries), closing]
+    texts = [*(shorten(words, SMALL_PX, width_px - swatch_px) for _, words in entries), closing]
     indents = [swatch_px] * len(entries) + [0]
     widths = [indent + text_width(text, SMALL_PX) for indent, text in zip(indents, texts, strict=True)]
     places = _flow(widths, width_px, row_px)
     page = blank(width_px, places[-1][1] + row_px)
     draw = ImageDraw.Draw(page)
-    for entry, (x, y) in zip(entries, places, strict=False):
-        draw.rectangle((x, y + 1, x + 17, y + 17), outline=entry.colour, width=4)
+    for (colour, _), (x, y) in zip(entries, places, strict=False):
+        draw.rectangle((x, y + 1, x + 17, y + 17), outline=colour, width=4)
     for text, indent, (x, y) in zip(texts, indents, places, strict=True):
         write(draw, (x + indent, y), text, SMALL_PX, INK if indent else FAINT_INK)
     return page
