@@ -16,9 +16,9 @@ from tnet_cli.errors import ModelFileError
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile import listing as model_listing
-from tnet_cli.modelfile.card import ModelCard
+from tnet_cli.modelfile.card import CARD_KEY, ModelCard
 from tnet_cli.modelfile.listing import describe_model, list_models, verify_model
-from tnet_cli.modelfile.modelfile import CARD_KEY, bundled_models, read_card, save_model
+from tnet_cli.modelfile.modelfile import bundled_models, read_card, save_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from tnet_cli.errors import ModelFileError
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
-from tnet_cli.modelfile.card import ModelCard, TrainingData
-from tnet_cli.modelfile.modelfile import CARD_KEY, bundled_models, find_model, load_model, read_card, save_model
+from tnet_cli.modelfile.card import CARD_KEY, ModelCard, TrainingData
+from tnet_cli.modelfile.modelfile import bundled_models, find_model, load_model, read_card, save_model
 
 CONFIG = TNetConfig.slide(("a", "b"))
 

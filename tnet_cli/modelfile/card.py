@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tnet_cli.model.config import TNetConfig
 
+CARD_KEY = "tnet_card"
+"""Where a model file's header holds its card."""
+
 
 class TrainingData(BaseModel):
     """One source of training data and the terms it comes under."""

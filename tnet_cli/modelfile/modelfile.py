@@ -15,11 +15,10 @@ from tnet_cli.errors import ModelFileError, install_hint
 from tnet_cli.files import write_text_whole, written_whole
 from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.model.tnet import TNet
-from tnet_cli.modelfile.card import ModelCard
+from tnet_cli.modelfile.card import CARD_KEY, ModelCard
 from tnet_cli.modelfile.card_markdown import card_as_markdown
 
 DEFAULT_MODEL = "synthetic-demo"
-CARD_KEY = "tnet_card"
 DIGEST_KEY = "tnet_tensors_sha256"
 DOMAIN_PREFIX = "domain."
 """Of the tensors that are not the network's: those of ``model.domain``."""
