@@ -20,8 +20,7 @@ from tests.results.runs_made_by_hand import RECORD, done, failed_result
 from tnet_cli.errors import TnetError, UsageError
 from tnet_cli.geometry import Region, Size
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.modelfile.card import ModelCard
-from tnet_cli.modelfile.modelfile import CARD_KEY
+from tnet_cli.modelfile.card import CARD_KEY, ModelCard
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.report.overlay import PANEL_KEY, OverlaySubject, draw_overlay
 from tnet_cli.report.thumbnail import THUMBNAIL_KEY, THUMBNAIL_PX, thumbnail_in
@@ -219,10 +218,6 @@ def test_the_card_in_the_record_is_preferred(run, small_model_file):
     text = report_text(read_run(run(record=RECORD | {"model": model}).path))
     assert card.limits[0] in text
     assert "not there any more" not in text
-
-
-def test_the_key_of_the_card_is_that_of_model_files():
-    assert review.CARD_KEY == CARD_KEY
 
 
 def test_the_page_of_thousands_stays_small(run, monkeypatch):
