@@ -5,7 +5,6 @@ box that is drawn are the same box.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -137,15 +136,3 @@ class AttentionGrid:
         """
         columns, rows = self.spans(region.width), self.spans(region.height)
         return [Region(region.x + dx, region.y + dy, width, height) for dy, height in rows for dx, width in columns]
-
-
-def bounding_box(regions: Sequence[Region]) -> Region:
-    """Return the smallest box that holds all the given ones.
-
-    Raises:
-        ValueError: there is none.
-    """
-    if not regions:
-        raise ValueError("no regions to bound")
-    left, top = min(r.x for r in regions), min(r.y for r in regions)
-    return Region(left, top, max(r.right for r in regions) - left, max(r.bottom for r in regions) - top)

@@ -131,19 +131,6 @@ class TissueMask:
         """Tissue area in level-0 pixels."""
         return int(self._table[-1, -1]) * self.slide_size.area / self.mask.size
 
-    @property
-    def extent(self) -> Region | None:
-        """The smallest box of whole level-0 pixels that holds all tissue, or None when there is none."""
-        if self.is_empty:
-            return None
-        th_rows, th_columns = np.flatnonzero(self.mask.any(axis=1)), np.flatnonzero(self.mask.any(axis=0))
-        th_height, th_width = self.mask.shape
-        left = int(th_columns[0]) * self.slide_size.width // th_width
-        top = int(th_rows[0]) * self.slide_size.height // th_height
-        right = -(-(int(th_columns[-1]) + 1) * self.slide_size.width // th_width)
-        bottom = -(-(int(th_rows[-1]) + 1) * self.slide_size.height // th_height)
-        return Region(left, top, right - left, bottom - top)
-
     def fraction(self, region: Region) -> float:
         """Return the share of one region's area that is tissue; see ``fractions``."""
         return float(self.fractions([region])[0])
