@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from tnet_cli.errors import ModelFileError
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
-from tnet_cli.modelfile import listing as model_listing
 from tnet_cli.modelfile.card import CARD_KEY, ModelCard
 from tnet_cli.modelfile.listing import describe_model, list_models, verify_model
 from tnet_cli.modelfile.modelfile import bundled_models, read_card, save_model
@@ -78,11 +77,9 @@ def test_models_of_the_hub_are_listed_and_those_of_others_are_not(saved, tmp_pat
     assert listed[-1]["bytes"] == saved.stat().st_size
 
 
-def test_a_damaged_bundled_model_is_named_and_the_others_listed(saved, tmp_path, monkeypatch):
+def test_a_damaged_bundled_model_is_named_and_the_others_listed(saved, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(saved.read_bytes()[:500])
-    found = {"cut": tmp_path / "cut.safetensors", "made": saved}
-    monkeypatch.setattr(model_listing, "bundled_models", lambda: found)
-    listing = list_models()
+    listing = list_models({"cut": tmp_path / "cut.safetensors", "made": saved})
     assert [model.name for model in listing.models if model.source == "bundled"] == ["made"]
     assert "cut.safetensors: not a readable safetensors file" in listing.notes[0]
 

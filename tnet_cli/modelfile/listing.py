@@ -2,33 +2,32 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from tnet_cli.errors import ModelFileError
 from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.card_markdown import card_as_markdown
-from tnet_cli.modelfile.modelfile import DIGEST_KEY, bundled_models, find_model, load_model, read_card
+from tnet_cli.modelfile.modelfile import (
+    DIGEST_KEY,
+    bundled_models,
+    find_model,
+    load_model,
+    read_card,
+    read_header,
+    sha256_of,
+)
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A model at hand.
-
-    Attributes:
-        name: As in ``tnet classify -m NAME``.
-        source: ``bundled`` with tnet, or in the ``cache`` of the hub.
-        path: The file.
-        size_bytes: Of the file.
-        card: Its card.
-    """
+    """A model at hand, by the name that ``tnet classify -m`` takes: bundled, or in the user's cache of the hub."""
 
     name: str
     source: Literal["bundled", "cache"]
@@ -53,12 +52,7 @@ class ListedModel:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The models at hand.
-
-    Attributes:
-        models: Bundled ones first, each group by name.
-        notes: One sentence for each file that cannot be used.
-    """
+    """The models at hand, bundled ones first and each group by name; notes say which files cannot be used."""
 
     models: tuple[ListedModel, ...]
     notes: tuple[str, ...]
@@ -69,12 +63,9 @@ class Verification:
     """A model file that was found whole.
 
     Attributes:
-        path: The file.
-        name: On its card.
         digest: SHA-256 of the file, hexadecimal.
         tensors: How many it holds.
         weights: How many trainable numbers.
-        size_bytes: Of the file.
         is_sealed: Whether its header carries the digest of its tensors, which then is theirs. Files of older versions
             carry none: a changed but possible weight goes unnoticed in them.
     """
@@ -88,11 +79,11 @@ class Verification:
     is_sealed: bool
 
 
-def list_models() -> Listing:
-    """List the models that came with tnet, and those of tnet's in the user's cache of the hub."""
+def list_models(bundled: Mapping[str, Path] | None = None) -> Listing:
+    """List the models that came with tnet, or those given in their place, and tnet's in the user's cache of the hub."""
     models: list[ListedModel] = []
     notes: list[str] = []
-    for name, path in bundled_models().items():
+    for name, path in (bundled_models() if bundled is None else bundled).items():
         try:
             models.append(_listed(name, "bundled", path))
         except ModelFileError as error:
@@ -117,7 +108,7 @@ def describe_model(name: str) -> dict[str, Any]:
     return {
         "path": str(path),
         "bytes": path.stat().st_size,
-        "sha256": _file_digest(path),
+        "sha256": sha256_of(path),
         "card": card.model_dump(mode="json"),
     }
 
@@ -142,7 +133,7 @@ def verify_model(name: str) -> Verification:
     """
     path = find_model(name)
     model = load_model(path)
-    recorded = _recorded_digest(path)
+    recorded = read_header(path).get(DIGEST_KEY)
     if recorded is not None and recorded != _tensors_digest(path):
         raise ModelFileError(f"{path}: damaged: its tensors have changed since they were written; get the file again")
     _check_blob_name(path, model.digest)
@@ -187,25 +178,10 @@ def _cached_files() -> Iterator[tuple[str, Path]]:
                     yield (address if inner == "model.safetensors" else f"{address}/{inner}"), file.file_path
 
 
-def _recorded_digest(path: Path) -> str | None:
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-    except (SafetensorError, OSError) as exc:
-        raise ModelFileError(f"{path}: not a readable safetensors file: {exc}") from exc
-    digest: str | None = header.get(DIGEST_KEY)
-    return digest
-
-
 def _tensors_digest(path: Path) -> str:
     """Return the SHA-256 of what comes after the header."""
     with path.open("rb") as file:
         file.seek(8 + int.from_bytes(file.read(8), "little"))
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

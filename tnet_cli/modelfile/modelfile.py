@@ -29,10 +29,8 @@ class LoadedModel:
     """A network ready to look, with its card and the digest that names these exact weights.
 
     Attributes:
-        network: The model in evaluation mode, on the CPU.
-        card: The card in the file's header.
+        network: In evaluation mode, on the CPU.
         digest: SHA-256 of the file, hexadecimal.
-        path: The file.
         domain: Where the features of each processing level lie that the model was calibrated on; empty where the card
             has no limits for them.
     """
@@ -94,17 +92,26 @@ def _fetch_from_hub(address: str) -> Path:
         raise ModelFileError(f"{address}: {file} cannot be fetched: {str(exc).splitlines()[0]}") from exc
 
 
+def read_header(path: Path) -> dict[str, str]:
+    """Read the texts in a safetensors file's header.
+
+    Raises:
+        ModelFileError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as exc:
+        raise ModelFileError(f"{path}: not a readable safetensors file: {exc}") from exc
+
+
 def read_card(path: Path) -> ModelCard:
     """Read the card in a model file's header without loading its tensors.
 
     Raises:
         ModelFileError: the file is missing, damaged, or carries no valid card.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-    except (SafetensorError, OSError) as exc:
-        raise ModelFileError(f"{path}: not a readable safetensors file: {exc}") from exc
+    header = read_header(path)
     if CARD_KEY not in header:
         raise ModelFileError(f"{path}: a safetensors file without a tnet card; expected one written by tnet")
     try:
@@ -126,11 +133,7 @@ def load_model(path: Path) -> LoadedModel:
         network = TNet(card.network)
     except ValueError as exc:
         raise ModelFileError(f"{path}: {exc}") from exc
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as exc:
-        raise ModelFileError(f"{path}: damaged: {exc}") from exc
+    tensors = _tensors(path)
     weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(DOMAIN_PREFIX)}
     try:
         network.load_state_dict(
@@ -143,7 +146,21 @@ def load_model(path: Path) -> LoadedModel:
         ) from exc
     network.eval()
     domain = _domain_of(tensors, network, card, path)
-    return LoadedModel(network=network, card=card, digest=_digest(path), path=path, domain=domain)
+    return LoadedModel(network=network, card=card, digest=sha256_of(path), path=path, domain=domain)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as exc:
+        raise ModelFileError(f"{path}: damaged: {exc}") from exc
 
 
 def _domain_of(
@@ -168,7 +185,7 @@ def save_model(network: TNet, card: ModelCard, path: Path, *, halve: bool = True
     are. The header carries the digest of the tensors, so that damage is noticed.
 
     Args:
-        network: The trained network; ``card.network`` must be its configuration.
+        network: ``card.network`` must be its configuration.
         card: What the file says of itself.
         path: Target, ``NAME.safetensors``.
         halve: Whether weights are stored as float16; otherwise as float32.
@@ -193,18 +210,14 @@ def copy_model(model: Path, card: ModelCard, target: Path, *, domain: Sequence[F
     Args:
         model: The file to copy.
         card: Of the same network.
-        target: ``NAME.safetensors``; may be the file itself.
+        target: ``NAME.safetensors``; may be ``model`` itself.
         domain: What ``card.domain`` has limits of; as in the file when empty.
 
     Raises:
         ModelFileError: the file is damaged.
         OSError: a file cannot be written.
     """
-    try:
-        with safe_open(model, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as exc:
-        raise ModelFileError(f"{model}: damaged: {exc}") from exc
+    tensors = _tensors(model)
     for number, each in enumerate(domain):
         tensors |= {f"{DOMAIN_PREFIX}{number}.{part}": tensor.contiguous() for part, tensor in each.state().items()}
     _write(tensors, card, target)
@@ -228,8 +241,3 @@ def _with_metadata(blob: bytes, metadata: dict[str, str]) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the tensors start at a multiple of eight
     return len(text).to_bytes(8, "little") + text + blob[start:]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
