@@ -305,7 +305,7 @@ def test_deep_zoom_shows_the_slide_with_its_boxes(watched, tmp_path):
             page.locator("#list button").first.click()
             watched.until("viewer.viewport.getZoom(true) > 2")
             assert page.is_visible("#scale")
-            page.locator("input[data-level='0']").uncheck()
+            page.locator("input[data-processing-level='0']").uncheck()
             assert page.locator("#overlay rect:visible").count() == 1
             page.keyboard.press("n")
             page.wait_for_selector("main.flat img")

@@ -4,24 +4,27 @@ Nothing is found by joining an address to a folder unseen: a slide is one of tho
 and a file one whose real place is inside the run's folder.
 """
 
+import math
 import os
 import re
 import stat
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import quote
 
-from tnet_cli.errors import TnetError
+from tnet_cli.errors import TnetError, UsageError
 from tnet_cli.geometry import Region
+from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.report.page import SERVED_MARK
 from tnet_cli.report.templates import asset_text
-from tnet_cli.report.viewer_page import ViewerBox, ViewerPage, render_viewer
+from tnet_cli.report.viewer_page import ViewerPage, render_viewer
 from tnet_cli.results.html_report import report_text
+from tnet_cli.results.layout import PREDICTIONS, RUN_RECORD
 from tnet_cli.results.reader import (
-    PREDICTIONS,
-    RUN_RECORD,
     RunOnDisk,
     SlideRecord,
     finite,
@@ -60,15 +63,8 @@ _VIEWER_POLICY = (
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What is sent.
-
-    Attributes:
-        status: Of HTTP.
-        content_type: Of HTTP.
-        body: Bytes, or the file that holds them.
-        headers: Further ones.
-    """
+class Response:
+    """What is sent: the body, or the file that holds it, and headers beside those of every response."""
 
     status: int
     content_type: str
@@ -76,9 +72,32 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def refusal(status: int, sentence: str) -> Answer:
-    """Return an answer that is one sentence."""
-    return Answer(status, PLAIN, f"{sentence}\n".encode("utf-8", "replace"))
+def refusal(status: int, sentence: str) -> Response:
+    """Return a response that is one sentence."""
+    return Response(status, PLAIN, f"{sentence}\n".encode("utf-8", "replace"))
+
+
+class _RunNow:
+    """What a run's folder held at one moment; raises UsageError when that is no run.
+
+    Args:
+        path: The run's folder.
+        version: When its tables had been written.
+    """
+
+    def __init__(self, path: Path, version: tuple[float, ...]) -> None:
+        self.version = version
+        self.run = read_run(path)
+        self.by_name = {slide.slide: slide for slide in self.run.slides}
+
+    @cached_property
+    def review(self) -> bytes:
+        """The review as HTML, with links into this viewer.
+
+        Made anew and not taken from the folder: what lies there could be anything, and would run in the browser.
+        """
+        text = report_text(self.run).replace(SERVED_MARK, SERVED_MARK.replace('""', '"/view/"'), 1)
+        return text.encode("utf-8", "replace")
 
 
 class RunPages:
@@ -98,19 +117,16 @@ class RunPages:
         self._lock = threading.Lock()
         # More than the processors can decode would only wait with their pixels in memory.
         self._decoding = threading.Semaphore((os.cpu_count() or 1) + 1)
-        self._stamp = self._stamp_on_disk()
-        self._run = read_run(path)
-        self._by_name = _by_name(self._run)
-        self._review: bytes | None = None
+        self._now = _RunNow(path, _version_on_disk(path))
 
     def close(self) -> None:
         """Close the slides."""
         self._slides.close()
 
-    def answer(self, address: str) -> Answer:
-        """Answer a request for an address: the decoded path, which begins with a slash."""
+    def answer(self, address: str) -> Response:
+        """Response a request for an address: the decoded path, which begins with a slash."""
         if address in ("/", "/report.html"):
-            return Answer(200, HTML, self._review_page(), {"Content-Security-Policy": "frame-ancestors 'none'"})
+            return Response(200, HTML, self._current().review, {"Content-Security-Policy": "frame-ancestors 'none'"})
         if address.startswith("/viewer/"):
             return _asset(address.removeprefix("/viewer/"))
         if address.startswith("/view/"):
@@ -120,37 +136,21 @@ class RunPages:
             return self._tile(tile[1], int(tile[2]), int(tile[3]), int(tile[4]))
         return self._file(address)
 
-    def _stamp_on_disk(self) -> tuple[float, ...]:
-        return tuple(_modified(self._path / name) for name in (PREDICTIONS, RUN_RECORD))
-
-    def _current(self) -> tuple[RunOnDisk, dict[str, SlideRecord]]:
+    def _current(self) -> _RunNow:
         """Return the run as it is now: one that is still going has more rows each time."""
         with self._lock:
-            stamp = self._stamp_on_disk()
-            if stamp != self._stamp:
-                self._stamp, self._run, self._review = stamp, read_run(self._path), None
-                self._by_name = _by_name(self._run)
-            return self._run, self._by_name
+            version = _version_on_disk(self._path)
+            if version != self._now.version:
+                with suppress(UsageError):  # while a run is replaced its folder holds none; the last is shown till then
+                    self._now = _RunNow(self._path, version)
+            return self._now
 
-    def _review_page(self) -> bytes:
-        # Made anew and not taken from the folder: what lies there could be anything, and would run in the browser.
-        run, _ = self._current()
-        with self._lock:
-            review = self._review if run is self._run else None
-        if review is None:
-            text = report_text(run).replace(SERVED_MARK, SERVED_MARK.replace('""', '"/view/"'), 1)
-            review = text.encode("utf-8", "replace")
-            with self._lock:
-                if run is self._run:
-                    self._review = review
-        return review
-
-    def _slide_page(self, name: str) -> Answer:
-        run, by_name = self._current()
-        record = by_name.get(name)
+    def _slide_page(self, name: str) -> Response:
+        now = self._current()
+        record = now.by_name.get(name)
         if record is None:
             return refusal(404, f"{name}: no such slide in this run")
-        names = list(by_name)
+        names = list(now.by_name)
         at = names.index(name)
         page = ViewerPage(
             slide=name,
@@ -158,12 +158,12 @@ class RunPages:
             says=_says(record),
             notice=record.text("error"),
             tiles_address=f"/tiles/{quote(name, errors='replace')}/",
-            overlay_address=_file_address(run, record),
+            overlay_address=_file_address(now.run, record),
             previous_address=_page_address(names[at - 1]) if at else None,
             next_address=_page_address(names[at + 1]) if at + 1 < len(names) else None,
         )
-        text = render_viewer(self._shown(page, run, record))
-        return Answer(200, HTML, text.encode("utf-8", "replace"), {"Content-Security-Policy": _VIEWER_POLICY})
+        text = render_viewer(self._shown(page, now.run, record))
+        return Response(200, HTML, text.encode("utf-8", "replace"), {"Content-Security-Policy": _VIEWER_POLICY})
 
     def _shown(self, page: ViewerPage, run: RunOnDisk, record: SlideRecord) -> ViewerPage:
         """Add what is known of the slide when it is open, or why it cannot be opened."""
@@ -178,13 +178,14 @@ class RunPages:
                     # Nobody needs the slide in less than one tile.
                     first_zoom_level=min(zoom.last_zoom_level, (TILE_PX - 1).bit_length()),
                     last_zoom_level=zoom.last_zoom_level,
-                    boxes=tuple(_boxes(record, run.class_names)),
+                    regions=tuple(_regions(record, run.class_names)),
+                    class_names=run.class_names,
                 )
         except TnetError as error:
             return replace(page, notice=record.text("error") or str(error))
 
-    def _tile(self, name: str, zoom_level: int, column: int, row: int) -> Answer:
-        record = self._current()[1].get(name)
+    def _tile(self, name: str, zoom_level: int, column: int, row: int) -> Response:
+        record = self._current().by_name.get(name)
         if record is None:
             return refusal(404, f"{name}: no such slide in this run")
         try:
@@ -192,9 +193,9 @@ class RunPages:
                 data = tile_jpeg(slide, zoom_level, column, row)
         except TnetError as error:
             return refusal(404, str(error))
-        return refusal(404, "no such tile") if data is None else Answer(200, "image/jpeg", data)
+        return refusal(404, "no such tile") if data is None else Response(200, "image/jpeg", data)
 
-    def _file(self, address: str) -> Answer:
+    def _file(self, address: str) -> Response:
         nothing = refusal(404, "no such file in this run")
         parts = PurePosixPath(address).parts[1:]
         # A name that begins with a dot is a file that is being written, or none of ours.
@@ -208,26 +209,26 @@ class RunPages:
             return nothing
         content_type = _FILE_TYPES.get(real.suffix.lower())
         if content_type is None:
-            return Answer(200, "application/octet-stream", real, {"Content-Disposition": "attachment"})
-        return Answer(200, content_type, real)
+            return Response(200, "application/octet-stream", real, {"Content-Disposition": "attachment"})
+        return Response(200, content_type, real)
 
 
-def _asset(name: str) -> Answer:
+def _asset(name: str) -> Response:
     if name not in _ASSETS:
         return refusal(404, "no such file")
     path, content_type = _ASSETS[name]
-    return Answer(200, content_type, asset_text(path).encode())
+    return Response(200, content_type, asset_text(path).encode())
 
 
-def _by_name(run: RunOnDisk) -> dict[str, SlideRecord]:
-    return {slide.slide: slide for slide in run.slides}
-
-
-def _modified(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
+def _version_on_disk(run: Path) -> tuple[float, ...]:
+    """Return when the run's tables were written, zero for one that is not there."""
+    times = []
+    for name in (PREDICTIONS, RUN_RECORD):
+        try:
+            times.append((run / name).stat().st_mtime)
+        except OSError:
+            times.append(0.0)
+    return tuple(times)
 
 
 def _page_address(name: str) -> str:
@@ -246,20 +247,25 @@ def _says(record: SlideRecord) -> str:
     return {"failed": "failed", "no_tissue": "no tissue found"}.get(record.text("status") or "", "")
 
 
-def _boxes(record: SlideRecord, class_names: Iterable[str]) -> Iterable[ViewerBox]:
-    """Read the regions of a slide; a row that is no box is left out."""
+def _regions(record: SlideRecord, class_names: Iterable[str]) -> Iterable[AttendedRegion]:
+    """Read the regions of a slide; a row that is no box is left out, and a number that is none is NaN."""
+    shares = ("location_probability", "path_probability", "weight", *(f"prob_{name}" for name in class_names))
     for row in read_regions(record):
-        x, y, width, height, level = (
+        x, y, width, height, processing_level = (
             finite(row.get(key)) for key in ("minx", "miny", "width", "height", "processing_level")
         )
-        if x is None or y is None or width is None or height is None or level is None or min(width, height) < 1:
+        if x is None or y is None or width is None or height is None or processing_level is None:
             continue
-        shares = [(name, finite(row.get(f"prob_{name}"))) for name in class_names]
-        yield ViewerBox(
+        if min(width, height) < 1:
+            continue
+        found = (finite(row.get(key)) for key in shares)
+        location, path, weight, *classes = (math.nan if share is None else share for share in found)
+        yield AttendedRegion(
             region=Region(int(x), int(y), int(width), int(height)),
-            processing_level=max(0, int(level)),
+            processing_level=max(0, int(processing_level)),
             mpp=finite(row.get("mpp")),
-            weight=finite(row.get("weight")),
-            path_probability=finite(row.get("path_probability")),
-            probabilities=tuple((name, share) for name, share in shares if share is not None),
+            location_probability=location,
+            path_probability=path,
+            weight=weight,
+            class_probabilities=tuple(classes),
         )

@@ -50,7 +50,7 @@
   const plane = overlay.appendChild(document.createElementNS(SVG, "g"));
   viewer.canvas.append(overlay);
   const heaviest = Math.max(...view.boxes.map((box) => box.weight), 1e-9);
-  const drawn = [...view.boxes].sort((a, b) => a.level - b.level || a.weight - b.weight);
+  const drawn = [...view.boxes].sort((a, b) => a.processingLevel - b.processingLevel || a.weight - b.weight);
   for (const box of drawn) {
     const rect = document.createElementNS(SVG, "rect");
     for (const side of ["x", "y", "width", "height"]) rect.setAttribute(side, box[side]);
@@ -117,9 +117,9 @@
     for (const [name, value] of Object.entries({ x: 2, y: 2, width: 10, height: 10, fill: "none", stroke: box.colour, "stroke-width": 3 }))
       square.setAttribute(name, value);
     key.append(square);
-    const [level, weight, ...rest] = box.lines;
+    const [scale, weight, ...rest] = box.lines;
     button.append(key, element("span", box.name), element("span", weight ?? "", "number"));
-    button.append(element("span", [level, ...rest].join(", "), "more"));
+    button.append(element("span", [scale, ...rest].join(", "), "more"));
     button.addEventListener("click", () => choose(box));
     const item = document.createElement("li");
     item.append(button);
@@ -128,12 +128,12 @@
   }
 
   const all = one("#boxes");
-  const levels = [...document.querySelectorAll("input[data-level]")];
-  const isShown = (box) => all.checked && levels[levels.findIndex((input) => Number(input.dataset.level) === box.level)].checked;
+  const choices = [...document.querySelectorAll("input[data-processing-level]")];
+  const isShown = (box) => all.checked && choices.find((input) => Number(input.dataset.processingLevel) === box.processingLevel).checked;
   function showBoxes() {
     for (const box of view.boxes) box.rect.style.display = isShown(box) ? "" : "none";
   }
-  for (const input of all ? [all, ...levels] : []) input.addEventListener("change", showBoxes);
+  for (const input of all ? [all, ...choices] : []) input.addEventListener("change", showBoxes);
 
   // The smallest box below the pointer says what it is.
   const hint = one("#hint");
