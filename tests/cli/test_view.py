@@ -240,6 +240,8 @@ def test_a_run_that_goes_on_is_shown_as_it_is_now(tmp_path):
             os.utime(directory.path / "predictions.csv", (1, 1))
             assert b"two" in ask(server, "/")[1]
             assert ask(server, "/view/two")[0] == 200
+            (directory.path / "predictions.csv").unlink()  # as when the run is begun anew
+            assert b"two" in ask(server, "/")[1]
         finally:
             server.shutdown()
             thread.join()

@@ -18,6 +18,7 @@ from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region, Size
 from tnet_cli.results.reader import SlideRecord
 from tnet_cli.slide.opening import open_slide
+from tnet_cli.slide.slide import Slide
 from tnet_cli.viewer.deepzoom import DeepZoom, tile_jpeg
 from tnet_cli.viewer.slides import OpenSlides, find_again
 
@@ -60,49 +61,55 @@ def test_the_finest_tiles_put_together_are_the_slide(picture):
     assert np.abs(found.astype(int) - whole).mean() < 1.5
 
 
+def is_open(slide: Slide) -> bool:
+    try:
+        slide.read(Region(0, 0, 8, 8), 8, 8)
+    except SlideError as error:
+        if "is closed" not in str(error):
+            raise
+        return False
+    return True
+
+
 def test_slides_no_longer_read_are_closed_oldest_first(records):
     slides = OpenSlides(Path(), most=2)
     opened = []
     for record in records:
         with slides.reading(record) as slide:
             opened.append(slide)
-        assert slides.open_count <= 2
+        assert [is_open(slide) for slide in opened] == [*[False] * (len(opened) - 2), True, True][-len(opened) :]
     with slides.reading(records[-1]) as again:
         assert again is opened[-1]
-    for slide in opened[:-2]:
-        with pytest.raises(SlideError, match="is closed"):
-            slide.read(Region(0, 0, 8, 8), 8, 8)
-    opened[-1].read(Region(0, 0, 8, 8), 8, 8)
     slides.close()
-    with pytest.raises(SlideError, match="is closed"):
-        opened[-1].read(Region(0, 0, 8, 8), 8, 8)
+    assert not any(map(is_open, opened))
     with pytest.raises(SlideError, match="the viewer has ended"), slides.reading(records[0]):
         pass
 
 
 def test_a_slide_is_not_closed_while_it_is_read(records):
     slides = OpenSlides(Path(), most=1)
+    others = []
     with slides.reading(records[0]) as first:
         for record in records[1:]:
-            with slides.reading(record):
-                pass
-        first.read(Region(0, 0, 8, 8), 8, 8)
+            with slides.reading(record) as other:
+                others.append(other)
+        assert is_open(first)
         slides.close()
-        first.read(Region(0, 0, 8, 8), 8, 8)
-    with pytest.raises(SlideError, match="is closed"):
-        first.read(Region(0, 0, 8, 8), 8, 8)
-    assert slides.open_count == 0
+        assert is_open(first)
+    assert not any(map(is_open, [first, *others]))
 
 
 def test_many_readers_at_once_share_few_open_slides(records):
     slides = OpenSlides(Path(), most=2)
     together = threading.Barrier(8)
+    lent: set[Slide] = set()
 
     def read(number: int) -> int:
         together.wait()
         total = 0
         for step in range(12):
             with slides.reading(records[(number + step) % len(records)]) as slide:
+                lent.add(slide)
                 total += int(slide.read(Region(0, 0, 16, 16), 4, 4).sum())
         return total
 
@@ -111,17 +118,21 @@ def test_many_readers_at_once_share_few_open_slides(records):
     # The slides show the same picture, so every reader saw the same.
     assert len(set(totals)) == 1
     assert totals[0] > 0
-    assert slides.open_count <= 2
+    assert sum(map(is_open, lent)) <= 2
     slides.close()
+    assert not any(map(is_open, lent))
 
 
 def test_a_slide_that_cannot_be_opened_leaves_nothing_behind(records, tmp_path):
-    slides = OpenSlides(tmp_path)
-    gone = SlideRecord("gone", {"path": str(tmp_path / "gone.png")}, {}, None)
-    for _ in range(3):
-        with pytest.raises(SlideError, match="not there any more"), slides.reading(gone):
+    slides = OpenSlides(tmp_path, most=1)
+    with slides.reading(records[0]) as first:
+        pass
+    for name in ("gone", "gone", "lost"):
+        record = SlideRecord(name, {"path": str(tmp_path / f"{name}.png")}, {}, None)
+        with pytest.raises(SlideError, match="not there any more"), slides.reading(record):
             pass
-    assert slides.open_count == 0
+    with slides.reading(records[0]) as again:
+        assert again is first
     slides.close()
 
 

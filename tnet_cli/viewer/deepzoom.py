@@ -19,12 +19,7 @@ JPEG_QUALITY = 88
 
 @dataclass(frozen=True, slots=True)
 class DeepZoom:
-    """A slide as a pyramid of tiles.
-
-    Attributes:
-        size: Level-0 size of the slide.
-        tile_px: Side of a tile.
-    """
+    """A slide of a level-0 size as a pyramid of square tiles."""
 
     size: Size
     tile_px: int = TILE_PX

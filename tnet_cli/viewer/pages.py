@@ -24,13 +24,7 @@ from tnet_cli.report.templates import asset_text
 from tnet_cli.report.viewer_page import ViewerPage, render_viewer
 from tnet_cli.results.html_report import report_text
 from tnet_cli.results.layout import PREDICTIONS, RUN_RECORD
-from tnet_cli.results.reader import (
-    RunOnDisk,
-    SlideRecord,
-    finite,
-    read_regions,
-    read_run,
-)
+from tnet_cli.results.reader import RunOnDisk, SlideRecord, finite, read_regions, read_run
 from tnet_cli.viewer.deepzoom import TILE_PX, DeepZoom, tile_jpeg
 from tnet_cli.viewer.slides import OpenSlides
 
@@ -124,7 +118,7 @@ class RunPages:
         self._slides.close()
 
     def answer(self, address: str) -> Response:
-        """Response a request for an address: the decoded path, which begins with a slash."""
+        """Answer a request for an address: the decoded path, which begins with a slash."""
         if address in ("/", "/report.html"):
             return Response(200, HTML, self._current().review, {"Content-Security-Policy": "frame-ancestors 'none'"})
         if address.startswith("/viewer/"):
@@ -249,17 +243,13 @@ def _says(record: SlideRecord) -> str:
 
 def _regions(record: SlideRecord, class_names: Iterable[str]) -> Iterable[AttendedRegion]:
     """Read the regions of a slide; a row that is no box is left out, and a number that is none is NaN."""
-    shares = ("location_probability", "path_probability", "weight", *(f"prob_{name}" for name in class_names))
+    columns = ("minx", "miny", "width", "height", "processing_level", "location_probability", "path_probability")
     for row in read_regions(record):
-        x, y, width, height, processing_level = (
-            finite(row.get(key)) for key in ("minx", "miny", "width", "height", "processing_level")
-        )
-        if x is None or y is None or width is None or height is None or processing_level is None:
+        found = (finite(row.get(column)) for column in (*columns, "weight", *(f"prob_{name}" for name in class_names)))
+        numbers = [math.nan if number is None else number for number in found]
+        x, y, width, height, processing_level, location, path, weight, *classes = numbers
+        if any(map(math.isnan, numbers[:5])) or min(width, height) < 1:
             continue
-        if min(width, height) < 1:
-            continue
-        found = (finite(row.get(key)) for key in shares)
-        location, path, weight, *classes = (math.nan if share is None else share for share in found)
         yield AttendedRegion(
             region=Region(int(x), int(y), int(width), int(height)),
             processing_level=max(0, int(processing_level)),

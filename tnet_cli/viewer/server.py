@@ -1,7 +1,8 @@
 """A server for one run, for the browser on the same machine and nobody else.
 
 It listens on the loopback address only, answers GET and HEAD only, and refuses requests that name another host: a page
-from elsewhere whose name was made to point here (DNS rebinding) names its own.
+from elsewhere whose name was made to point here (DNS rebinding) names its own. For one browser on the same machine the
+standard library's server is enough, and nothing more has to be installed or trusted.
 """
 
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tnet_cli.errors import UsageError
-from tnet_cli.viewer.pages import Answer, RunPages, refusal
+from tnet_cli.viewer.pages import Response, RunPages, refusal
 
 LOOPBACK = "127.0.0.1"
 
@@ -27,12 +28,7 @@ _ALWAYS = {
 
 
 class RunServer(ThreadingHTTPServer):
-    """Serves a run until it is shut down.
-
-    Args:
-        pages: What it answers.
-        port: Where it listens; 0 for any that is free.
-    """
+    """Serves a run until it is shut down; a port of 0 is any that is free."""
 
     daemon_threads = True
     # A browser opens several connections at once, each of them for a tile.
@@ -86,15 +82,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: RunServer
 
     def do_GET(self) -> None:
-        self._send(self._answer(), with_body=True)
+        self._send(self._answer())
 
-    def do_HEAD(self) -> None:
-        self._send(self._answer(), with_body=False)
+    do_HEAD = do_GET
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name of http.server
         """Say nothing: the terminal belongs to the command."""
 
-    def _answer(self) -> Answer:
+    def _answer(self) -> Response:
         if self.headers.get_all("Host", []) not in ([host] for host in self.server.hosts):
             return refusal(403, f"this server answers to {self.server.address} only")
         try:
@@ -106,28 +101,28 @@ class _Handler(BaseHTTPRequestHandler):
             return refusal(400, "not an address of this server")
         return self.server.pages.answer(address)
 
-    def _send(self, answer: Answer, *, with_body: bool) -> None:
-        if isinstance(answer.body, bytes):
-            self._send_head(answer, len(answer.body))
-            if with_body:
-                self.wfile.write(answer.body)
+    def _send(self, response: Response) -> None:
+        if isinstance(response.body, bytes):
+            self._send_head(response, len(response.body))
+            if self.command != "HEAD":
+                self.wfile.write(response.body)
             return
         try:
-            file = answer.body.open("rb")
+            file = response.body.open("rb")
         except OSError as exc:
-            self._send(refusal(404, f"cannot be read: {exc.strerror}"), with_body=with_body)
+            self._send(refusal(404, f"cannot be read: {exc.strerror}"))
             return
         with file:
             length = file.seek(0, 2)
             file.seek(0)
-            self._send_head(answer, length)
-            if with_body:
+            self._send_head(response, length)
+            if self.command != "HEAD":
                 shutil.copyfileobj(file, self.wfile)
 
-    def _send_head(self, answer: Answer, length: int) -> None:
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.content_type)
+    def _send_head(self, response: Response, length: int) -> None:
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.content_type)
         self.send_header("Content-Length", str(length))
-        for name, value in (_ALWAYS | answer.headers).items():
+        for name, value in (_ALWAYS | response.headers).items():
             self.send_header(name, value)
         self.end_headers()

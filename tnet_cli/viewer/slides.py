@@ -23,7 +23,9 @@ class _Entry:
 
 
 class OpenSlides:
-    """Open slides of a run; the least recently used are closed first.
+    """Open slides of a run; the least recently used are closed first, but none while it is read.
+
+    A cache of a library would drop a slide whoever reads it, and its order would have to be kept beside the readers.
 
     Args:
         run_path: The run's folder, beside which slides are looked for that were named by a relative path.
@@ -63,12 +65,6 @@ class OpenSlides:
         with self._lock:
             self._closed = True
             self._shrink(0)
-
-    @property
-    def open_count(self) -> int:
-        """How many slides are open."""
-        with self._lock:
-            return sum(entry.slide is not None for entry in self._entries.values())
 
     def _return(self, name: str, entry: _Entry) -> None:
         with self._lock:
