@@ -16,7 +16,7 @@ from tnet_cli.files import written_whole
 from tnet_cli.inference.device import choose_device, describe_machine, reader_threads
 from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import find_model, read_card
-from tnet_cli.report.scaling_plot import ScalingLine, scaling_plot
+from tnet_cli.report.plots import ScalingLine, scaling_plot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,10 +60,7 @@ class PanelPlan:
 
 
 def draw_overlay(
-    thumbnail: np.ndarray,
-    subject: OverlaySubject,
-    regions: Sequence[AttendedRegion],
-    patches: Sequence[OverlayPatch],
+    thumbnail: np.ndarray, subject: OverlaySubject, regions: Sequence[AttendedRegion], patches: Sequence[OverlayPatch]
 ) -> Image.Image:
     """Draw the page.
 

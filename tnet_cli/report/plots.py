@@ -27,6 +27,7 @@ SERIES_COLOURS = tuple(OKABE_ITO.values())
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.2, 1.2)), (0, (6, 2, 1.2, 2)))
 GUIDE = "#8A9099"
+GUIDE_LINE: dict[str, Any] = {"color": GUIDE, "linewidth": 0.8, "linestyle": (0, (4, 3)), "zorder": 1}
 FEW_CLASSES = 7
 MOST_CELLS_WITH_TEXT = 16
 MOST_NAMES = 60
@@ -56,11 +57,9 @@ STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """A line of a plot.
+    """A line of a plot; x and y are float (M,).
 
     Attributes:
-        x: (M,) float.
-        y: (M,) float.
         text: In the legend.
         colour: Place in the palette, so that the same thing has the same colour in every plot.
     """
@@ -83,13 +82,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points that belong together.
-
-    Attributes:
-        points: At least one.
-        text: In the legend.
-        colour: Place in the palette.
-    """
+    """Points that belong together, at least one; text and colour as of a ``Curve``."""
 
     points: tuple[Point, ...]
     text: str
@@ -97,23 +90,21 @@ class Series:
 
 
 def roc_plot(curves: Sequence[Curve], operating: tuple[float, float, str] | None) -> bytes:
-    """Draw true positives against false positives, both as rates.
+    """Draw true positives against false positives, both as rates; return a PNG, as all plots do.
 
     Args:
         curves: The most important first; more than seven are drawn thin and grey, without a legend.
         operating: False positive rate, true positive rate and words of the decision threshold, or None.
-
-    Returns:
-        A PNG.
     """
-    with _drawing(height_in=_beside_legend(len(curves))) as (figure, axes):
-        axes.plot([0, 1], [0, 1], color=GUIDE, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+    with _empty_figure(height_in=_beside_legend(len(curves))) as figure:
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], **GUIDE_LINE)
         _draw_curves(axes, curves)
         _draw_operating(axes, operating)
         axes.set(xlabel="1 − specificity", ylabel="Sensitivity")
         _unit_square(axes)
         _legend(figure, axes, len(curves))
-        return png_of(figure)
+        return _png_of(figure)
 
 
 def precision_recall_plot(
@@ -125,20 +116,18 @@ def precision_recall_plot(
         curves: x is recall, rising; y precision, that of the recall reached. The most important first.
         prevalence: Precision of calling at random, or None.
         operating: Recall, precision and words of the decision threshold, or None.
-
-    Returns:
-        A PNG.
     """
-    with _drawing(height_in=_beside_legend(len(curves))) as (figure, axes):
+    with _empty_figure(height_in=_beside_legend(len(curves))) as figure:
+        axes = figure.subplots()
         if prevalence is not None:
             words = f"at random, {prevalence:.3f}"
-            axes.axhline(prevalence, color=GUIDE, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1, label=words)
+            axes.axhline(prevalence, **GUIDE_LINE, label=words)
         _draw_curves(axes, curves, steps=True)
         _draw_operating(axes, operating)
         axes.set(xlabel="Recall", ylabel="Precision")
         _unit_square(axes)
         _legend(figure, axes, len(curves))
-        return png_of(figure)
+        return _png_of(figure)
 
 
 def confusion_plot(counts: np.ndarray, class_names: Sequence[str]) -> bytes:
@@ -146,10 +135,6 @@ def confusion_plot(counts: np.ndarray, class_names: Sequence[str]) -> bytes:
 
     Args:
         counts: int (C, C): row the label, column what was called.
-        class_names: C names.
-
-    Returns:
-        A PNG.
     """
     rows = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, rows, out=np.zeros(counts.shape, dtype=np.float64), where=rows > 0)
@@ -157,7 +142,8 @@ def confusion_plot(counts: np.ndarray, class_names: Sequence[str]) -> bytes:
     side = min(max(HEIGHT_IN, 0.42 * len(names) + 1.1), PAGE_IN)
     if len(names) > MOST_NAMES:
         names = []
-    with _drawing(width_in=side * 1.12, height_in=side) as (figure, axes):
+    with _empty_figure(width_in=side * 1.12, height_in=side) as figure:
+        axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         lie = len(names) <= 4 and all(len(name) <= 9 for name in names)
         axes.set_xticks(range(len(names)), names, rotation=0 if lie else 90)
@@ -171,7 +157,7 @@ def confusion_plot(counts: np.ndarray, class_names: Sequence[str]) -> bytes:
         bar.ax.set_yticklabels(["0 %", "50 %", "100 %"])
         bar.set_label("Share of the label")
         bar.outline.set_visible(False)
-        return png_of(figure)
+        return _png_of(figure)
 
 
 def reliability_plot(
@@ -186,14 +172,10 @@ def reliability_plot(
         stated: Label of x.
         observed: Label of y.
         summary: Words in the corner.
-
-    Returns:
-        A PNG.
     """
-    with _drawing(height_in=HEIGHT_IN + 0.7) as (figure, _):
-        figure.clear()
+    with _empty_figure(height_in=HEIGHT_IN + 0.7) as figure:
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
-        axes.plot([0, 1], [0, 1], color=GUIDE, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        axes.plot([0, 1], [0, 1], **GUIDE_LINE)
         _draw_points(axes, points, SERIES_COLOURS[0], "o")
         axes.set(ylabel=observed, ylim=(-0.03, 1.03), xlim=(-0.02, 1.02))
         axes.text(0.02, 0.98, summary, transform=axes.transAxes, va="top", size=7.5)
@@ -203,20 +185,18 @@ def reliability_plot(
         below.set(xlabel=stated, ylabel="Slides")
         below.yaxis.get_major_locator().set_params(integer=True, nbins=3)
         figure.align_ylabels([axes, below])
-        return png_of(figure)
+        return _png_of(figure)
 
 
-def locations_plot(series: Sequence[Series], levels: Sequence[Series]) -> bytes:
+def locations_plot(series: Sequence[Series], across: Sequence[Series]) -> bytes:
     """Draw accuracy against the mean number of attended locations.
 
     Args:
         series: The arms that a budget changes; x above 0.
-        levels: The other arms, one point each, drawn across the plot.
-
-    Returns:
-        A PNG.
+        across: The other arms, one point each, drawn across the plot.
     """
-    with _drawing(height_in=3.2) as (figure, axes):
+    with _empty_figure(height_in=3.2) as figure:
+        axes = figure.subplots()
         from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator, PercentFormatter
 
         axes.set_xscale("log", base=2)
@@ -225,7 +205,7 @@ def locations_plot(series: Sequence[Series], levels: Sequence[Series]) -> bytes:
             shift = APART ** (number - (len(series) - 1) / 2)
             points = [Point(point.x * shift, point.y, point.low, point.high) for point in each.points]
             _draw_points(axes, points, SERIES_COLOURS[each.colour], MARKERS[number], label=each.text, above=-number)
-        for each in levels:
+        for each in across:
             colour, point = SERIES_COLOURS[each.colour], each.points[0]
             axes.axhline(point.y, color=colour, linewidth=1.1, linestyle=(0, (5, 2)), label=each.text, zorder=2)
         every_x = sorted({point.x for each in series for point in each.points})
@@ -235,12 +215,48 @@ def locations_plot(series: Sequence[Series], levels: Sequence[Series]) -> bytes:
         axes.xaxis.set_major_formatter(FormatStrFormatter("%.3g"))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
         axes.set(xlabel="Attended locations per slide (mean)", ylabel="Accuracy")
-        low = min(point.low for each in (*series, *levels) for point in each.points)
+        low = min(point.low for each in (*series, *across) for point in each.points)
         axes.set_ylim(max(-0.02, math.floor(low * 10) / 10 - 0.02), 1.02)
         axes.grid(axis="y", color="#E3E6EA", linewidth=0.6)
         axes.set_axisbelow(True)
         _legend(figure, axes, len(series), columns=2)
-        return png_of(figure)
+        return _png_of(figure)
+
+
+@dataclass(frozen=True, slots=True)
+class ScalingLine:
+    """One way to look at slides: the sides of these, ascending, and wall time and most resident memory of each."""
+
+    text: str
+    sides_px: tuple[float, ...]
+    seconds: tuple[float, ...]
+    peak_mb: tuple[float, ...]
+
+
+def scaling_plot(lines: Sequence[ScalingLine]) -> bytes:
+    """Draw wall time and memory against the side of the slide, the first line above the others."""
+    from matplotlib.ticker import FuncFormatter
+
+    with _empty_figure(width_in=PAGE_IN, height_in=3.0) as figure:
+        time, memory = figure.subplots(1, 2)
+        for number, line in enumerate(lines):
+            style: dict[str, Any] = {
+                "color": SERIES_COLOURS[number % len(SERIES_COLOURS)],
+                "marker": MARKERS[number % len(MARKERS)],
+                "markersize": 4,
+                "zorder": 3 if number == 0 else 2,
+            }
+            time.plot(line.sides_px, line.seconds, label=line.text, **style)
+            memory.plot(line.sides_px, line.peak_mb, **style)
+        time.set(ylabel="Wall time of a slide, s", yscale="log")
+        memory.set(ylabel="Peak memory of the process, MB", ylim=(0, None))
+        for axes in (time, memory):
+            axes.set(xlabel="Side of the slide, px", xlim=(0, None))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda side, _: f"{side:,.0f}".replace(",", " ")))
+            axes.grid(visible=True, axis="y", linewidth=0.4, alpha=0.5)
+        time.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
+        time.legend(loc="best")
+        return _png_of(figure)
 
 
 def _spread(values: Sequence[float]) -> list[float]:
@@ -258,13 +274,7 @@ def _beside_legend(curves: int) -> float:
 
 
 @contextmanager
-def _drawing(*, width_in: float = WIDTH_IN, height_in: float = HEIGHT_IN) -> Iterator[tuple["Figure", "Axes"]]:
-    with empty_figure(width_in, height_in) as figure:
-        yield figure, figure.subplots()
-
-
-@contextmanager
-def empty_figure(width_in: float, height_in: float) -> Iterator["Figure"]:
+def _empty_figure(*, width_in: float = WIDTH_IN, height_in: float = HEIGHT_IN) -> Iterator["Figure"]:
     """Give an empty figure in the plots' style, on the Agg canvas; the style holds while the block runs."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -276,7 +286,7 @@ def empty_figure(width_in: float, height_in: float) -> Iterator["Figure"]:
         yield figure
 
 
-def png_of(figure: "Figure") -> bytes:
+def _png_of(figure: "Figure") -> bytes:
     """Return a figure as the bytes of a PNG."""
     file = io.BytesIO()
     # No software version in the file: the same numbers give the same picture.
@@ -323,13 +333,7 @@ def _draw_operating(axes: "Axes", operating: tuple[float, float, str] | None) ->
 
 
 def _draw_points(
-    axes: "Axes",
-    points: Sequence[Point],
-    colour: str,
-    marker: str,
-    *,
-    label: str | None = None,
-    above: float = 0,
+    axes: "Axes", points: Sequence[Point], colour: str, marker: str, *, label: str | None = None, above: float = 0
 ) -> None:
     ordered = sorted(points, key=lambda point: point.x)
     x, y, low, high = (np.array([getattr(point, name) for point in ordered]) for name in ("x", "y", "low", "high"))

@@ -76,10 +76,7 @@ def outlines_geojson(outlines: Sequence[Outline], mpp: float, class_name: str) -
             {
                 "type": "Feature",
                 "id": f"{class_name}-{number}",
-                "geometry": {
-                    "type": "Polygon",
-                    "coordinates": [np.round(outline.outline_um() / mpp, 1).tolist()],
-                },
+                "geometry": {"type": "Polygon", "coordinates": [np.round(outline.outline_um() / mpp, 1).tolist()]},
                 "properties": {
                     "objectType": "annotation",
                     "classification": {"name": class_name, "color": list(LESION_COLOUR)},

@@ -53,11 +53,7 @@ def encode_window(pixels: np.ndarray, *, quality: int = JPEG_QUALITY) -> Encoded
 def _jpeg(tile: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
     return bytes(
         imagecodecs.jpeg8_encode(
-            np.ascontiguousarray(tile),
-            level=quality,
-            colorspace="RGB",
-            outcolorspace="YCBCR",
-            subsampling="420",
+            np.ascontiguousarray(tile), level=quality, colorspace="RGB", outcolorspace="YCBCR", subsampling="420"
         )
     )
 
