@@ -37,7 +37,7 @@ def test_roots_cover_all_tissue_once(tissue, side, parts):
     regions = [root.region for root in roots]
     assert sum(root.tissue_share for root in roots) == pytest.approx(1)
     assert min(root.tissue_share for root in roots) > 0
-    areas = [tissue.fraction(region) * region.area for region in regions]
+    areas = [tissue.fractions([region]).item() * region.area for region in regions]
     assert sum(areas) == pytest.approx(tissue.area_px)
     assert [root.tissue_share for root in roots] == pytest.approx([area / tissue.area_px for area in areas])
     assert {(r.width, r.height) for r in regions} == {(side, side)}

@@ -131,10 +131,6 @@ class TissueMask:
         """Tissue area in level-0 pixels."""
         return int(self._table[-1, -1]) * self.slide_size.area / self.mask.size
 
-    def fraction(self, region: Region) -> float:
-        """Return the share of one region's area that is tissue; see ``fractions``."""
-        return float(self.fractions([region])[0])
-
     def fractions(self, regions: Sequence[Region]) -> np.ndarray:
         """Return the share of each region's area that is tissue.
 
