@@ -103,13 +103,13 @@ NAMED = 5
 """Failed slides that an error names; more are for a file."""
 
 
-def raise_for_failed(failed: Sequence[tuple[str, str]], slides: int, *, file: str) -> None:
+def raise_for_failed(failed: Sequence[tuple[str, str]], slides: int, *, file: str | None = None) -> None:
     """Turn failed slides into the error whose exit code says so; none of them is no error.
 
     Args:
         failed: Path and sentence of each.
         slides: How many slides there were.
-        file: Lists all of them.
+        file: Lists all of them; without it the error names them all.
 
     Raises:
         SlideError: the only slide failed.
@@ -119,6 +119,7 @@ def raise_for_failed(failed: Sequence[tuple[str, str]], slides: int, *, file: st
         return
     if slides == 1:
         raise SlideError.saying(*failed[0])
-    named = "; ".join(sentence for _, sentence in failed[:NAMED])
-    more = f"; and {len(failed) - NAMED} more, see {file}" if len(failed) > NAMED else ""
+    count = NAMED if file else len(failed)
+    named = "; ".join(sentence for _, sentence in failed[:count])
+    more = f"; and {len(failed) - count} more, see {file}" if len(failed) > count else ""
     raise PartialFailureError(f"{len(failed)} of {slides} slides failed: {named}{more}")

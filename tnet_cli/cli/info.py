@@ -6,6 +6,7 @@ import typer
 
 from tnet_cli.cli import options
 from tnet_cli.cli.terminal import answer, answer_json, note
+from tnet_cli.errors import raise_for_failed
 
 
 def info(
@@ -19,14 +20,14 @@ def info(
     """Describe slides: size, scale, pyramid levels, reader, associated images."""
     from tnet_cli.inputs.describe import describe_slides
 
-    report = describe_slides(paths, reader=reader, recursive=recursive, on_note=note)
+    slides = describe_slides(paths, reader=reader, recursive=recursive, on_note=note)
     if as_json:
-        answer_json({"slides": report.descriptions})
+        answer_json({"slides": slides})
     else:
-        for description in report.descriptions:
-            for name, value in description.items():
+        for slide in slides:
+            for name, value in slide.items():
                 answer(f"{name}: {_as_text(value)}")
-    report.raise_for_failures()
+    raise_for_failed([(slide["path"], slide["error"]) for slide in slides if "error" in slide], len(slides))
 
 
 def _as_text(value: object) -> str:
