@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from skimage.draw import polygon2mask
+from skimage.draw import polygon
 
 from tnet_cli.geometry import Size
-from tnet_cli.inputs.geojson import AnnotationArea, AnnotationPolygon, read_annotation_areas
+from tnet_cli.inputs.geojson import AnnotationArea, read_annotation_areas
 from tnet_cli.slide.tissue import TissueMask
 
 MASK_PX = 1024
@@ -63,33 +63,22 @@ def rasterised(areas: Iterable[AnnotationArea], slide_size: Size, *, origin: tup
     """
     shrink = max(1.0, max(slide_size.width, slide_size.height) / MASK_PX)
     mask = np.zeros((math.ceil(slide_size.height / shrink), math.ceil(slide_size.width / shrink)), dtype=bool)
-    for area in areas:
-        for polygon in area.polygons:
-            _fill(mask, polygon, origin, shrink)
+
+    def inside(ring: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return rows and columns of the pixels in a ring, whose centres are whole numbers."""
+        rows, columns = ((ring + origin)[:, ::-1] / shrink - 0.5).T
+        if len(ring) == 0:
+            return rows.astype(int), columns.astype(int)
+        # It looks at the box around the ring only: an export may hold a million cells.
+        return polygon(rows, columns, mask.shape)  # type: ignore[no-untyped-call, no-any-return]
+
+    for part in (part for area in areas for part in area.polygons):
+        rows, columns = inside(part.outline)
+        if part.holes:
+            cut = np.zeros_like(mask)
+            for hole in part.holes:
+                cut[inside(hole)] = True
+            kept = ~cut[rows, columns]
+            rows, columns = rows[kept], columns[kept]
+        mask[rows, columns] = True
     return mask
-
-
-def _fill(mask: np.ndarray, polygon: AnnotationPolygon, origin: tuple[int, int], shrink: float) -> None:
-    """Set the pixels of a polygon, working only on the box around it: an export may hold a million cells."""
-    outline = _rows_and_columns(polygon.outline, origin, shrink)
-    if len(outline) == 0:
-        return
-    top, left = np.maximum(np.floor(outline.min(axis=0)), 0).astype(int)
-    bottom, right = np.minimum(np.ceil(outline.max(axis=0)).astype(int) + 1, mask.shape)
-    if top >= bottom or left >= right:
-        return
-    inside = _filled(outline - (top, left), (bottom - top, right - left))
-    for hole in polygon.holes:
-        inside &= ~_filled(_rows_and_columns(hole, origin, shrink) - (top, left), inside.shape)
-    mask[top:bottom, left:right] |= inside
-
-
-def _rows_and_columns(ring: np.ndarray, origin: tuple[int, int], shrink: float) -> np.ndarray:
-    """Turn x and y into rows and columns of the raster, whose pixels' centres are whole numbers."""
-    return np.asarray((ring + origin)[:, ::-1] / shrink - 0.5)
-
-
-def _filled(ring: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    if len(ring) == 0:
-        return np.zeros(shape, dtype=bool)
-    return np.asarray(polygon2mask(shape, ring), dtype=bool)  # type: ignore[no-untyped-call]
