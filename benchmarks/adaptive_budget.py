@@ -21,9 +21,11 @@ from benchmarks.synthetic_accuracy import classify_one
 from tnet_cli.inference.classify import look_with
 from tnet_cli.inference.engine import drive
 from tnet_cli.inference.prepare import prepare
-from tnet_cli.inference.stopping import StoppingRule, probabilities_of
-from tnet_cli.inference.traversal_job import best_first_job
+from tnet_cli.inference.stopping import StandsStill, probabilities_of
+from tnet_cli.inference.traversal_job import traversal_job
+from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.metrics.estimate import wilson
+from tnet_cli.model.choice import TopK
 from tnet_cli.model.normalisation import fold_normalisation
 from tnet_cli.modelfile.modelfile import DEFAULT_MODEL, find_model, load_model
 from tnet_cli.slide.opening import open_slide
@@ -52,11 +54,15 @@ def measure_slide(task: tuple[int, int, int, Path]) -> dict[str, Any]:
         preparation = prepare(slide, config)
         roots = len(preparation.roots)
 
-        def note(features: Tensor) -> bool:
-            steps.append([len(features) - roots, float(probabilities_of(features, network, model.card)[1])])
-            return False
+        class Noting:
+            def update(self, features: Tensor) -> bool:
+                steps.append([len(features) - roots, float(probabilities_of(features, network, model.card)[1])])
+                return False
 
-        job = best_first_job(slide, preparation, config, budget, note)
+        options = TraversalOptions(budget=budget, stop_at=0)
+        job = traversal_job(slide, preparation, config, options, TopK(), stopping=Noting())
+        if job is None:
+            raise RuntimeError(f"{path}: shows no tissue")
         ((_, traversed),) = drive([job], look_with(network, torch.device("cpu")), batch_size=16, readers=1)
         if isinstance(traversed, BaseException):
             raise traversed
@@ -73,9 +79,9 @@ def measure_slide(task: tuple[int, int, int, Path]) -> dict[str, Any]:
 
 def stopped(steps: list[list[float]], stop_at: float) -> list[float]:
     """Return locations and probability where the rule stops."""
-    rule = StoppingRule(stop_at)
+    rule = StandsStill(stop_at, lambda lesion: np.array([1 - float(lesion), float(lesion)]))
     for step in steps[:-1]:
-        if rule.says_stop(np.array([1 - step[1], step[1]])):
+        if rule.update(torch.tensor(step[1])):
             return step
     return steps[-1]
 

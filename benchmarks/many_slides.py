@@ -7,10 +7,12 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from tnet_cli.classification.run import RunEvents, RunRequest, run_classify
-from tnet_cli.results.result import SlideRow
+from tnet_cli.classification.run import RunRequest, run_classify
+from tnet_cli.inference.progress import Progress
 from tnet_cli.synth.synthesis import write_synthetic_slide
 
 DISTINCT = 5
@@ -60,9 +62,10 @@ def main() -> None:
     resident: list[float] = []
     files: list[int] = []
 
-    def sample(_row: SlideRow) -> None:
-        resident.append(resident_mb())
-        files.append(open_files())
+    class Sampling(Progress):
+        def slide_done(self, row: Mapping[str, Any]) -> None:  # noqa: ARG002 (that one has ended is enough)
+            resident.append(resident_mb())
+            files.append(open_files())
 
     started = time.perf_counter()
     report = run_classify(
@@ -74,7 +77,7 @@ def main() -> None:
             overlay=arguments.overlay,
             overwrite=True,
         ),
-        RunEvents(on_slide=sample),
+        Sampling(),
     )
     seconds = time.perf_counter() - started
     resumed = time.perf_counter()

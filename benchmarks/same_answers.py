@@ -16,12 +16,14 @@ import numpy as np
 import torch
 
 from tnet_cli.geometry import Region
-from tnet_cli.inference.classify import ClassifyOptions, classify_slides
-from tnet_cli.inference.prepare import plan_traversal, prepare
+from tnet_cli.inference.classify import classify_slides
+from tnet_cli.inference.prepare import prepare
+from tnet_cli.inference.traversal_job import traversal_job
 from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.tnet import TNet
-from tnet_cli.model.traversal import Look, Traversal, Wanted, traverse
+from tnet_cli.model.traversal import Look, Traversal, Wanted
 from tnet_cli.modelfile.modelfile import DEFAULT_MODEL, LoadedModel, find_model, load_model
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.slide import Slide
@@ -62,8 +64,7 @@ class Comparison:
 def fast(path: Path, model: LoadedModel) -> Answer:
     """Classify a slide as the command does."""
     entry = SlideInput(path=str(path), name=path.stem)
-    ((_, outcome),) = classify_slides([entry], model, ClassifyOptions())
-    result = outcome.result
+    ((_, result),) = classify_slides([entry], model)
     if result.status != "ok":
         raise RuntimeError(result.error)
     return Answer(result.probabilities, frozenset(region.region for region in result.regions))
@@ -75,14 +76,10 @@ def plain(path: Path, network: TNet, temperature: float) -> Answer:
     config = network.config
     with open_slide(str(path), reader="openslide") as slide:
         preparation = prepare(slide, config)
-        locations = config.locations[: preparation.scale.processing_levels - 1]
-        steps = traverse(
-            preparation.root_regions,
-            preparation.root_log_probs,
-            plan_traversal(config, preparation.scale, locations, TopK()),
-            preparation.allowed(),
-        )
-        traversal = _traversed(steps, slide, network)
+        job = traversal_job(slide, preparation, config, TraversalOptions(), TopK())
+        if job is None:
+            raise RuntimeError(f"{path}: shows no tissue")
+        traversal = _traversed(job.traversal, slide, network)
     logits = network.classify([torch.cat([record.features for record in traversal.levels])]).logits[0]
     probabilities = torch.softmax(logits.double() / temperature, dim=0)
     regions = frozenset(region for record in traversal.levels for region in record.regions)

@@ -18,8 +18,9 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from tnet_cli.evaluation.arms import EVERYTHING
-from tnet_cli.inference.classify import ClassifyOptions, classify_slides
+from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.model.choice import LocationSampler, RandomChoice, TopK
 from tnet_cli.modelfile.modelfile import DEFAULT_MODEL, LoadedModel, find_model, load_model
 from tnet_cli.results.result import SlideResult
@@ -32,12 +33,11 @@ def classify_one(model: LoadedModel, path: Path, arm: str, seed: int) -> SlideRe
     """Classify one slide the way of one arm; every arm traverses the same grids with the same weights."""
     steps = len(model.card.network.locations)
     sampler: LocationSampler = RandomChoice(np.random.default_rng(seed)) if arm == "random" else TopK()
-    options = ClassifyOptions(
-        locations=(EVERYTHING,) * steps if arm == "exhaustive" else None, slides_in_flight=1, readers=1
-    )
+    options = TraversalOptions(locations=(EVERYTHING,) * steps if arm == "exhaustive" else None)
+    engine = EngineOptions(slides_in_flight=1, readers=1)
     entry = SlideInput(path=str(path), name=path.stem)
-    ((_, outcome),) = classify_slides([entry], model, options, sampler=sampler)
-    return outcome.result
+    ((_, result),) = classify_slides([entry], model, options, engine, sampler_of=lambda _: sampler)
+    return result
 
 
 def measure_slide(task: tuple[int, int, str, str, tuple[str, ...], Path | None]) -> list[dict[str, Any]]:

@@ -16,12 +16,11 @@ from pathlib import Path
 
 from scipy.stats import binomtest
 
-from tnet_cli.inference.classify import ClassifyOptions, classify_slides
+import tnet_cli
+from tnet_cli.inference.classify import classify_slides
+from tnet_cli.inference.progress import Progress, StepReport
 from tnet_cli.inputs.inputs import read_manifest
-from tnet_cli.modelfile.modelfile import load_model
 from tnet_cli.synth.synthesis import synthesize
-from tnet_cli.training.run import TrainEvents, TrainRequest, run_train
-from tnet_cli.training.train import StepReport
 
 CONFIG = Path(__file__).with_suffix(".toml")
 FRESH_SEED = 1_000_000
@@ -35,10 +34,17 @@ def make_slides(folder: Path, count: int, size: int, seed: int) -> Path:
     return manifest
 
 
-def tell(report: StepReport) -> None:
-    """Print the figures of some steps."""
-    figures = "  ".join(f"{name} {value:.3f}" for name, value in report.terms.items())
-    print(f"{report.stage}  {report.step}/{report.steps}  {figures}", flush=True)
+class Told(Progress):
+    """Prints what a run tells."""
+
+    def note(self, text: str) -> None:
+        """Print a sentence."""
+        print(text, flush=True)
+
+    def step(self, report: StepReport) -> None:
+        """Print the metrics of some steps."""
+        metrics = "  ".join(f"{name} {value:.3f}" for name, value in report.terms.items())
+        print(f"{report.stage}  {report.step}/{report.steps}  {metrics}", flush=True)
 
 
 def main() -> None:
@@ -56,15 +62,19 @@ def main() -> None:
     fresh = make_slides(given.folder / "fresh", given.fresh, given.size, FRESH_SEED)
     print(f"slides drawn, {time.perf_counter() - started:.0f} s", flush=True)
 
-    request = TrainRequest(
-        manifest=train, out=given.folder / "model", config=CONFIG, overrides=given.overrides, normal_class="benign"
+    report = tnet_cli.train(
+        train,
+        given.folder / "model",
+        config=CONFIG,
+        overrides=given.overrides,
+        normal_class="benign",
+        progress=Told(),
     )
-    report = run_train(request, TrainEvents(on_step=tell, on_note=print))
     print(f"trained, {time.perf_counter() - started:.0f} s", flush=True)
 
     inputs = read_manifest(fresh)
-    outcomes = classify_slides(inputs, load_model(report.models[0]), ClassifyOptions())
-    right = sum(outcome.result.prediction == inputs[position].label for position, outcome in outcomes)
+    results = classify_slides(inputs, tnet_cli.load_model(report.models[0]))
+    right = sum(result.prediction == inputs[position].label for position, result in results)
     interval = binomtest(right, len(inputs)).proportion_ci(method="wilson")
     seconds = time.perf_counter() - started
     print(

@@ -6,7 +6,7 @@ from types import FrameType
 import numpy as np
 
 from tnet_cli.geometry import AttentionGrid, Region, Size
-from tnet_cli.inference.classify import ClassifyOptions, classify_slides
+from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inference.prepare import prepare
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.model.choice import TopK
@@ -14,7 +14,6 @@ from tnet_cli.model.traversal import Look, TraversalPlan, traverse
 from tnet_cli.modelfile.modelfile import DEFAULT_MODEL, find_model, load_model
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.tissue import TissueMask
-from tnet_cli.synth.synthesis import write_synthetic_slide
 
 CALLS_A_LOCATION = 36
 """It was 30 when this was written: sixteen cells are cut, tested for tissue and ranked."""
@@ -58,15 +57,13 @@ def test_a_location_costs_a_traversal_few_calls_and_no_more_on_a_larger_slide():
     assert abs(calls_of_a_traversal((64, 64, 64), 2**17) - many) < 0.02 * many
 
 
-def test_tiles_on_the_grid_are_decoded_once_for_each_patch(tmp_path):
+def test_tiles_on_the_grid_are_decoded_once_for_each_patch(made_slide):
     """A synthetic slide's tiles are the finest patches; coarser patches share the tiles of coarser pyramid levels."""
-    made = write_synthetic_slide(tmp_path / "made.tif", seed=5, side_px=6000, label="lesion", workers=1)
     model = load_model(find_model(DEFAULT_MODEL))
-    with open_slide(str(made.path)) as slide:
+    with open_slide(str(made_slide)) as slide:
         prepare(slide, model.card.network)
         before_px = slide.pixels_read
-    entry = SlideInput(path=str(made.path), name="made")
-    ((_, outcome),) = classify_slides([entry], model, ClassifyOptions(readers=1))
-    result = outcome.result
+    entry = SlideInput(path=str(made_slide), name="made")
+    ((_, result),) = classify_slides([entry], model, engine=EngineOptions(readers=1))
     for_patches = (result.pixels_read - before_px) / (len(result.regions) * model.card.network.base_px**2)
     assert for_patches < PIXELS_A_PATCH, for_patches

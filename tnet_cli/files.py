@@ -5,6 +5,7 @@ import io
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,15 @@ def write_text_whole(path: Path, text: str) -> None:
     """Write or replace a UTF-8 text file whole; line ends are written as given."""
     with written_whole(path) as draft:
         draft.write_text(text, encoding="utf-8", newline="")
+
+
+@contextmanager
+def temporary_file(content: bytes, *, suffix: str) -> Iterator[Path]:
+    """Give a file of that content for as long as the block lasts."""
+    with tempfile.TemporaryDirectory(prefix="tnet-") as folder:
+        path = Path(folder) / f"file{suffix}"
+        path.write_bytes(content)
+        yield path
 
 
 def table_text(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.composed_colon.compose import KINDS, TEST_PX, VALIDATION_PX, difficulty_of
 from benchmarks.composed_colon.distortion import DISTORTIONS, Distortion, distort
-from tnet_cli.inference.classify import ClassifyOptions, classify_slides
+from tnet_cli.inference.classify import classify_slides
 from tnet_cli.inputs.inputs import SlideInput, read_manifest
 from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model
 from tnet_cli.results.result import SlideResult
@@ -52,8 +52,8 @@ def chosen_slides(manifest: Path, count: int) -> list[SlideInput]:
 def classify(paths: list[Path], entries: list[SlideInput], model: LoadedModel) -> list[SlideResult]:
     """Classify copies of slides."""
     inputs = [SlideInput(path=str(path), name=entry.name) for path, entry in zip(paths, entries, strict=True)]
-    ended = dict(classify_slides(inputs, model, ClassifyOptions()))
-    return [ended[number].result for number in range(len(inputs))]
+    ended = dict(classify_slides(inputs, model))
+    return [ended[number] for number in range(len(inputs))]
 
 
 def row_of(name: str, results: list[SlideResult], before: list[SlideResult], entries: list[SlideInput]) -> Row:

@@ -3,7 +3,7 @@
 Run: python -m benchmarks.composed_colon.table EVALUATION... [--card MODEL.safetensors]
 
 Each folder is one that `tnet evaluate` wrote; an arm is taken from the first that has it. Benign slides count for both
-kinds of foci. With --card the figures go into the card of the model file, with those of the first folder's calibration.
+kinds of foci. With --card the metrics go into the card of the model file, with those of the first folder's calibration.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from benchmarks.composed_colon.tiles import CLASS_NAMES
 from tnet_cli.metrics.bootstrap import resample_patients
 from tnet_cli.metrics.discrimination import accuracy, auroc
 from tnet_cli.metrics.estimate import Estimate
-from tnet_cli.metrics.predictions import Answers
+from tnet_cli.metrics.predictions import Predictions
 from tnet_cli.modelfile.modelfile import copy_model, load_model
 
 DRAWS, SEED = 1000, 0
@@ -32,17 +32,13 @@ MEASURED_ON = (
 
 
 @dataclass(frozen=True, slots=True)
-class ArmFigures:
+class ArmMetrics:
     """One arm on one kind of foci.
 
     Attributes:
-        arm: Of ``tnet evaluate``.
         difficulty: ``easy`` or ``hard``.
         slides: Positive ones and all benign ones.
-        auroc: With its interval.
-        accuracy: With its interval.
         fraction_read: Mean, and the largest of a slide.
-        locations: Mean.
         share_on_foci: Mean over positive slides of the share of finest locations that lie on a focus; None where the
             arm has no localisation.
         hit_rate: Share of positive slides of which a finest location lies on a focus; None as above.
@@ -77,22 +73,22 @@ def arms_of(folders: Sequence[Path]) -> dict[str, tuple[list[dict[str, str]], li
     return found
 
 
-def figures(
-    arm: str, difficulty: str, predictions: Sequence[dict[str, str]], located: Sequence[dict[str, str]]
-) -> ArmFigures:
+def arm_metrics(
+    arm: str, difficulty: str, rows: Sequence[dict[str, str]], located: Sequence[dict[str, str]]
+) -> ArmMetrics:
     """Sum up an arm on the slides with one kind of foci and all benign ones."""
-    kept = [row for row in predictions if difficulty_of(row["path"]) in ("", difficulty)]
-    answers = _answers(kept)
-    resampling = resample_patients(answers.truth, answers.patients, count=DRAWS, seed=SEED)
+    kept = [row for row in rows if difficulty_of(row["path"]) in ("", difficulty)]
+    predictions = _predictions(kept)
+    resampling = resample_patients(predictions.truth, predictions.patients, count=DRAWS, seed=SEED)
     names = {row["slide"] for row in kept if row["label"] == POSITIVE}
     on_foci = [row for row in located if row["slide"] in names]
     read = [float(row["fraction_read"]) for row in kept]
-    return ArmFigures(
+    return ArmMetrics(
         arm=arm,
         difficulty=difficulty,
         slides=len(kept),
-        auroc=auroc(answers, resampling),
-        accuracy=accuracy(answers),
+        auroc=auroc(predictions, resampling),
+        accuracy=accuracy(predictions),
         fraction_read=(float(np.mean(read)), max(read)),
         locations=float(np.mean([float(row["locations"]) for row in kept])),
         share_on_foci=float(np.mean([float(row["share_on_lesion"] or 0) for row in on_foci])) if on_foci else None,
@@ -100,9 +96,9 @@ def figures(
     )
 
 
-def _answers(rows: Sequence[dict[str, str]]) -> Answers:
+def _predictions(rows: Sequence[dict[str, str]]) -> Predictions:
     probabilities = np.array([[float(row[f"prob_{name}"]) for name in CLASS_NAMES] for row in rows])
-    return Answers(
+    return Predictions(
         class_names=CLASS_NAMES,
         truth=np.array([CLASS_NAMES.index(row["label"]) for row in rows]),
         called=np.array([CLASS_NAMES.index(row["prediction"]) for row in rows]),
@@ -116,17 +112,17 @@ def main() -> None:
     """Print the table as Markdown, and the same as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.composed_colon.table", description=__doc__)
     parser.add_argument("folders", type=Path, nargs="+", metavar="EVALUATION")
-    parser.add_argument("--card", type=Path, metavar="MODEL", help="model file whose card gets the figures")
+    parser.add_argument("--card", type=Path, metavar="MODEL", help="model file whose card gets the metrics")
     parser.add_argument("--curve", type=Path, metavar="EVALUATION", help="whose curve goes into the card too")
     parser.add_argument("--changed", type=Path, metavar="FILE", help="what .robustness --json wrote, for the card")
     given = parser.parse_args()
     document: list[dict[str, Any]] = []
-    rows: list[ArmFigures] = []
+    rows: list[ArmMetrics] = []
     print("| foci | arm | slides | AUROC | accuracy | locations | pixels read | finest on foci | slides hit |")
     print("|---|---|---|---|---|---|---|---|---|")
     for difficulty in ("easy", "hard"):
         for arm, (predictions, located) in arms_of(given.folders).items():
-            row = figures(arm, difficulty, predictions, located)
+            row = arm_metrics(arm, difficulty, predictions, located)
             rows.append(row)
             share, hits = ("" if value is None else f"{value:.2f}" for value in (row.share_on_foci, row.hit_rate))
             mean, most = (f"{100 * value:.2g} %" for value in row.fraction_read)
@@ -135,7 +131,7 @@ def main() -> None:
                 f"{row.locations:.0f} | {mean}, at most {most} | {share} | {hits} |"
             )
             document.append(
-                {"foci": difficulty, "arm": arm, "auroc": row.auroc.document(), "accuracy": row.accuracy.document()}
+                {"foci": difficulty, "arm": arm, "auroc": row.auroc.record(), "accuracy": row.accuracy.record()}
                 | {"fraction_read": row.fraction_read, "locations": row.locations}
                 | {"share_on_foci": row.share_on_foci, "hit_rate": row.hit_rate}
             )
@@ -185,8 +181,8 @@ def changes_for_card(path: Path) -> dict[str, str]:
     }
 
 
-def for_card(rows: Sequence[ArmFigures]) -> dict[str, Any]:
-    """Return the figures as a card holds them: foci -> arm -> figures."""
+def for_card(rows: Sequence[ArmMetrics]) -> dict[str, Any]:
+    """Return the metrics as a card holds them: foci -> arm -> metrics."""
     metrics: dict[str, Any] = {"slides": "composed test slides of 20000 to 60000 px; no tile of theirs was trained on"}
     for row in rows:
         of_arm: dict[str, Any] = {"AUROC (95 %)": row.auroc.words(), "accuracy (95 %)": row.accuracy.words()}

@@ -9,23 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import untrained_model
-from tnet_cli.classification.run import RunEvents, RunRequest, run_classify
-from tnet_cli.synth.synthesis import write_synthetic_slide
-
-__all__ = ["untrained_model"]
+from tnet_cli.classification.run import RunRequest, run_classify
+from tnet_cli.inference.progress import Progress
 
 SLIDES = 5
 
 
 @pytest.fixture(scope="module")
-def slides(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def slides(drawn_slide, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("shared-out")
-    first = folder / "0.tif"
-    write_synthetic_slide(first, seed=4, side_px=1000, label="lesion", workers=1)
-    for number in range(1, SLIDES):
-        shutil.copy(first, folder / f"{number}.tif")
-    (folder / "bad.tif").write_bytes(first.read_bytes()[:3000])
+    for number in range(SLIDES):
+        shutil.copy(drawn_slide(), folder / f"{number}.tif")
+    (folder / "bad.tif").write_bytes(drawn_slide().read_bytes()[:3000])
     return [*(str(folder / f"{number}.tif") for number in range(SLIDES)), str(folder / "bad.tif")]
 
 
@@ -43,10 +38,13 @@ def in_one_process(slides: list[str], untrained_model: Path, tmp_path_factory) -
 
 def test_two_processes_give_the_rows_of_one(slides, untrained_model, in_one_process, tmp_path):
     seen = []
-    report = run_classify(
-        RunRequest(inputs=slides, out=tmp_path, model=str(untrained_model), device="cpu,cpu"),
-        RunEvents(on_slide=lambda row: seen.append(row.values["slide"])),
-    )
+
+    class Seeing(Progress):
+        def slide_done(self, row):
+            seen.append(row["slide"])
+
+    request = RunRequest(inputs=slides, out=tmp_path, model=str(untrained_model), device="cpu,cpu")
+    report = run_classify(request, Seeing())
     assert rows_of(tmp_path) == in_one_process
     assert sorted(seen) == sorted(row["slide"] for row in in_one_process)
     assert [path is not None for path in report.overlays] == [True] * SLIDES + [False]
@@ -58,14 +56,13 @@ def test_two_processes_give_the_rows_of_one(slides, untrained_model, in_one_proc
 def test_a_process_that_is_killed_loses_nothing(slides, untrained_model, in_one_process, tmp_path):
     killed: list[int] = []
 
-    def kill_one(_row: object) -> None:
-        if not killed:
-            killed.append(multiprocessing.active_children()[0].pid or 0)
-            os.kill(killed[0], signal.SIGKILL)
+    class Killing(Progress):
+        def slide_done(self, row):
+            if not killed:
+                killed.append(multiprocessing.active_children()[0].pid or 0)
+                os.kill(killed[0], signal.SIGKILL)
 
-    run_classify(
-        RunRequest(inputs=slides, out=tmp_path, model=str(untrained_model), device="cpu,cpu", overlay=False),
-        RunEvents(on_slide=kill_one),
-    )
+    request = RunRequest(inputs=slides, out=tmp_path, model=str(untrained_model), device="cpu,cpu", overlay=False)
+    run_classify(request, Killing())
     assert killed
     assert rows_of(tmp_path) == in_one_process

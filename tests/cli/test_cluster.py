@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tnet_cli.classification.run import RunEvents, RunRequest, run_classify
+from tnet_cli.classification.run import RunRequest, run_classify
 from tnet_cli.errors import UsageError
-from tnet_cli.synth.synthesis import write_synthetic_slide
+from tnet_cli.inference.progress import Progress
 
 # Dask's own threads and sockets end when they like.
 pytestmark = [
@@ -25,12 +25,11 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def slides(drawn_slide, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of slides that end in every way."""
     folder = tmp_path_factory.mktemp("slides")
-    original = write_synthetic_slide(folder / "s0.tif", seed=4, side_px=1200, label="lesion", workers=1).path
-    for number in range(1, 6):
-        shutil.copy(original, folder / f"s{number}.tif")
+    for number in range(6):
+        shutil.copy(drawn_slide(), folder / f"s{number}.tif")
     (folder / "broken.svs").write_bytes(b"not a slide at all")
     return folder
 
@@ -46,8 +45,8 @@ def cluster() -> Iterator[Any]:
 
 
 def run(out: Path, slides: Path, model: Path, **named: Any) -> list[dict[str, str]]:
-    events = named.pop("events", None)
-    run_classify(RunRequest(inputs=[str(slides)], out=out, model=str(model), **named), events)
+    progress = named.pop("progress", None)
+    run_classify(RunRequest(inputs=[str(slides)], out=out, model=str(model), **named), progress)
     with (out / "predictions.csv").open(newline="") as file:
         return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
 
@@ -76,8 +75,12 @@ def test_rows_files_and_messages_are_those_of_a_local_run(cluster, slides, untra
     files = {path.name for path in (tmp_path / "slides" / "s0").iterdir()}
     assert files == {"result.json", "regions.csv", "regions.geojson", "overlay.png"}
     again: list[int] = []
-    events = RunEvents(on_start=lambda count, _use: again.append(count))
-    assert run(tmp_path, slides, untrained_model, cluster=cluster.scheduler_address, events=events) == rows
+
+    class Counting(Progress):
+        def start(self, slides, introduction):
+            again.append(slides)
+
+    assert run(tmp_path, slides, untrained_model, cluster=cluster.scheduler_address, progress=Counting()) == rows
     assert again == [1], "only the slide that failed is tried again"
 
 
@@ -88,17 +91,12 @@ def test_a_worker_that_is_killed_loses_nothing(slides, untrained_model, local_ro
     ) as running:
         victims = [worker.process.pid for worker in running.workers.values()]
 
-        def kill_one(_row: object) -> None:
-            if victims:
-                os.kill(victims.pop(), signal.SIGKILL)
+        class Killing(Progress):
+            def slide_done(self, row):
+                if victims:
+                    os.kill(victims.pop(), signal.SIGKILL)
 
-        rows = run(
-            tmp_path,
-            slides,
-            untrained_model,
-            cluster=running.scheduler_address,
-            events=RunEvents(on_slide=kill_one),
-        )
+        rows = run(tmp_path, slides, untrained_model, cluster=running.scheduler_address, progress=Killing())
     assert victims == []
     assert almost(rows) == almost(local_rows)
 

@@ -14,17 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
-from tnet_cli.inference import slide_task as slide_work
+from tnet_cli.inference import slide_session
 from tnet_cli.results import layout as run_directory
 from tnet_cli.slide.opening import open_slide
-from tnet_cli.synth.synthesis import write_synthetic_slide
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("small") / "small.tif"
-    write_synthetic_slide(path, seed=11, side_px=1200, label="lesion", workers=1)
-    return path
+def small(drawn_slide) -> Path:
+    return drawn_slide()
 
 
 def rows_of(out: Path) -> dict[str, dict[str, str]]:
@@ -76,7 +73,7 @@ class Faulty:
 @pytest.fixture
 def faulty(monkeypatch: pytest.MonkeyPatch):
     opener = Faulty()
-    monkeypatch.setattr(slide_work, "open_slide", opener)
+    monkeypatch.setattr(slide_session, "open_slide", opener)
     yield opener
     opener.go_on.set()
 

@@ -10,14 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tnet_cli.synth.synthesis import write_synthetic_slide
-
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("small") / "small.tif"
-    write_synthetic_slide(path, seed=11, side_px=1200, label="lesion", workers=1)
-    return path
+def small(drawn_slide) -> Path:
+    return drawn_slide()
 
 
 @pytest.fixture
@@ -134,8 +130,9 @@ def test_failures_alone_do_not_bind_a_folder_to_their_options(tnet, untrained_mo
 HOLD_LOCK = """
 import sys
 from pathlib import Path
-from tnet_cli.results.lock import locked
-with locked(Path(sys.argv[1]), Path("out")):
+from tnet_cli.results.layout import RunDirectory
+from tnet_cli.results.resume import locked
+with locked(RunDirectory(Path(sys.argv[1]))):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -144,15 +141,15 @@ with locked(Path(sys.argv[1]), Path("out")):
 def test_two_runs_in_one_folder_are_refused_and_a_killed_one_holds_nothing(tnet, three, untrained_model, tmp_path):
     command = ["classify", *three, "-m", untrained_model, "--no-overlay"]
     (tmp_path / "tnet-out" / ".tnet").mkdir(parents=True)
-    lock = tmp_path / "tnet-out" / ".tnet" / "lock"
+    holder_file = tmp_path / "tnet-out" / ".tnet" / "holder.json"
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD_LOCK, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", HOLD_LOCK, "tnet-out"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         refused = tnet(*command)
         assert refused.code == 2
-        held = json.loads(lock.read_text())
+        held = json.loads(holder_file.read_text())
         assert held["process"] == holder.pid
         assert f"another run is writing there (process {holder.pid} on {held['host']}" in refused.err
         assert not (tmp_path / "tnet-out" / "predictions.csv").exists()

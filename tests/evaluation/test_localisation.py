@@ -12,11 +12,12 @@ from tnet_cli.evaluation.localisation import (
 )
 from tnet_cli.geometry import Region, Size
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.results.result import RegionResult, SlideResult
+from tnet_cli.report.attended import AttendedRegion
+from tnet_cli.results.result import SlideResult
 
 
 def seen(region, processing_level):
-    return RegionResult(
+    return AttendedRegion(
         region=region,
         processing_level=processing_level,
         mpp=1.0,

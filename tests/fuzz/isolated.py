@@ -20,7 +20,7 @@ import torch
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region
-from tnet_cli.inference.classify import ClassifyOptions, classify_slides
+from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.modelfile.modelfile import LoadedModel, load_model
 from tnet_cli.slide.opening import open_slide
@@ -46,8 +46,8 @@ def classify_one(path: Path, model: LoadedModel) -> dict[str, Any]:
             raise
 
     Slide.read = noting  # type: ignore[method-assign,assignment]
-    options = ClassifyOptions(readers=2, slides_in_flight=1, slide_timeout_s=0)
-    ((_, outcome),) = classify_slides([SlideInput(path=str(path), name="mutant", mpp=0.5)], model, options)
+    engine = EngineOptions(readers=2, slides_in_flight=1, slide_timeout_s=0)
+    ((_, result),) = classify_slides([SlideInput(path=str(path), name="mutant", mpp=0.5)], model, engine=engine)
     while_classified = list(raised)
     try:
         with open_slide(path, mpp=0.5) as slide:
@@ -59,7 +59,6 @@ def classify_one(path: Path, model: LoadedModel) -> dict[str, Any]:
         pass
     except Exception as exc:  # noqa: BLE001 (what else a reader lets out is what is looked for)
         unforeseen.append(f"{type(exc).__name__}: {exc}")
-    result = outcome.result
     return {
         "status": result.status,
         "error": result.error,

@@ -14,8 +14,8 @@ from skimage.data import astronaut
 from tests.model_files import card_of, tiny_network
 from tnet_cli.classification.run import RunRequest, run_classify
 from tnet_cli.errors import ModelFileError
-from tnet_cli.evaluation.domain_fitting import features_of, fit_domain
-from tnet_cli.inference.classify import ClassifyOptions, classify_slides
+from tnet_cli.evaluation.calibrate import fit_domain
+from tnet_cli.inference.classify import classify_slides
 from tnet_cli.inference.domain_check import slide_distance
 from tnet_cli.inputs.inputs import SlideInput, read_manifest
 from tnet_cli.model.domain import FeatureDomain
@@ -57,7 +57,7 @@ def model(slides, tmp_path_factory):
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     save_model(TNet(NETWORK), card_of(NETWORK), path)
-    features = features_of(slides[:10], load_model(path), ClassifyOptions())
+    features = [result.evidence.features for _, result in classify_slides(slides[:10], load_model(path))]
     fitted = fit_domain(features, 3)
     assert fitted is not None
     domain, limits = fitted
@@ -67,8 +67,8 @@ def model(slides, tmp_path_factory):
 
 def results(entries, path):
     """Classify slides, and return their results in the order of the entries, not in that in which they ended."""
-    ended = dict(classify_slides(entries, load_model(path), ClassifyOptions()))
-    return [ended[position].result for position in range(len(entries))]
+    ended = dict(classify_slides(entries, load_model(path)))
+    return [ended[position] for position in range(len(entries))]
 
 
 def test_slides_of_the_same_kind_are_not_warned_of_and_others_are(slides, foreign, model):
@@ -118,7 +118,7 @@ def test_a_model_for_synthetic_slides_says_so_of_any_other(slides, foreign, mode
 
 def test_limits_are_fitted_to_enough_slides_only_and_lie_above_all_of_them():
     def features(seed):
-        return {0: torch.randn(30, 6, generator=torch.Generator().manual_seed(seed))}
+        return {0: np.random.default_rng(seed).standard_normal((30, 6), dtype=np.float32)}
 
     assert fit_domain([features(n) for n in range(7)], 1) is None
     assert fit_domain([features(n) for n in range(8)], 2) is None
@@ -131,9 +131,9 @@ def test_limits_are_fitted_to_enough_slides_only_and_lie_above_all_of_them():
 
 
 def test_a_lesion_like_none_before_is_no_reason_for_a_warning():
-    usual = torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
-    domain = FeatureDomain.fit(usual)
-    with_lesion = torch.cat([usual[:40], usual[:60] + 30])
+    usual = np.random.default_rng(0).standard_normal((400, 6), dtype=np.float32)
+    domain = FeatureDomain.fit(torch.from_numpy(usual))
+    with_lesion = np.concatenate([usual[:40], usual[:60] + 30])
     assert slide_distance(domain, with_lesion) < 1.5
     assert slide_distance(domain, usual[:100] + 30) > 5
 

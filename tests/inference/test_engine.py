@@ -11,7 +11,9 @@ import torch
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.inference.engine import GivenUpError, NothingToSeeError, OpenJob, TraversalJob, TraversalResult, drive
+from tnet_cli.inference.engine import drive
+from tnet_cli.inference.slide_task import GivenUpError, NothingToSeeError
+from tnet_cli.inference.traversal_job import OpenJob, TraversalJob, TraversalResult
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.traversal import Look, TraversalPlan, traverse
 
@@ -35,7 +37,7 @@ def brightness(patches: torch.Tensor, positions: np.ndarray, allowed: np.ndarray
     )
 
 
-def errand_over(image: np.ndarray, root: Region) -> TraversalJob:
+def job_over(image: np.ndarray, root: Region) -> TraversalJob:
     def read(region: Region) -> np.ndarray:
         crop = image[region.y : region.bottom, region.x : region.right]
         step = crop.shape[0] // 8
@@ -55,7 +57,7 @@ ROOT = Region(0, 0, 64, 64)
 
 def test_it_finds_the_bright_square_and_keeps_its_pixels():
     image = bright_corner(48, 16)
-    ((position, traversed),) = drive([errand_over(image, ROOT)], brightness, batch_size=4, readers=2)
+    ((position, traversed),) = drive([job_over(image, ROOT)], brightness, batch_size=4, readers=2)
     assert position == 0
     assert isinstance(traversed, TraversalResult)
     last = traversed.traversal.levels[-1]
@@ -69,11 +71,11 @@ def test_it_finds_the_bright_square_and_keeps_its_pixels():
 
 def test_several_slides_give_the_same_answers_as_one_by_one_whatever_the_batch():
     images = [bright_corner(r, c) for r in (0, 16, 48) for c in (0, 32)]
-    alone = [next(iter(drive([errand_over(image, ROOT)], brightness, batch_size=1, readers=1)))[1] for image in images]
+    alone = [next(iter(drive([job_over(image, ROOT)], brightness, batch_size=1, readers=1)))[1] for image in images]
     for batch_size, in_flight in ((3, 2), (64, 6)):
         together = dict(
             drive(
-                [errand_over(image, ROOT) for image in images],
+                [job_over(image, ROOT) for image in images],
                 brightness,
                 batch_size=batch_size,
                 readers=3,
@@ -96,7 +98,7 @@ def test_no_batch_is_larger_than_asked_and_every_patch_is_looked_at_once():
         sizes.append(len(patches))
         return brightness(patches, positions, allowed)
 
-    jobs = [errand_over(bright_corner(0, 0), ROOT) for _ in range(4)]
+    jobs = [job_over(bright_corner(0, 0), ROOT) for _ in range(4)]
     traversed_slides = [traversed for _, traversed in drive(jobs, counted, batch_size=5, readers=2, slides_in_flight=3)]
     assert max(sizes) <= 5
     assert sum(sizes) == sum(
@@ -111,8 +113,8 @@ def test_a_slide_that_cannot_be_read_ends_alone():
     def unreadable(region: Region) -> np.ndarray:
         raise SlideError("bad.svs", f"tile at {region.x}, {region.y} is damaged")
 
-    good, bad = bright_corner(0, 0), errand_over(bright_corner(0, 0), ROOT)
-    jobs = [errand_over(good, ROOT), TraversalJob(bad.traversal, unreadable), errand_over(good, ROOT)]
+    good, bad = bright_corner(0, 0), job_over(bright_corner(0, 0), ROOT)
+    jobs = [job_over(good, ROOT), TraversalJob(bad.traversal, unreadable), job_over(good, ROOT)]
     outcomes = dict(drive(jobs, brightness, batch_size=4, readers=2, slides_in_flight=3))
     assert isinstance(outcomes[0], TraversalResult)
     assert isinstance(outcomes[1], SlideError)
@@ -121,7 +123,7 @@ def test_a_slide_that_cannot_be_read_ends_alone():
 
 
 def test_the_next_regions_are_read_while_the_network_computes():
-    plain = errand_over(bright_corner(0, 0), ROOT)
+    plain = job_over(bright_corner(0, 0), ROOT)
     finest_read = threading.Semaphore(0)
     read_ahead: list[bool] = []
 
@@ -148,7 +150,7 @@ def test_errands_are_taken_only_when_there_is_room():
     def many():
         for number in range(6):
             taken.append(number)
-            yield errand_over(bright_corner(0, 0), ROOT)
+            yield job_over(bright_corner(0, 0), ROOT)
 
     for done, (_, _) in enumerate(drive(many(), brightness, batch_size=8, readers=1, slides_in_flight=2), start=1):
         assert len(taken) <= done + 2
@@ -168,7 +170,7 @@ def test_neither_the_slides_in_flight_nor_the_batch_change_an_answer_when_batche
             shapes.clear()
             ended = dict(
                 drive(
-                    [errand_over(image, ROOT) for image in images],
+                    [job_over(image, ROOT) for image in images],
                     counted,
                     batch_size=2,
                     readers=2,
@@ -194,7 +196,7 @@ def test_slides_are_opened_in_threads_while_the_network_computes():
             names.append(threading.current_thread().name)
             if number == 1:
                 second_opened.set()
-            return errand_over(bright_corner(0, 0), ROOT) if number < 2 else None
+            return job_over(bright_corner(0, 0), ROOT) if number < 2 else None
 
         return open_it
 
@@ -211,7 +213,7 @@ def test_slides_are_opened_in_threads_while_the_network_computes():
 
 def test_a_read_that_hangs_is_given_up_and_blocks_nobody():
     forever = threading.Event()
-    good = errand_over(bright_corner(0, 0), ROOT)
+    good = job_over(bright_corner(0, 0), ROOT)
 
     def hanging(_region: Region) -> np.ndarray:
         forever.wait()
@@ -222,7 +224,7 @@ def test_a_read_that_hangs_is_given_up_and_blocks_nobody():
         raise AssertionError("nobody waits for this")
 
     jobs: list[TraversalJob | OpenJob] = [
-        TraversalJob(errand_over(bright_corner(0, 0), ROOT).traversal, hanging),
+        TraversalJob(job_over(bright_corner(0, 0), ROOT).traversal, hanging),
         hanging_open,
         good,
     ]
@@ -244,8 +246,8 @@ def test_any_error_in_one_slide_ends_it_alone_when_all_are_caught():
     def broken_opening() -> TraversalJob:
         raise RecursionError("directory points at itself")
 
-    bad = TraversalJob(errand_over(bright_corner(0, 0), ROOT).traversal, broken_decoder)
-    jobs: list[TraversalJob | OpenJob] = [bad, broken_opening, errand_over(bright_corner(0, 0), ROOT)]
+    bad = TraversalJob(job_over(bright_corner(0, 0), ROOT).traversal, broken_decoder)
+    jobs: list[TraversalJob | OpenJob] = [bad, broken_opening, job_over(bright_corner(0, 0), ROOT)]
     ended = dict(drive(jobs, brightness, batch_size=4, readers=2, slides_in_flight=3, caught=Exception))
     assert isinstance(ended[0], KeyError)
     assert isinstance(ended[1], RecursionError)
@@ -262,14 +264,14 @@ def test_a_batch_too_large_for_the_device_is_halved_once(batching):
             raise torch.OutOfMemoryError("no room")
         return brightness(patches, positions, allowed)
 
-    jobs = [errand_over(bright_corner(0, 0), ROOT) for _ in range(3)]
+    jobs = [job_over(bright_corner(0, 0), ROOT) for _ in range(3)]
     ended = dict(
         drive(jobs, small_device, batch_size=4, readers=2, slides_in_flight=3, batching=batching, caught=Exception)
     )
     assert all(isinstance(ended[n], TraversalResult) for n in range(3))
     assert sizes.count(4) + sizes.count(3) == 1
 
-    jobs = [errand_over(bright_corner(0, 0), ROOT) for _ in range(2)]
+    jobs = [job_over(bright_corner(0, 0), ROOT) for _ in range(2)]
     ended = dict(drive(jobs, small_device, batch_size=8, readers=2, batching="ready", caught=Exception))
     assert all(isinstance(ended[n], torch.OutOfMemoryError) for n in range(2))
 

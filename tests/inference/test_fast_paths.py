@@ -3,37 +3,32 @@
 import numpy as np
 import pytest
 
-from tnet_cli.inference.classify import ClassifyOptions, classify_slides
+from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.modelfile.modelfile import DEFAULT_MODEL, find_model, load_model
-from tnet_cli.synth.synthesis import write_synthetic_slide
 
 
 @pytest.fixture(scope="module")
-def inputs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("slides")
-    return [
-        SlideInput(
-            path=str(write_synthetic_slide(folder / f"{label}.tif", seed=7, side_px=5000, label=label, workers=1).path),
-            name=label,
-        )
-        for label in ("benign", "lesion")
-    ]
+def inputs(drawn_slide):
+    labels = ("benign", "lesion")
+    return [SlideInput(path=str(drawn_slide(seed=5, side_px=6000, label=label)), name=label) for label in labels]
 
 
-def results(inputs, options):
+def results(inputs, options, engine=None):
     """Classify with the bundled model, and return the results in the order of the inputs."""
-    ended = dict(classify_slides(inputs, load_model(find_model(DEFAULT_MODEL)), options))
-    return [ended[position].result for position in range(len(inputs))]
+    ended = dict(classify_slides(inputs, load_model(find_model(DEFAULT_MODEL)), options, engine))
+    return [ended[position] for position in range(len(inputs))]
 
 
 @pytest.mark.parametrize("stop_at", [None, 0.002])
 def test_the_plain_way_gives_the_same_answer_from_the_same_regions(inputs, monkeypatch, stop_at):
-    fast = results(inputs, ClassifyOptions(budget=40, stop_at=stop_at))
+    fast = results(inputs, TraversalOptions(budget=40, stop_at=stop_at))
     monkeypatch.setattr("tnet_cli.inference.classify.fold_normalisation", lambda network: None)
     plain = results(
         inputs,
-        ClassifyOptions(budget=40, stop_at=stop_at, reader="openslide", batch_size=1, readers=1, slides_in_flight=1),
+        TraversalOptions(budget=40, stop_at=stop_at, reader="openslide"),
+        EngineOptions(batch_size=1, readers=1, slides_in_flight=1),
     )
     for one, other in zip(fast, plain, strict=True):
         assert (one.reader, other.reader) == ("tifffile", "openslide")

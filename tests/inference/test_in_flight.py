@@ -6,33 +6,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.cli.conftest import untrained_model
-from tnet_cli.inference import slide_task as slide_work
-from tnet_cli.inference.classify import ClassifyOptions, Outcome, classify_slides
+from tnet_cli.inference import slide_session
+from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inference.engine import drive
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.modelfile.modelfile import load_model
 from tnet_cli.results.result import SlideResult
 from tnet_cli.slide.opening import open_slide
-from tnet_cli.synth.synthesis import write_synthetic_slide
-
-__all__ = ["untrained_model"]
 
 
 @pytest.fixture(scope="module")
-def entries(tmp_path_factory: pytest.TempPathFactory) -> list[SlideInput]:
-    folder = tmp_path_factory.mktemp("several")
-    for seed in range(3):
-        write_synthetic_slide(folder / f"{seed}.tif", seed=seed, side_px=1600, label="lesion", workers=1)
-    (folder / "3.tif").write_bytes((folder / "0.tif").read_bytes()[:60_000])
-    return [SlideInput(path=str(folder / f"{number}.tif"), name=str(number)) for number in range(4)]
+def entries(drawn_slide, tmp_path_factory: pytest.TempPathFactory) -> list[SlideInput]:
+    slides = [drawn_slide(seed=seed) for seed in (4, 5, 6)]
+    cut = tmp_path_factory.mktemp("cut") / "3.tif"
+    cut.write_bytes(slides[0].read_bytes()[:60_000])
+    return [SlideInput(path=str(path), name=str(number)) for number, path in enumerate([*slides, cut])]
 
 
 @pytest.fixture(scope="module")
 def classify(entries: list[SlideInput], untrained_model: Path) -> Callable[..., list[SlideResult]]:
     def run(**options) -> list[SlideResult]:
-        outcomes = classify_slides(entries, load_model(untrained_model), ClassifyOptions(**options))
-        return [outcome.result for _, outcome in sorted(outcomes, key=lambda ended: ended[0])]
+        results = classify_slides(entries, load_model(untrained_model), engine=EngineOptions(**options))
+        return [result for _, result in sorted(results, key=lambda ended: ended[0])]
 
     return run
 
@@ -82,8 +77,8 @@ def test_no_more_slides_are_open_than_asked(entries, untrained_model, monkeypatc
         monkeypatch.setattr(slide, "close", close)
         return slide
 
-    monkeypatch.setattr(slide_work, "open_slide", counted)
-    options = ClassifyOptions(slides_in_flight=2, readers=4, device=torch.device("cpu"))
+    monkeypatch.setattr(slide_session, "open_slide", counted)
+    engine = EngineOptions(slides_in_flight=2, readers=4, device=torch.device("cpu"))
     taken: list[int] = []
 
     def asked_for():
@@ -91,9 +86,9 @@ def test_no_more_slides_are_open_than_asked(entries, untrained_model, monkeypatc
             taken.append(number)
             yield entry
 
-    ended: list[Outcome] = []
-    for _, outcome in classify_slides(asked_for(), load_model(untrained_model), options):
-        ended.append(outcome)
+    ended: list[SlideResult] = []
+    for _, result in classify_slides(asked_for(), load_model(untrained_model), engine=engine):
+        ended.append(result)
         assert len(taken) <= len(ended) + 2
     assert len(ended) == 8
     assert most[0] == 2

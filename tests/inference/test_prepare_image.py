@@ -9,8 +9,9 @@ from PIL import Image
 from tests.model import oracles
 from tnet_cli.geometry import Region, Size
 from tnet_cli.inference import prepare_image as image_preparation
-from tnet_cli.inference.image_job import cut, image_job, in_own_pixels, shown
-from tnet_cli.inference.prepare_image import prepare_image, read_resized, resize
+from tnet_cli.inference.prepare_image import cut, in_own_pixels, prepare_image, read_resized, resize, shown
+from tnet_cli.inference.traversal_job import traversal_job
+from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.traversal import Look
@@ -84,8 +85,8 @@ def test_patches_are_shown_as_bytes():
 def test_a_traversal_of_an_image_has_one_root_and_the_models_cells(photograph):
     path, pixels = photograph
     with open_slide(path) as slide:
-        prepared = prepare_image(slide, BIRDS)
-    job = image_job(prepared, BIRDS, (2,), TopK())
+        job = traversal_job(slide, prepare_image(slide, BIRDS), BIRDS, TraversalOptions(locations=(2,)), TopK())
+    assert job is not None
     wanted = next(job.traversal)
     assert wanted.regions == (Region(0, 0, 448, 448),)
     square = oracles.resize(pixels / 255, 448)

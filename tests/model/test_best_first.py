@@ -116,11 +116,12 @@ def test_the_record_says_how_each_region_was_reached():
 def test_it_ends_when_the_answer_is_settled_and_asks_only_at_the_finest():
     asked: list[int] = []
 
-    def settled(features):
-        asked.append(len(features))
-        return len(asked) == 3
+    class ThirdTime:
+        def update(self, features):
+            asked.append(len(features))
+            return len(asked) == 3
 
-    traversal, looked_at = run(traverse_best_first(ROOTS, HALVES, plan(60, at_once=4), settled=settled))
+    traversal, looked_at = run(traverse_best_first(ROOTS, HALVES, plan(60, at_once=4), stopping=ThirdTime()))
     assert len(looked_at) == asked[-1]
     assert asked == [asked[0], asked[0] + 4, asked[0] + 8]
     before_asked = [level for level, _ in looked_at[: asked[0]]]

@@ -3,7 +3,8 @@
 from typing import Any
 
 from tnet_cli.geometry import Region, Size
-from tnet_cli.results.result import RegionResult, SlideResult
+from tnet_cli.report.attended import AttendedRegion
+from tnet_cli.results.result import SlideResult
 
 RECORD: dict[str, Any] = {
     "version": "0",
@@ -21,8 +22,8 @@ def done(name: str, *, path: str | None = None, size: Size | None = None) -> Sli
     """Return a slide that was called a lesion."""
     size = size or Size(4000, 3000)
     regions = (
-        RegionResult(Region(0, 0, 4096, 4096), 0, 8.0, 1.0, 1.0, 0.25, (0.5, 0.5)),
-        RegionResult(Region(1024, 0, 1024, 1024), 1, 2.0, 0.5, 0.5, 0.75, (0.1, 0.9)),
+        AttendedRegion(Region(0, 0, 4096, 4096), 0, 8.0, 1.0, 1.0, 0.25, (0.5, 0.5)),
+        AttendedRegion(Region(1024, 0, 1024, 1024), 1, 2.0, 0.5, 0.5, 0.75, (0.1, 0.9)),
     )
     return SlideResult(
         slide=name,

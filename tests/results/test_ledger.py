@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.results.ledger import Ledger, LedgerEntry, RunIdentity
 from tnet_cli.results.result import SlideRow
 
-IDENTITY = RunIdentity(model="ab" * 32, locations=(2, 3), mpp=0.25)
+IDENTITY = RunIdentity(model="ab" * 32, options=TraversalOptions(mpp=0.25).record((2, 3)))
 
 
 def entry(name: str, status: str = "ok") -> LedgerEntry:
@@ -91,6 +92,8 @@ def test_a_full_disk_that_takes_half_a_line_leaves_none_of_it(tmp_path: Path, mo
 
 @pytest.mark.parametrize("change", [{"model": "cd" * 32}, {"locations": (2, 4)}, {"budget": 9}, {"mpp": None}])
 def test_an_identity_is_known_by_everything_a_result_depends_on(change):
-    facts = {"model": IDENTITY.model, "locations": IDENTITY.locations, "mpp": IDENTITY.mpp} | change
-    assert RunIdentity(**facts).digest != IDENTITY.digest
-    assert RunIdentity(model=IDENTITY.model, locations=(2, 3), mpp=0.25).digest == IDENTITY.digest
+    def identity(model="ab" * 32, **options):
+        return RunIdentity(model, TraversalOptions(**{"mpp": 0.25} | options).record((2, 3)))
+
+    assert identity(**change).digest != IDENTITY.digest
+    assert identity().digest == identity(locations=(2, 3)).digest == IDENTITY.digest

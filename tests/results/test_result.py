@@ -13,8 +13,9 @@ from tnet_cli.errors import UsageError
 from tnet_cli.files import table_text
 from tnet_cli.geometry import Region, Size
 from tnet_cli.metrics.predictions import softmax
+from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.results.layout import RunDirectory, prediction_columns
-from tnet_cli.results.result import RegionResult, SlideResult
+from tnet_cli.results.result import SlideResult
 
 CLASSES = ("benign", "lesion")
 
@@ -39,8 +40,8 @@ def made_result(**changes) -> SlideResult:
         "fraction_read": 1000 / 500_000,
         "seconds": 1.23456,
         "regions": (
-            RegionResult(Region(-5, 0, 64, 64), 0, 8.0, 1.0, 1.0, 0.4, (0.5, 0.5)),
-            RegionResult(Region(16, 32, 16, 16), 1, 2.0, 0.123456789, 0.123456789, 0.6, (0.1, 0.9)),
+            AttendedRegion(Region(-5, 0, 64, 64), 0, 8.0, 1.0, 1.0, 0.4, (0.5, 0.5)),
+            AttendedRegion(Region(16, 32, 16, 16), 1, 2.0, 0.123456789, 0.123456789, 0.6, (0.1, 0.9)),
         ),
         "bounds": Region(0, 0, 1000, 500),
     }

@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,10 +16,10 @@ from tnet_cli.inference.classify import look_with
 from tnet_cli.inference.device import choose_device
 from tnet_cli.inference.engine import drive
 from tnet_cli.inference.every_cell import every_cell_job
-from tnet_cli.inference.flight import TraversalJob, TraversalResult
-from tnet_cli.inference.prepare import Preparation, choose_locations, prepare
-from tnet_cli.inference.stopping import probabilities_of, settled_when
-from tnet_cli.inference.traversal_job import best_first_job, slide_job
+from tnet_cli.inference.prepare import Preparation, prepare
+from tnet_cli.inference.stopping import StandsStill, probabilities_of
+from tnet_cli.inference.traversal_job import TraversalJob, TraversalResult, traversal_job
+from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.metrics.predictions import softmax
 from tnet_cli.model.choice import RandomChoice, TopK
 from tnet_cli.model.normalisation import fold_normalisation
@@ -150,18 +151,20 @@ class _Bench:
     def _prepared(self) -> Generator[tuple[Slide, Preparation]]:
         with self._opened() as slide:
             preparation = prepare(slide, self.config)
-            if not preparation.roots:
-                raise SlideError(self.task.slide, "shows no tissue, so there is nothing to measure")
             yield slide, preparation
 
     def _job(self, slide: Slide, preparation: Preparation) -> TraversalJob:
         arm = self.task.arm
-        locations = choose_locations(self.config, preparation.scale, None, arm.budget)
-        if arm.stop_at is not None:
-            settled = settled_when(self.network, self.model.card, arm.stop_at)
-            return best_first_job(slide, preparation, self.config, sum(locations), settled)
+        options = TraversalOptions(budget=arm.budget, stop_at=arm.stop_at)
         sampler = RandomChoice(np.random.default_rng(SEED)) if arm.kind == "random" else TopK()
-        return slide_job(slide, preparation, self.config, locations, sampler)
+        stopping = None
+        if arm.stop_at is not None:
+            answer = partial(probabilities_of, network=self.network, card=self.model.card)
+            stopping = StandsStill(arm.stop_at, answer)
+        job = traversal_job(slide, preparation, self.config, options, sampler, stopping=stopping)
+        if job is None:
+            raise SlideError(self.task.slide, "shows no tissue, so there is nothing to measure")
+        return job
 
     def _drive(self, job: TraversalJob) -> TraversalResult:
         """Send one job through the engine.

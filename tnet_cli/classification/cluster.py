@@ -5,25 +5,25 @@ time, so that ten thousand of them weigh nothing on the scheduler.
 """
 
 import contextlib
-import os
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tnet_cli.classification.cluster_work import Answer, ClusterPlan, classify_on_worker
+from tnet_cli.classification.worker import WorkerPlan, classify_on_worker
 from tnet_cli.classification.writing import write_drawn
 from tnet_cli.errors import RunStoppedError, SlideError, TnetError, UsageError, install_hint
 from tnet_cli.inference.device import usable_cores
 from tnet_cli.inference.outcome import failed
+from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.results.result import SlideRow
+from tnet_cli.modelfile.card import ModelCard
+from tnet_cli.results.result import SlideResult, SlideRow
 from tnet_cli.results.resume import RunStore
-from tnet_cli.urls import is_url
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -41,17 +41,16 @@ NEWS_S = 5.0
 GPU = "GPU"
 """Resource of workers that have one, as in ``dask worker --resources GPU=1``."""
 
-NoteFunction = Callable[[str], None]
-
 
 def rows_on_cluster(
     address: str,
-    plan: ClusterPlan,
+    plan: WorkerPlan,
     store: RunStore,
     inputs: Sequence[SlideInput],
     *,
+    card: ModelCard,
     workers: int | None = None,
-    on_note: NoteFunction | None = None,
+    progress: Progress,
 ) -> Generator[tuple[int, SlideRow], None, None]:
     """Classify what is pending on a cluster, write and keep it, and yield the rows as they come.
 
@@ -59,9 +58,10 @@ def rows_on_cluster(
         address: Of the scheduler, or ``local`` for workers on this machine.
         plan: What workers need to know.
         store: Knows what is pending, and keeps the rows.
+        card: The model's.
         inputs: All inputs of the run. Workers find them under the same absolute paths.
         workers: Worker processes on this machine, one a core when None; only for ``local``.
-        on_note: Told in a sentence what a user should know.
+        progress: Told in a sentence what a user should know.
 
     Yields:
         The slide's position among the inputs and its row.
@@ -72,12 +72,8 @@ def rows_on_cluster(
         OSError: the disk is full or gone.
     """
     with connected(address, workers) as client:
-        _wait_for_workers(client, on_note or _unheard)
-        yield from _Hand(client, address, plan, store, inputs).rows()
-
-
-def _unheard(_note: str) -> None:
-    """Take a note that nobody wants to hear."""
+        _wait_for_workers(client, progress)
+        yield from _SlideQueue(client, address, plan, store, inputs, card).rows()
 
 
 @contextmanager
@@ -120,30 +116,38 @@ def connected(address: str, workers: int | None) -> Iterator["Client"]:
         yield client
 
 
-def _wait_for_workers(client: "Client", note: NoteFunction) -> None:
+def _wait_for_workers(client: "Client", progress: Progress) -> None:
     started, told = time.monotonic(), False
     while not client.nthreads():
         if not told and time.monotonic() - started > NEWS_S:
-            note("the cluster has no workers yet; waiting for the first")
+            progress.note("the cluster has no workers yet; waiting for the first")
             told = True
         time.sleep(0.1)
 
 
-class _Hand:
+class _SlideQueue:
     """What is handed out to the cluster and what comes back."""
 
     def __init__(
-        self, client: "Client", address: str, plan: ClusterPlan, store: RunStore, inputs: Sequence[SlideInput]
+        self,
+        client: "Client",
+        address: str,
+        plan: WorkerPlan,
+        store: RunStore,
+        inputs: Sequence[SlideInput],
+        card: ModelCard,
     ) -> None:
         self._client = client
         self._address = address
         self._plan = plan
         self._store = store
         self._inputs = inputs
+        self._card = card
         self._pending = deque(store.pending)
         self._positions: dict[Future, int] = {}
-        # The same key for the same weights: workers that have them are not sent them again.
-        self._settings = client.submit(_as_it_is, plan, key=f"tnet-plan-{plan.key}", pure=True)
+        # A task and no scattered data, so that what a lost worker had is made again; and the same key for the same
+        # weights: workers that have them are not sent them again.
+        self._sent_plan = client.submit(_as_it_is, plan, key=f"tnet-plan-{plan.key}", pure=True)
         self._needs = self._resources()
 
     def rows(self) -> Iterator[tuple[int, SlideRow]]:
@@ -155,11 +159,11 @@ class _Hand:
             while self._positions:
                 future = next(coming)
                 position = self._positions.pop(future)
-                result, overlay, fingerprint = self._answer(future, position)
+                result, overlay = self._result(future, position)
                 future.release()
                 self._hand_out(coming)
                 row = write_drawn(self._store.directory, result, overlay)
-                self._store.keep(position, row, fingerprint)
+                self._store.keep(position, row, result.fingerprint)
                 yield position, row
         finally:
             for future in self._positions:
@@ -170,22 +174,22 @@ class _Hand:
         while self._pending and room > 0:
             position = self._pending.popleft()
             future = self._client.submit(
-                classify_on_worker, self._settings, _from_anywhere(self._inputs[position]), pure=False, **self._needs
+                classify_on_worker, self._sent_plan, self._inputs[position].from_anywhere(), pure=False, **self._needs
             )
             self._positions[future] = position
             coming.add(future)
             room -= 1
 
-    def _answer(self, future: "Future", position: int) -> Answer:
+    def _result(self, future: "Future", position: int) -> tuple[SlideResult, bytes | None]:
         """Return what a worker says of a slide; one that ends its workers again and again has failed."""
         from distributed import KilledWorker
 
         entry = self._inputs[position]
         try:
-            answer: Answer = future.result()
+            result, overlay = future.result()
         except KilledWorker as exc:
             problem = SlideError(entry.shown_path, f"ended {exc.allowed_failures + 1} workers of the cluster")
-            return failed(entry, self._plan.card, None, problem), None, None
+            return failed(entry, self._card, None, problem), None
         except CancelledError as exc:
             raise RunStoppedError(
                 f"--cluster {self._address}: the cluster is gone; what is done is kept; run the same command again"
@@ -198,9 +202,8 @@ class _Hand:
                 "tnet on all of them"
             ) from exc
         except Exception as exc:  # noqa: BLE001 (whatever a worker raised over one slide is that slide's row)
-            return failed(entry, self._plan.card, None, exc), None, None
-        result, overlay, fingerprint = answer
-        return _as_given(result, entry), overlay, fingerprint
+            return failed(entry, self._card, None, exc), None
+        return _as_given(result, entry), overlay
 
     def _resources(self) -> dict[str, Any]:
         """Ask for workers with a GPU where there are some, unless the user wants the processor."""
@@ -211,17 +214,12 @@ class _Hand:
         return {"resources": {GPU: 1}}
 
 
-def _as_it_is(plan: ClusterPlan) -> ClusterPlan:
+def _as_it_is(plan: WorkerPlan) -> WorkerPlan:
     return plan
 
 
-def _from_anywhere(entry: SlideInput) -> SlideInput:
-    """Return an input with a path that holds whatever a worker's working folder is."""
-    return entry if is_url(entry.path) else replace(entry, path=os.path.abspath(entry.path))  # noqa: PTH100 (links stay)
-
-
-def _as_given(result: Any, entry: SlideInput) -> Any:
+def _as_given(result: SlideResult, entry: SlideInput) -> SlideResult:
     """Put the path as the user gave it into a result that was made under the absolute one."""
-    absolute = _from_anywhere(entry).shown_path
+    absolute = entry.from_anywhere().shown_path
     error = None if result.error is None else result.error.replace(absolute, entry.shown_path)
     return replace(result, path=entry.shown_path, error=error)

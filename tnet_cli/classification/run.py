@@ -1,9 +1,9 @@
 """A whole run of ``tnet classify``: inputs in, a folder of results out."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,18 +11,24 @@ from typing import Any
 
 import torch
 
-from tnet_cli.classification.processes import ProcessPlan, rows_in_processes
-from tnet_cli.classification.writing import write_outcome, written
+from tnet_cli.classification.processes import rows_in_processes
+from tnet_cli.classification.worker import WorkerPlan
+from tnet_cli.classification.writing import drawn, write_drawn, written
 from tnet_cli.errors import DISTRIBUTION, raise_for_failed
-from tnet_cli.inference.classify import ClassifyOptions, Events, Outcome, classify_slides
+from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inference.device import choose_devices, describe_machine, reader_threads, usable_cores
+from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import SlideInput, find_inputs
+from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model
 from tnet_cli.results.html_report import write_report
 from tnet_cli.results.layout import FAILURES, RunDirectory
 from tnet_cli.results.ledger import RunIdentity
-from tnet_cli.results.result import SlideRow
+from tnet_cli.results.result import SlideResult, SlideRow
 from tnet_cli.results.resume import RunStore, opened_store
+
+Rows = Generator[tuple[int, SlideRow], None, None]
+"""Positions among the inputs and rows, as slides end and what is kept of them is written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +38,7 @@ class RunRequest:
     inputs: Sequence[str]
     out: Path
     model: str
-    locations: tuple[int, ...] | None = None
-    budget: int | None = None
-    stop_at: float | None = None
-    mpp: float | None = None
-    reader: str | None = None
+    traversal: TraversalOptions = field(default_factory=TraversalOptions)
     device: str = "auto"
     batch_size: int = 16
     workers: int | None = None
@@ -46,25 +48,6 @@ class RunRequest:
     recursive: bool = True
     slide_timeout_s: float = 600.0
     cluster: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RunEvents:
-    """What a run tells while it goes; each may be called many times a second.
-
-    Attributes:
-        on_note: What is worth knowing of the inputs, in a sentence: what was ignored, or is given twice.
-        on_start: The number of slides to do, and which model it is and what for.
-        on_slide: A slide has ended and is written.
-        on_look: Processing level and number of the patches of a batch.
-        on_reduce: Rows done and to do, while a slide without a pyramid is reduced.
-    """
-
-    on_note: Callable[[str], None] | None = None
-    on_start: Callable[[int, str], None] | None = None
-    on_slide: Callable[[SlideRow], None] | None = None
-    on_look: Callable[[int, int], None] | None = None
-    on_reduce: Callable[[int, int], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +80,7 @@ class RunReport:
         raise_for_failed(sentences, self.inputs, file=FAILURES)
 
 
-def run_classify(request: RunRequest, events: RunEvents | None = None) -> RunReport:
+def run_classify(request: RunRequest, progress: Progress | None = None) -> RunReport:
     """Classify the inputs and write the results as they come; what an earlier run has done is not done again.
 
     Raises:
@@ -106,15 +89,15 @@ def run_classify(request: RunRequest, events: RunEvents | None = None) -> RunRep
         ManifestError: a manifest cannot be used.
         RunStoppedError: the disk is full, or the device or the storage answers no more.
     """
-    events = events or RunEvents()
+    progress = progress or Progress()
     started = time.perf_counter()
-    inputs = find_inputs(request.inputs, recursive=request.recursive, out=request.out, on_note=events.on_note)
+    inputs = find_inputs(request.inputs, recursive=request.recursive, out=request.out, on_note=progress.note)
     devices = choose_devices(request.device) if request.cluster is None else [torch.device("cpu")]
     model = load_model(find_model(request.model))
     directory = RunDirectory(request.out)
     store_of_run = opened_store(
         directory,
-        run_identity(request, model),
+        RunIdentity(model.digest, request.traversal.record(model.card.network.locations)),
         inputs,
         model.card.network.class_names,
         overwrite=request.overwrite,
@@ -122,17 +105,16 @@ def run_classify(request: RunRequest, events: RunEvents | None = None) -> RunRep
     )
     with store_of_run as store:
         directory.write_run(run_record(request, model, devices, store.rows(), None))
-        if events.on_start is not None:
-            events.on_start(len(store.pending), model.card.introduction)
-        with closing(_rows(request, store, inputs, model, devices, events)) as rows:
+        progress.start(len(store.pending), model.card.introduction)
+        with closing(_rows(request, store, inputs, model, devices, progress)) as rows:
             for _, row in rows:
                 store.refresh()
-                if events.on_slide is not None:
-                    events.on_slide(row)
+                progress.slide_done(row.values)
                 if request.fail_fast and row.status == "failed":
                     break
         ended = tuple(store.rows())
-        record = run_record(request, model, devices, ended, time.perf_counter() - started)
+        seconds = time.perf_counter() - started if len(ended) == len(inputs) else None
+        record = run_record(request, model, devices, ended, seconds)
         directory.write_run(record)
         write_report(directory.path)
     return RunReport(
@@ -144,62 +126,29 @@ def run_classify(request: RunRequest, events: RunEvents | None = None) -> RunRep
     )
 
 
-def run_identity(request: RunRequest, model: LoadedModel) -> RunIdentity:
-    """Return what the results of a request depend on besides the slides."""
-    return RunIdentity(
-        model=model.digest,
-        locations=request.locations or model.card.network.locations,
-        budget=request.budget,
-        stop_at=request.stop_at,
-        mpp=request.mpp,
-        reader=request.reader,
-    )
-
-
-def options_for(request: RunRequest, device: torch.device, *, processes: int = 1) -> ClassifyOptions:
-    """Return how slides are classified on one device, when several processes share this machine."""
-    readers = max(1, reader_threads(request.workers) // processes)
-    return ClassifyOptions(
-        locations=request.locations,
-        budget=request.budget,
-        stop_at=request.stop_at,
-        mpp=request.mpp,
-        reader=request.reader,
-        device=device,
-        batch_size=request.batch_size,
-        readers=readers,
-        slides_in_flight=min(3, readers + 1) if device.type == "cpu" else max(8, 2 * readers),
-        slide_timeout_s=request.slide_timeout_s,
-    )
-
-
 def _rows(
     request: RunRequest,
     store: RunStore,
     inputs: Sequence[SlideInput],
     model: LoadedModel,
     devices: Sequence[torch.device],
-    events: RunEvents,
-) -> Generator[tuple[int, SlideRow], None, None]:
+    progress: Progress,
+) -> Rows:
     """Classify what is pending, write and keep it, and yield the rows."""
     if request.cluster is not None:
-        return _rows_on_cluster(request, store, inputs, model, events)
-    looks = Events(on_look=events.on_look, on_reduce=events.on_reduce)
+        return _rows_on_cluster(request, store, inputs, model, progress)
     if len(devices) == 1:
-        return _rows_here(request, store, inputs, model, devices[0], looks)
+        return _rows_here(request, store, inputs, model, devices[0], progress)
     plans = [
-        ProcessPlan(
-            model=model.path,
-            digest=model.digest,
-            out=request.out,
-            options=options_for(request, device, processes=len(devices)),
-            draw=request.overlay,
+        replace(
+            _plan(request, model, model.path, engine_options(request, device, processes=len(devices))),
+            device=str(device),
             torch_threads=max(1, usable_cores() // len(devices)),
             writers=writing_threads(device),
         )
         for device in devices
     ]
-    return rows_in_processes(plans, store, inputs, model.card, looks)
+    return rows_in_processes(plans, store, inputs, model.card, progress)
 
 
 def _rows_here(
@@ -208,43 +157,56 @@ def _rows_here(
     inputs: Sequence[SlideInput],
     model: LoadedModel,
     device: torch.device,
-    looks: Events,
-) -> Generator[tuple[int, SlideRow], None, None]:
+    progress: Progress,
+) -> Rows:
     torch.set_num_threads(usable_cores())
     entries = [inputs[position] for position in store.pending]
-    outcomes = classify_slides(entries, model, options_for(request, device), events=looks)
+    engine = engine_options(request, device)
 
-    def write(number: int, outcome: Outcome) -> SlideRow:
-        row = write_outcome(store.directory, outcome, model.card, draw=request.overlay)
-        store.keep(store.pending[number], row, outcome.fingerprint)
+    def write(number: int, result: SlideResult) -> SlideRow:
+        row = write_drawn(store.directory, *drawn(result, model.card, overlay=request.overlay))
+        store.keep(store.pending[number], row, result.fingerprint)
         return row
 
-    with closing(outcomes):
-        for number, row in written(outcomes, write, threads=writing_threads(device)):
+    with closing(classify_slides(entries, model, request.traversal, engine, progress=progress)) as results:
+        for number, row in written(results, write, threads=writing_threads(device)):
             yield store.pending[number], row
 
 
 def _rows_on_cluster(
-    request: RunRequest, store: RunStore, inputs: Sequence[SlideInput], model: LoadedModel, events: RunEvents
-) -> Generator[tuple[int, SlideRow], None, None]:
+    request: RunRequest, store: RunStore, inputs: Sequence[SlideInput], model: LoadedModel, progress: Progress
+) -> Rows:
     # Here and not above: it takes a second to import, and most runs have no cluster.
     from tnet_cli.classification.cluster import LOCAL, rows_on_cluster
-    from tnet_cli.classification.cluster_work import ClusterPlan
 
-    is_local = request.cluster == LOCAL
-    plan = ClusterPlan(
-        weights=model.path.read_bytes(),
+    engine = engine_options(request, torch.device("cpu"))
+    readers = 1 if request.cluster == LOCAL else reader_threads(request.workers)
+    plan = _plan(request, model, model.path.read_bytes(), replace(engine, readers=readers, slides_in_flight=1))
+    address = request.cluster or LOCAL
+    return rows_on_cluster(address, plan, store, inputs, card=model.card, workers=request.workers, progress=progress)
+
+
+def _plan(request: RunRequest, model: LoadedModel, weights: Path | bytes, engine: EngineOptions) -> WorkerPlan:
+    return WorkerPlan(
+        weights=weights,
         digest=model.digest,
-        card=model.card,
-        options=replace(
-            options_for(request, torch.device("cpu")), readers=1 if is_local else reader_threads(request.workers)
-        ),
+        options=request.traversal,
+        engine=engine,
         device=request.device,
-        draw=request.overlay,
+        overlay=request.overlay,
         package=version(DISTRIBUTION),
     )
-    return rows_on_cluster(
-        request.cluster or LOCAL, plan, store, inputs, workers=request.workers, on_note=events.on_note
+
+
+def engine_options(request: RunRequest, device: torch.device, *, processes: int = 1) -> EngineOptions:
+    """Return how slides are classified on one device, when several processes share this machine."""
+    readers = max(1, reader_threads(request.workers) // processes)
+    return EngineOptions(
+        device=device,
+        batch_size=request.batch_size,
+        readers=readers,
+        slides_in_flight=min(3, readers + 1) if device.type == "cpu" else max(8, 2 * readers),
+        slide_timeout_s=request.slide_timeout_s,
     )
 
 
@@ -267,7 +229,7 @@ def run_record(
         model: The model.
         devices: Where the network runs.
         rows: Those there are.
-        seconds: How long the run took; None while it goes on.
+        seconds: How long the run took; None while it has not come to its end.
     """
     statuses = [row.status for row in rows]
     return {
@@ -280,12 +242,8 @@ def run_record(
             "card": model.card.model_dump(mode="json"),
         },
         "intended_use": model.card.intended_use,
-        "options": {
-            "locations": list(request.locations) if request.locations else list(model.card.network.locations),
-            "budget": request.budget,
-            "stop_at": request.stop_at,
-            "mpp": request.mpp,
-            "reader": request.reader,
+        "options": request.traversal.record(model.card.network.locations)
+        | {
             "device": ",".join(str(device) for device in devices) if request.cluster is None else request.device,
             "cluster": request.cluster,
             "batch_size": request.batch_size,

@@ -1,4 +1,4 @@
-"""From outcomes to files: overlays are drawn and written in threads while the next slides are classified."""
+"""From results to files: overlays are drawn and written in threads while the next slides are classified."""
 
 import errno
 from collections import deque
@@ -7,15 +7,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
-from tnet_cli.classification.overlay import overlay_of
-from tnet_cli.inference.outcome import Outcome, sentence_of
+from PIL.Image import Image
+
+from tnet_cli.inference.outcome import sentence_of
 from tnet_cli.modelfile.card import ModelCard
+from tnet_cli.report.overlay import OverlayPatch, OverlaySubject, draw_overlay
 from tnet_cli.report.thumbnail import overlay_file
 from tnet_cli.results.layout import RunDirectory
 from tnet_cli.results.result import SlideResult, SlideRow
 
+PATCHES_SHOWN = 12
+
 WAITING = 2
-"""Outcomes that wait for a thread; each holds its thumbnail and patches, so there must be few."""
+"""Results that wait for a thread; each holds its thumbnail and patches, so there must be few."""
 
 FAULTS_OF_A_NAME = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ}
 """Errors of one slide's folder, not of the disk."""
@@ -23,22 +27,17 @@ FAULTS_OF_A_NAME = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EINVA
 Written = TypeVar("Written")
 
 
-def write_outcome(directory: RunDirectory, outcome: Outcome, card: ModelCard, *, draw: bool) -> SlideRow:
-    """Write one slide's folder, with its overlay where that is wanted; a slide that cannot be drawn has failed.
+def drawn(result: SlideResult, card: ModelCard, *, overlay: bool) -> tuple[SlideResult, bytes | None]:
+    """Return a slide's result without what it is drawn from, and the bytes of its overlay's file where one is wanted.
 
-    Raises:
-        OSError: the disk is full or gone.
+    A slide that cannot be drawn has failed.
     """
-    return write_drawn(directory, *drawn(outcome, card, draw=draw))
-
-
-def drawn(outcome: Outcome, card: ModelCard, *, draw: bool) -> tuple[SlideResult, bytes | None]:
-    """Return a slide's result and the bytes of its overlay's file; a slide that cannot be drawn has failed."""
+    bare = replace(result, evidence=None)
     try:
-        overlay = overlay_of(outcome, card) if draw else None
-        return outcome.result, None if overlay is None else overlay_file(overlay)
+        picture = overlay_of(result, card) if overlay else None
+        return bare, None if picture is None else overlay_file(picture)
     except Exception as exc:  # noqa: BLE001 (one slide's picture must not end the run; its row names the error)
-        return _turned_into_failure(outcome.result, sentence_of(outcome.result.path, exc)), None
+        return _turned_into_failure(bare, sentence_of(result.path, exc)), None
 
 
 def write_drawn(directory: RunDirectory, result: SlideResult, overlay: bytes | None) -> SlideRow:
@@ -56,19 +55,47 @@ def write_drawn(directory: RunDirectory, result: SlideResult, overlay: bytes | N
         return SlideRow(values=_turned_into_failure(result, problem).row())
 
 
+def overlay_of(result: SlideResult, card: ModelCard) -> Image | None:
+    """Draw the overlay of a slide that was classified; None for one that was not."""
+    seen = result.evidence
+    if result.status != "ok" or seen is None or result.size is None:
+        return None
+    shown = [
+        OverlayPatch(attended=region, pixels=pixels)
+        for region, pixels in zip(result.regions, seen.patches, strict=True)
+        if region.processing_level > 0
+    ]
+    shown.sort(key=lambda patch: -patch.attended.weight)
+    subject = OverlaySubject(
+        slide_name=result.slide,
+        slide_size=result.size,
+        mpp=result.mpp,
+        class_names=result.class_names,
+        probabilities=result.probabilities,
+        prediction=result.prediction or "",
+        model_name=card.name,
+        intended_use=card.intended_use,
+        location_count=result.locations,
+        fraction_read=result.fraction_read or 0.0,
+        seconds=result.seconds,
+        warning=result.warning,
+    )
+    return draw_overlay(seen.thumbnail, subject, result.regions, shown[:PATCHES_SHOWN])
+
+
 def _turned_into_failure(result: SlideResult, error: str) -> SlideResult:
     return replace(result, status="failed", prediction=None, probability=None, probabilities=(), error=error)
 
 
 def written(
-    outcomes: Iterable[tuple[int, Outcome]], write: Callable[[int, Outcome], Written], *, threads: int
+    results: Iterable[tuple[int, SlideResult]], write: Callable[[int, SlideResult], Written], *, threads: int
 ) -> Generator[tuple[int, Written], None, None]:
-    """Write outcomes in threads, and yield what that returns when each is written, in the order of the outcomes.
+    """Write results in threads, and yield what that returns when each is written, in the order of the results.
 
     Whoever stops listening still has everything written that had come so far.
 
     Args:
-        outcomes: Position and outcome of each slide; taken only as fast as they can be written.
+        results: Position and result of each slide; taken only as fast as they can be written.
         write: Writes one; called in a thread.
         threads: How many write at once.
 
@@ -80,8 +107,8 @@ def written(
     """
     waiting: deque[tuple[int, Future[Written]]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="tnet-write") as pool:
-        for position, outcome in outcomes:
-            waiting.append((position, pool.submit(write, position, outcome)))
+        for position, result in results:
+            waiting.append((position, pool.submit(write, position, result)))
             while waiting and (waiting[0][1].done() or len(waiting) >= threads + WAITING):
                 earlier, future = waiting.popleft()
                 yield earlier, future.result()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tnet_cli.cli import options
-from tnet_cli.cli.loading import loading
+from tnet_cli.cli.loading import load
 from tnet_cli.cli.terminal import answer, answer_json, counting
 from tnet_cli.errors import UsageError
 
@@ -23,9 +23,12 @@ def bench(
     ] = None,
     stop_at: Annotated[
         float | None,
-        options.stop_at(
-            "Add a row that takes the most probable locations first, and ends before the greatest budget when the "
-            "probabilities move by less than this."
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="CHANGE",
+            help="Add a row that takes the most probable locations first, and ends before the greatest budget when the "
+            "probabilities move by less than this.",
         ),
     ] = None,
     every_tile: Annotated[
@@ -47,8 +50,8 @@ def bench(
     if wanted and wanted[0] < 1:
         raise UsageError(f"--budgets {budgets}: a budget is at least 1")
 
-    with loading():
-        from tnet_cli.benchmark.run import BenchRequest, run_bench
+    load("benchmark.run")
+    from tnet_cli.benchmark.run import BenchRequest, run_bench
 
     request = BenchRequest(
         slides=slides,

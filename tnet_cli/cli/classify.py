@@ -1,18 +1,22 @@
 """``tnet classify``: label slides, and show where the model looked."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tnet_cli import api
 from tnet_cli.cli import options
-from tnet_cli.cli.loading import loading
+from tnet_cli.cli.loading import load
 from tnet_cli.cli.terminal import answer, answer_json, note, slide_progress
+from tnet_cli.inputs.options import TraversalOptions
 
 if TYPE_CHECKING:
     from tnet_cli.results.result import SlideRow
 
 
+@options.takes_traversal
 def classify(
     inputs: Annotated[
         list[str],
@@ -20,19 +24,10 @@ def classify(
             metavar="INPUT...", help="Slides, folders, patterns, URLs, manifests (.csv with a column 'slide')."
         ),
     ],
+    *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("tnet-out"),
     model: options.Model = "synthetic-demo",
-    locations: options.Locations = None,
-    budget: options.Budget = None,
-    stop_at: Annotated[
-        float | None,
-        options.stop_at(
-            "Attend the most probable locations first, and end before the budget when the probabilities move by "
-            "less than this."
-        ),
-    ] = None,
-    mpp: options.Mpp = None,
-    reader: options.Reader = None,
+    traversal: TraversalOptions,
     device: Annotated[
         str,
         typer.Option(
@@ -64,38 +59,23 @@ def classify(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of lines.")] = False,
 ) -> None:
     """Classify slides: label, probability and an overlay that shows where the model looked."""
-    with loading():
-        from tnet_cli.classification.run import RunEvents, RunRequest, run_classify
-
-    request = RunRequest(
-        inputs=inputs,
-        out=out,
-        model=model,
-        locations=options.whole_numbers("--locations", locations, example="8,16,16"),
-        budget=budget,
-        stop_at=stop_at,
-        mpp=mpp,
-        reader=reader,
-        device=device,
-        batch_size=batch_size,
-        workers=workers,
-        overlay=overlay,
-        overwrite=overwrite,
-        fail_fast=fail_fast,
-        recursive=recursive,
-        slide_timeout_s=slide_timeout,
-        cluster=cluster,
-    )
+    load("classification.run")
     with slide_progress() as progress:
-        report = run_classify(
-            request,
-            RunEvents(
-                on_note=progress.note,
-                on_start=progress.start,
-                on_slide=lambda _row: progress.slide_done(),
-                on_look=progress.look,
-                on_reduce=progress.reduce,
-            ),
+        report = api.classify(
+            inputs,
+            out=out,
+            model=model,
+            **asdict(traversal),
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            overlay=overlay,
+            overwrite=overwrite,
+            fail_fast=fail_fast,
+            recursive=recursive,
+            slide_timeout_s=slide_timeout,
+            cluster=cluster,
+            progress=progress,
         )
     if as_json:
         answer_json({"run": report.record, "slides": [row.values for row in report.rows]})

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from tnet_cli import api
 from tnet_cli.cli.classify import describe
-from tnet_cli.cli.loading import loading
+from tnet_cli.cli.loading import load
 from tnet_cli.cli.terminal import answer, counting, note, slide_progress
 
 
@@ -16,13 +17,14 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same slide.")] = 1,
 ) -> None:
     """Make a synthetic slide of 1.5 gigapixels, classify it with the bundled model and draw the overlay."""
-    with loading():
-        from tnet_cli.classification.demo import classify_demo_slide, make_demo_slide
+    load("classification.run")
+    from tnet_cli.synth.synthesis import write_synthetic_slide
 
+    path = out / f"demo-{size}px-{seed}.tif"
     with counting(f"rendering a slide of {size} x {size} px") as rendering:
-        made = make_demo_slide(out, side_px=size, seed=seed, on_progress=rendering)
-    note(f"made {made.path}, whose true label is {made.label}")
+        made = write_synthetic_slide(path, seed=seed, side_px=size, label="lesion", on_progress=rendering)
+    note(f"made {path}, whose true label is {made.label}")
     with slide_progress() as progress:
-        report = classify_demo_slide(made, out, on_start=progress.start, on_look=progress.look)
+        report = api.classify(path, out=out, model="synthetic-demo", overwrite=True, progress=progress)
     answer(describe(report.rows[0], report.overlays[0]))
     report.raise_for_failures()

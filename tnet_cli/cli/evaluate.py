@@ -1,22 +1,27 @@
 """``tnet evaluate``: say how good a model is on labelled slides, and how sure that is."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tnet_cli import api
 from tnet_cli.cli import options
-from tnet_cli.cli.loading import loading
+from tnet_cli.cli.loading import load
 from tnet_cli.cli.terminal import answer, answer_json, slide_progress
 from tnet_cli.errors import UsageError
+from tnet_cli.inputs.options import TraversalOptions
 
 
+@options.takes_traversal
 def evaluate(
     manifest: Annotated[
         Path,
         typer.Argument(metavar="MANIFEST.csv", help="Columns slide, label; perhaps patient, split, annotation, mpp."),
     ],
     model: options.Model,
+    traversal: TraversalOptions,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("tnet-evaluation"),
     arms: Annotated[
         str,
@@ -25,14 +30,6 @@ def evaluate(
             help="What to look at, with the same weights; the first is judged in full.",
         ),
     ] = "tnet",
-    locations: options.Locations = None,
-    budget: options.Budget = None,
-    stop_at: Annotated[
-        float | None,
-        options.stop_at(
-            "Arm tnet attends the most probable locations first, and ends when the probabilities move by less."
-        ),
-    ] = None,
     budgets: Annotated[
         str | None,
         typer.Option(metavar="N,N,...", help="Budgets of a curve of accuracy against locations, run in one pass."),
@@ -55,8 +52,6 @@ def evaluate(
     ] = None,
     bootstrap: Annotated[int, typer.Option(min=0, help="Draws for the intervals; 0 for none.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of random locations.")] = 0,
-    mpp: options.Mpp = None,
-    reader: options.Reader = None,
     device: options.Device = "auto",
     batch_size: options.BatchSize = 16,
     workers: options.Workers = None,
@@ -68,51 +63,31 @@ def evaluate(
     ] = False,
 ) -> None:
     """Evaluate a model on labelled slides: metrics with intervals, tables and plots."""
-    # What is wrong in the options is said before the heavy imports.
-    wanted_locations = options.whole_numbers("--locations", locations, example="8,16,16")
-    wanted_budgets = tuple(sorted(set(options.whole_numbers("--budgets", budgets, example="8,16,16") or ())))
+    wanted_budgets = options.whole_numbers("--budgets", budgets, example="8,16,16") or ()
     if any(number < 1 for number in wanted_budgets):
         raise UsageError(f"--budgets {budgets}: a budget is at least 1")
-
-    with loading():
-        from tnet_cli.evaluation.arms import parse_arms
-        from tnet_cli.evaluation.request import EvaluateEvents, EvaluateRequest
-        from tnet_cli.evaluation.run import run_evaluation
-
-    request = EvaluateRequest(
-        manifest=manifest,
-        model=model,
-        out=out,
-        arms=parse_arms(arms),
-        locations=wanted_locations,
-        budget=budget,
-        stop_at=stop_at,
-        budgets=wanted_budgets,
-        split=split,
-        calibrate=calibrate,
-        save_model=save_model,
-        bootstrap=bootstrap,
-        seed=seed,
-        mpp=mpp,
-        reader=reader,
-        device=device,
-        batch_size=batch_size,
-        workers=workers,
-        overwrite=overwrite,
-    )
+    load("evaluation.run")
     with slide_progress() as progress:
-        report = run_evaluation(
-            request,
-            EvaluateEvents(
-                on_note=progress.note,
-                on_start=progress.start,
-                on_slide=lambda _slide: progress.slide_done(),
-                on_look=progress.look,
-                on_reduce=progress.reduce,
-            ),
+        report = api.evaluate(
+            manifest,
+            model,
+            out=out,
+            arms=[arm.strip() for arm in arms.split(",")],
+            **asdict(traversal),
+            budgets=wanted_budgets,
+            split=split,
+            calibrate=calibrate,
+            save_model=save_model,
+            bootstrap=bootstrap,
+            seed=seed,
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            overwrite=overwrite,
+            progress=progress,
         )
     if as_json:
-        answer_json(report.document)
+        answer_json(report.record)
     else:
         answer(report.line())
     report.raise_for_failures()

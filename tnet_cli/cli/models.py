@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tnet_cli.cli.loading import loading
+from tnet_cli.cli.loading import load
 from tnet_cli.cli.terminal import answer, answer_json, note
 
 models = typer.Typer(
@@ -24,8 +24,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 @models.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List the bundled models and those in your cache of the hub: what each is for, size and classes."""
-    with loading():
-        from tnet_cli.modelfile.listing import list_models
+    load("modelfile.listing")
+    from tnet_cli.modelfile.listing import list_models
 
     listing = list_models()
     if as_json:
@@ -44,8 +44,8 @@ def list_(as_json: AsJson = False) -> None:
 @models.command()
 def show(name: Name, as_json: AsJson = False) -> None:
     """Show the whole card of a model: use, limits, scales, training data with licences, metrics."""
-    with loading():
-        from tnet_cli.modelfile.listing import describe_model, model_as_text
+    load("modelfile.listing")
+    from tnet_cli.modelfile.listing import describe_model, model_as_text
 
     if as_json:
         answer_json(describe_model(name))
@@ -56,8 +56,8 @@ def show(name: Name, as_json: AsJson = False) -> None:
 @models.command()
 def verify(name: Name) -> None:
     """Check a model file: header, card, every tensor's shape and values, digest."""
-    with loading():
-        from tnet_cli.modelfile.listing import verify_model
+    load("modelfile.listing")
+    from tnet_cli.modelfile.listing import verify_model
 
     found = verify_model(name)
     answer(
@@ -83,8 +83,8 @@ def import_(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model file.")] = False,
 ) -> None:
     """Convert a checkpoint of the TNet authors' TensorFlow code (fMoW, CUB-200, NABirds); needs no TensorFlow."""
-    with loading():
-        from tnet_cli.modelfile.tensorflow.import_model import ImportRequest, import_model
+    load("modelfile.tensorflow.import_model")
+    from tnet_cli.modelfile.tensorflow.import_model import ImportRequest, import_model
 
     report = import_model(
         ImportRequest(checkpoint=checkpoint, out=out, classes=classes, image_px=image_px, overwrite=overwrite)
@@ -106,8 +106,8 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
 ) -> None:
     """Write a model as ONNX graphs, for programs that know no torch; needs the onnx extra."""
-    with loading():
-        from tnet_cli.modelfile.export_onnx import export_model
+    load("modelfile.export_onnx")
+    from tnet_cli.modelfile.export_onnx import export_model
 
     report = export_model(name, out, overwrite=overwrite)
     answer(f"{report.folder}: {report.name} as look.onnx, classify.onnx and card.json, {_megabytes(report.size_bytes)}")

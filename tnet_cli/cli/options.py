@@ -1,10 +1,14 @@
 """Options that several commands have, with one name, one range and one line of help."""
 
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from typing import Annotated, Any
 
 import typer
 
 from tnet_cli.errors import UsageError
+from tnet_cli.inputs.options import TraversalOptions
 
 Model = Annotated[
     str,
@@ -12,11 +16,6 @@ Model = Annotated[
         "--model", "-m", metavar="NAME|FILE|hf://owner/repo", help="Bundled model, model file or hub repository."
     ),
 ]
-Locations = Annotated[
-    str | None,
-    typer.Option(metavar="K,K,...", help="Locations to attend at each processing level, coarse to fine."),
-]
-Budget = Annotated[int | None, typer.Option(min=1, help="Locations to attend in all.")]
 Mpp = Annotated[float | None, typer.Option(help="Micrometres per pixel of the slides, where the file does not say.")]
 Reader = Annotated[str | None, typer.Option(metavar="openslide|tifffile|pillow", help="Force a reader.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where the network runs.")]
@@ -24,9 +23,54 @@ BatchSize = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Patch
 Workers = Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Threads that read and decode.")]
 
 
-def stop_at(does: str) -> Any:
-    """Return the option ``--stop-at``; its line of help says what the command does with it."""
-    return typer.Option(min=0, max=1, metavar="CHANGE", help=does)
+def _traversal(
+    locations: Annotated[
+        str | None,
+        typer.Option(metavar="K,K,...", help="Locations to attend at each processing level, coarse to fine."),
+    ] = None,
+    budget: Annotated[int | None, typer.Option(min=1, help="Locations to attend in all.")] = None,
+    stop_at: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="CHANGE",
+            help="Attend the most probable locations first, and end before the budget when the probabilities move by "
+            "less than this.",
+        ),
+    ] = None,
+    mpp: Mpp = None,
+    reader: Reader = None,
+) -> TraversalOptions:
+    return TraversalOptions(
+        locations=whole_numbers("--locations", locations, example="8,16,16"),
+        budget=budget,
+        stop_at=stop_at,
+        mpp=mpp,
+        reader=reader,
+    )
+
+
+def takes_traversal(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a traversal, where its parameter ``traversal`` stands; it is handed that instead.
+
+    So each of them is declared once, above, for every command that has them.
+    """
+    own, shared = inspect.signature(command).parameters, inspect.signature(_traversal).parameters
+    parameters = [
+        each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in own.items()
+        for each in (shared.values() if name == "traversal" else [parameter])
+    ]
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        chosen = _traversal(**{name: given.pop(name) for name in shared})
+        command(traversal=chosen, **given)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
 
 
 def whole_numbers(option: str, text: str | None, *, example: str) -> tuple[int, ...] | None:

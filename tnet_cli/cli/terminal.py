@@ -2,12 +2,15 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tnet_cli.inference.progress import Progress
+
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
 
 
 def answer(text: str) -> None:
@@ -25,7 +28,7 @@ def note(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
-class SlideProgress:
+class SlideProgress(Progress):
     """The bar of ``tnet classify``: slides done, current processing level, regions looked at.
 
     Args:
@@ -33,7 +36,7 @@ class SlideProgress:
         task: The line of the bar.
     """
 
-    def __init__(self, bar: "Progress", task: "TaskID") -> None:
+    def __init__(self, bar: "Bar", task: "TaskID") -> None:
         self._bar = bar
         self._task = task
         self._regions = 0
@@ -58,7 +61,7 @@ class SlideProgress:
         text = f"no pyramid in the file: reducing it once, {100 * done // max(1, total)} %"
         self._bar.update(self._task, description=text)
 
-    def slide_done(self) -> None:
+    def slide_done(self, row: Mapping[str, Any]) -> None:  # noqa: ARG002 (the bar counts)
         """Move the bar on by one slide."""
         self._bar.advance(self._task)
 
@@ -83,11 +86,12 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def _bar(title: str, *texts: str) -> Iterator["Progress"]:
+def _bar(title: str, *texts: str) -> Iterator["Bar"]:
     # Here and not above: rich would double the time `tnet --help` takes.
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
 
     columns = [TextColumn(title), MofNCompleteColumn(), BarColumn(), *map(TextColumn, texts), TimeElapsedColumn()]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         yield bar

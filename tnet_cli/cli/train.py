@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tnet_cli.cli.loading import loading
+from tnet_cli.cli.loading import load
 from tnet_cli.cli.terminal import answer, answer_json, note
 from tnet_cli.cli.training_progress import training_progress
 
@@ -64,8 +64,8 @@ def train(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a line.")] = False,
 ) -> None:
     """Train a model on labelled slides. The same command again goes on where it was interrupted."""
-    with loading():
-        from tnet_cli.training.run import TrainEvents, TrainRequest, run_train
+    load("training.run")
+    from tnet_cli.training.run import TrainEvents, TrainRequest, run_train
 
     request = TrainRequest(
         manifest=manifest,

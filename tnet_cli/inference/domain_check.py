@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from tnet_cli.inference.prepare import Scale
 from tnet_cli.model.domain import FeatureDomain
@@ -58,8 +58,9 @@ def _sentence(
     first = traversal.levels[0]
     if first.allowed is not None and not first.allowed.any():
         return "out of domain: too little tissue to look at closer, so do not rely on the label"
-    distances = {level: slide_distance(domain[level], features) for level, features in features_of(traversal).items()}
-    beyond = {level: distance / limits[level] for level, distance in distances.items() if distance > limits[level]}
+    # By processing level.
+    distances = {at: slide_distance(domain[at], features) for at, features in features_of(traversal).items()}
+    beyond = {at: distance / limits[at] for at, distance in distances.items() if distance > limits[at]}
     if not beyond:
         return None
     worst = max(beyond, key=beyond.__getitem__)
@@ -74,15 +75,15 @@ def is_synthetic(slide: Slide) -> bool:
     return any(str(value).startswith(SYNTHETIC_MARK) for value in slide.properties.values())
 
 
-def features_of(traversal: Traversal) -> dict[int, Tensor]:
+def features_of(traversal: Traversal) -> dict[int, np.ndarray]:
     """Return the features of each processing level that was looked at, float32 (N, D)."""
-    found: dict[int, list[Tensor]] = {}
+    found: dict[int, list[np.ndarray]] = {}
     for record in traversal.levels:
         if len(record.regions):
-            found.setdefault(record.processing_level, []).append(record.features.float().cpu())
-    return {level: torch.cat(some) for level, some in found.items()}
+            found.setdefault(record.processing_level, []).append(record.features.float().cpu().numpy())
+    return {processing_level: np.concatenate(some) for processing_level, some in found.items()}
 
 
-def slide_distance(domain: FeatureDomain, features: Tensor) -> float:
+def slide_distance(domain: FeatureDomain, features: np.ndarray) -> float:
     """Return how far a slide is from a domain: a quarter of its features (N, D) lie as near or nearer."""
-    return float(torch.quantile(domain.distances(features), FAMILIAR_SHARE))
+    return float(torch.quantile(domain.distances(torch.from_numpy(features)), FAMILIAR_SHARE))

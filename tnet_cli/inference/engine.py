@@ -14,21 +14,10 @@ import torch
 from torch import Tensor
 
 from tnet_cli.errors import SlideError
-from tnet_cli.inference.flight import Flight, GivenUpError, NothingToSeeError, OpenJob, TraversalJob, TraversalResult
-from tnet_cli.inference.reader_threads import Workers
+from tnet_cli.inference.reader_threads import ReaderThreads
+from tnet_cli.inference.slide_task import SlideTask
+from tnet_cli.inference.traversal_job import OpenJob, TraversalJob, TraversalResult
 from tnet_cli.model.traversal import Look
-
-__all__ = [
-    "GivenUpError",
-    "LookFunction",
-    "NothingToSeeError",
-    "OpenJob",
-    "StorageHangsError",
-    "TraversalJob",
-    "TraversalResult",
-    "drive",
-    "is_device_lost",
-]
 
 LookFunction = Callable[[Tensor, np.ndarray, np.ndarray | None], Look]
 ProgressFunction = Callable[[int, int], None]
@@ -42,7 +31,7 @@ MOST_HUNG = 64
 """Threads that may hang in reads that were given up; with more the storage is gone, not a slide."""
 
 Ended = TraversalResult | BaseException
-_Read = tuple[Flight, int, np.ndarray]
+_Read = tuple[SlideTask, int, np.ndarray]
 
 
 class StorageHangsError(Exception):
@@ -95,50 +84,50 @@ def drive(
         StorageHangsError: more than 64 reads hang.
     """
     source = enumerate(jobs)
-    flights: list[Flight] = []
+    tasks: list[SlideTask] = []
     batcher = _Batcher(look, batch_size, batching, caught, may_halve=may_halve)
-    with Workers(readers) as workers:
+    with ReaderThreads(readers) as threads:
         try:
             while True:
-                room = slides_in_flight + min(workers.stalled(), slides_in_flight) - len(flights)
+                room = slides_in_flight + min(threads.stalled(), slides_in_flight) - len(tasks)
                 for position, job in islice(source, max(0, room)):
-                    flights.append(_set_out(position, job, workers, caught))
-                if not flights:
+                    tasks.append(_set_out(position, job, threads, caught))
+                if not tasks:
                     return
-                seen = workers.finished
-                _give_up_hung(flights, timeout_s, workers)
-                batch = batcher.next_batch(flights)
-                ended = [(flight.position, end) for flight in flights if (end := flight.proceed(workers, caught))]
-                flights = [flight for flight in flights if flight.ended is None]
+                seen = threads.finished
+                _give_up_hung(tasks, timeout_s, threads)
+                batch = batcher.next_batch(tasks)
+                ended = [(task.position, end) for task in tasks if (end := task.proceed(threads, caught))]
+                tasks = [task for task in tasks if task.ended is None]
                 yield from ended
                 if batch:
                     batcher.look_at(batch)
                     if on_look is not None:
                         on_look(batch[-1][0].wanted.processing_level, len(batch))
                     # What is wanted next comes after what others already want.
-                    further = batcher.advance(batch, workers)
-                    flights = [flight for flight in flights if flight not in further] + further
+                    further = batcher.advance(batch, threads)
+                    tasks = [task for task in tasks if task not in further] + further
                 elif not ended:
-                    workers.wait(seen, TICK_S)
+                    threads.wait(seen, TICK_S)
         finally:
-            for flight in flights:
-                flight.abandon(workers)
+            for task in tasks:
+                task.abandon(threads)
 
 
-def _set_out(position: int, job: TraversalJob | OpenJob, workers: Workers, caught: type[Exception]) -> Flight:
-    flight = Flight(position)
+def _set_out(position: int, job: TraversalJob | OpenJob, threads: ReaderThreads, caught: type[Exception]) -> SlideTask:
+    task = SlideTask(position)
     if isinstance(job, TraversalJob):
-        flight.begin(job, workers, caught)
+        task.begin(job, threads, caught)
     else:
-        flight.open(job, workers)
-    return flight
+        task.open(job, threads)
+    return task
 
 
-def _give_up_hung(flights: list[Flight], timeout_s: float, workers: Workers) -> None:
-    for flight in flights:
-        if timeout_s > 0 and flight.hangs(timeout_s):
-            flight.give_up(workers)
-    if workers.hung() > MOST_HUNG:
+def _give_up_hung(tasks: list[SlideTask], timeout_s: float, threads: ReaderThreads) -> None:
+    for task in tasks:
+        if timeout_s > 0 and task.hangs(timeout_s):
+            task.give_up(threads)
+    if threads.hung() > MOST_HUNG:
         raise StorageHangsError
 
 
@@ -154,38 +143,38 @@ class _Batcher:
         self._caught = caught
         self._may_halve = may_halve
 
-    def next_batch(self, flights: list[Flight]) -> list[_Read]:
+    def next_batch(self, tasks: list[SlideTask]) -> list[_Read]:
         """Take the next patches that go through the network together: all with the location module, or all without.
 
-        Empty when they have not been read yet. Flights with an unreadable region begin to fail.
+        Empty when they have not been read yet. Tasks with an unreadable region begin to fail.
         """
-        pending = [flight for flight in flights if flight.is_pending]
+        pending = [task for task in tasks if task.is_pending]
         if self._batching == "in_order":
             return self._next_in_order(pending)
         batch: list[_Read] = []
-        for flight in pending:
-            if batch and (self._batching == "by_slide" or flight.is_located != batch[0][0].is_located):
+        for task in pending:
+            if batch and (self._batching == "by_slide" or task.is_located != batch[0][0].is_located):
                 continue
-            share = min(self._batch_size - len(batch), flight.left)
+            share = min(self._batch_size - len(batch), task.left)
             if self._batching == "ready":
-                share = next((k for k in range(share, 0, -1) if flight.has_read(k)), 0)
-            if flight.has_read(share) and not flight.fails_within(share):
-                batch.extend((flight, index, pixels) for index, pixels in flight.take(share))
+                share = next((k for k in range(share, 0, -1) if task.has_read(k)), 0)
+            if task.has_read(share) and not task.fails_within(share):
+                batch.extend((task, index, pixels) for index, pixels in task.take(share))
         return batch
 
-    def _next_in_order(self, pending: list[Flight]) -> list[_Read]:
-        shares: list[tuple[Flight, int]] = []
+    def _next_in_order(self, pending: list[SlideTask]) -> list[_Read]:
+        shares: list[tuple[SlideTask, int]] = []
         room = self._batch_size
-        for flight in pending:
-            if room > 0 and flight.is_located == pending[0].is_located:
-                shares.append((flight, min(room, flight.left)))
+        for task in pending:
+            if room > 0 and task.is_located == pending[0].is_located:
+                shares.append((task, min(room, task.left)))
                 room -= shares[-1][1]
-        if not all(flight.has_read(share) for flight, share in shares):
+        if not all(task.has_read(share) for task, share in shares):
             return []
-        failing = [flight for flight, share in shares if flight.fails_within(share)]
+        failing = [task for task, share in shares if task.fails_within(share)]
         if failing:
-            return self._next_in_order([flight for flight in pending if flight not in failing])
-        return [(flight, index, pixels) for flight, share in shares for index, pixels in flight.take(share)]
+            return self._next_in_order([task for task in pending if task not in failing])
+        return [(task, index, pixels) for task, share in shares for index, pixels in task.take(share)]
 
     def look_at(self, batch: list[_Read]) -> None:
         """Send a batch through the network, and give each slide what was seen of it.
@@ -197,15 +186,15 @@ class _Batcher:
         except self._caught as exc:
             if is_device_lost(exc):
                 raise
-            for flight in _slides_of(batch):
-                flight.fail(exc)
+            for task in _slides_of(batch):
+                task.fail(exc)
             return
-        for (flight, _, pixels), seen in zip(batch, looks, strict=True):
-            flight.see(seen, pixels)
+        for (task, _, pixels), seen in zip(batch, looks, strict=True):
+            task.see(seen, pixels)
 
-    def advance(self, batch: list[_Read], workers: Workers) -> list[Flight]:
+    def advance(self, batch: list[_Read], threads: ReaderThreads) -> list[SlideTask]:
         """Send the traversals of a batch what was seen, where that is all they wanted; return those that want more."""
-        return [flight for flight in _slides_of(batch) if flight.advance(workers, self._caught)]
+        return [task for task in _slides_of(batch) if task.advance(threads, self._caught)]
 
     def _seen(self, batch: list[_Read]) -> list[Look]:
         try:
@@ -224,8 +213,8 @@ class _Batcher:
         filled = self._batch_size - len(batch) if self._batching == "ready" else 0
         rows = [*batch, *batch[-1:] * filled]
         patches = torch.from_numpy(np.stack([pixels for _, _, pixels in rows])).permute(0, 3, 1, 2)  # (N, 3, H, W)
-        positions = np.stack([flight.wanted.positions[index] for flight, index, _ in rows])
-        allowed = [flight.wanted.allowed[index] for flight, index, _ in rows if flight.wanted.allowed is not None]
+        positions = np.stack([task.wanted.positions[index] for task, index, _ in rows])
+        allowed = [task.wanted.allowed[index] for task, index, _ in rows if task.wanted.allowed is not None]
         seen = self._look(patches, positions, np.stack(allowed) if allowed else None)
         return [
             Look(
@@ -236,8 +225,8 @@ class _Batcher:
         ]
 
 
-def _slides_of(batch: list[_Read]) -> list[Flight]:
-    return list(dict.fromkeys(flight for flight, _, _ in batch))
+def _slides_of(batch: list[_Read]) -> list[SlideTask]:
+    return list(dict.fromkeys(task for task, _, _ in batch))
 
 
 def is_device_lost(error: BaseException) -> bool:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.inference.flight import TraversalJob
 from tnet_cli.inference.prepare import Preparation
+from tnet_cli.inference.traversal_job import TraversalJob
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.traversal import Look, ProcessingLevelRecord, Traversal, Wanted, positions_below
 from tnet_cli.slide.slide import Slide

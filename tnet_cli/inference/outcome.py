@@ -1,42 +1,24 @@
-"""What became of one slide: from the facts, the network's answer or an error to a result."""
+"""What becomes of one slide: from the facts, the network's answer or an error to its result."""
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from tnet_cli.errors import SlideError
-from tnet_cli.inference.flight import GivenUpError, TraversalResult
 from tnet_cli.inference.prepare import Scale
-from tnet_cli.inputs.fingerprint import Fingerprint
+from tnet_cli.inference.slide_task import GivenUpError
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.metrics.predictions import softmax
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Traversal
 from tnet_cli.modelfile.card import ModelCard
-from tnet_cli.results.result import RegionResult, SlideResult
+from tnet_cli.report.attended import AttendedRegion
+from tnet_cli.results.result import SlideResult
 from tnet_cli.slide.slide import Slide
 
 NO_TISSUE = "no tissue was found on the slide"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One slide's result, and for the slides that were traversed what the overlay is drawn from.
-
-    Attributes:
-        result: The row and its regions.
-        thumbnail: uint8 (H, W, 3), or None when the slide could not be read.
-        patches: uint8 (H, W, 3) for each of ``result.regions``.
-        fingerprint: What the slide's content was known by before it was read, or None when that is not known.
-    """
-
-    result: SlideResult
-    thumbnail: np.ndarray | None = None
-    patches: tuple[np.ndarray, ...] = ()
-    fingerprint: Fingerprint | None = None
 
 
 def without_tissue(entry: SlideInput, card: ModelCard, started: float, slide: Slide) -> SlideResult:
@@ -54,7 +36,7 @@ def failed(
         card: The model's.
         started: When work on it began, ``time.perf_counter`` seconds; None where that is not known.
         problem: Why; turned into one sentence that names the slide.
-        slide: When it could be opened; it may be closed.
+        slide: Where it could be opened; it may be closed.
     """
     return SlideResult(
         **_facts(entry, card, started, slide), status="failed", error=sentence_of(entry.shown_path, problem)
@@ -82,11 +64,10 @@ def classified(
     slide: Slide,
     scale: Scale,
     roots: int,
-    traversed: TraversalResult,
+    traversal: Traversal,
     network: TNet,
 ) -> SlideResult:
     """Return the result of a slide whose traversal has ended."""
-    traversal = traversed.traversal
     with torch.inference_mode():
         answer = network.classify([torch.cat([record.features for record in traversal.levels])])
     logits = answer.logits[0].float().cpu().numpy()
@@ -116,22 +97,22 @@ def classified(
 
 def _region_results(
     traversal: Traversal, *, weights: np.ndarray, probabilities: np.ndarray, mpp: tuple[float, ...]
-) -> tuple[RegionResult, ...]:
-    results: list[RegionResult] = []
+) -> tuple[AttendedRegion, ...]:
+    results: list[AttendedRegion] = []
     for record in traversal.levels:
         for region, location_log_prob, path_log_prob in zip(
             record.regions, record.location_log_probs, record.path_log_probs, strict=True
         ):
             row = len(results)
             results.append(
-                RegionResult(
+                AttendedRegion(
                     region=region,
                     processing_level=record.processing_level,
                     mpp=mpp[record.processing_level] if mpp else None,
                     location_probability=float(np.exp(float(location_log_prob))),
                     path_probability=float(np.exp(float(path_log_prob))),
                     weight=float(weights[row]),
-                    probabilities=tuple(float(p) for p in probabilities[row]),
+                    class_probabilities=tuple(float(p) for p in probabilities[row]),
                 )
             )
     return tuple(results)

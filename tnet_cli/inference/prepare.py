@@ -8,10 +8,8 @@ import numpy as np
 import torch
 
 from tnet_cli.errors import MissingMppError, UsageError
-from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.model.choice import LocationSampler
+from tnet_cli.geometry import Region
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.model.traversal import TraversalPlan
 from tnet_cli.slide.roots import Root, cover_with_roots
 from tnet_cli.slide.slide import Slide
 from tnet_cli.slide.tissue import TissueMask, find_tissue
@@ -210,16 +208,3 @@ def choose_locations(
     # What rounding left over goes to the finest processing level, where the classes differ.
     shares[-1] += budget - sum(shares)
     return tuple(shares)
-
-
-def plan_traversal(
-    config: TNetConfig, scale: Scale, locations: tuple[int, ...], sampler: LocationSampler
-) -> TraversalPlan:
-    """Combine configuration, scale and budget into a traversal's plan."""
-    return TraversalPlan(
-        grid=AttentionGrid(config.grid, config.cell_fraction),
-        processing_levels=scale.processing_levels,
-        locations=locations,
-        choice=config.choice,
-        sampler=sampler,
-    )

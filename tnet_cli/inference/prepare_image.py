@@ -1,13 +1,22 @@
-"""An ordinary image made ready for an image model: resized whole to a square, as the authors of the model do."""
+"""An ordinary image made ready for an image model: resized whole to a square, as the authors of the model do.
 
-from dataclasses import dataclass
+The traversal runs in the pixels of the resized image, where the model's cells are what they were in training; what it
+returns is in the image's own pixels.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tnet_cli.geometry import Region
+from tnet_cli.geometry import Region, Size
 from tnet_cli.inference.prepare import Scale, thumbnail_side_px
 from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.traversal import Look, Traversal, TraversalPlan, Wanted, traverse
 from tnet_cli.slide.slide import Slide
+
+OUTSIDE = 0.5
+"""Value of what lies beyond the image's edge: mid-grey, which is zero to the authors' models."""
 
 AT_ONCE_PX = 16 * 1024 * 1024
 """Pixels of the image that are read at a time."""
@@ -28,6 +37,22 @@ class ImagePreparation:
     thumbnail: np.ndarray
     pixels: np.ndarray
     roots: tuple[Region, ...]
+
+    def read(self, region: Region, side_px: int) -> np.ndarray:
+        """Return a region of the resized image as a patch, float32 (side_px, side_px, 3) in [0, 1]."""
+        return resize(cut(self.pixels, region), side_px)
+
+    def traverse(self, plan: TraversalPlan) -> Generator[Wanted, Look, Traversal]:
+        """Traverse the resized image from its one root, and return where that was in the image itself."""
+        side_px, whole = self.pixels.shape[0], self.roots[0]
+        traversal = yield from traverse([Region(0, 0, side_px, side_px)], np.zeros(1), plan)
+        size = Size(whole.width, whole.height)
+        return Traversal(
+            levels=tuple(
+                replace(record, regions=tuple(in_own_pixels(region, side_px, size) for region in record.regions))
+                for record in traversal.levels
+            )
+        )
 
 
 def prepare_image(slide: Slide, config: TNetConfig) -> ImagePreparation:
@@ -102,6 +127,44 @@ def resize(pixels: np.ndarray, side_px: int) -> np.ndarray:
         return pixels
     narrowed = _interpolate(pixels, _Taps.between(pixels.shape[1], side_px), axis=1)
     return _interpolate(narrowed, _Taps.between(pixels.shape[0], side_px), axis=0)
+
+
+def cut(pixels: np.ndarray, region: Region) -> np.ndarray:
+    """Cut a region out of an image, with mid-grey where it reaches beyond.
+
+    Args:
+        pixels: float32 (H, W, 3) in [0, 1].
+        region: In these pixels.
+
+    Returns:
+        float32 (height, width, 3) of the region.
+    """
+    patch = np.full((region.height, region.width, 3), OUTSIDE, np.float32)
+    inside = region.intersect(Region(0, 0, pixels.shape[1], pixels.shape[0]))
+    if inside is not None:
+        top, left = inside.y - region.y, inside.x - region.x
+        patch[top : top + inside.height, left : left + inside.width] = pixels[
+            inside.y : inside.bottom, inside.x : inside.right
+        ]
+    return patch
+
+
+def in_own_pixels(region: Region, side_px: int, size: Size) -> Region:
+    """Return a region of the resized image in the image's own pixels, to the nearest whole one.
+
+    Args:
+        region: In an image of ``side_px`` a side.
+        side_px: Side of the resized image.
+        size: Of the image itself.
+    """
+    left, right = (round(x * size.width / side_px) for x in (region.x, region.right))
+    top, bottom = (round(y * size.height / side_px) for y in (region.y, region.bottom))
+    return Region(left, top, max(1, right - left), max(1, bottom - top))
+
+
+def shown(patch: np.ndarray) -> np.ndarray:
+    """Return a patch as it is drawn, uint8; patches of slides are already."""
+    return patch if patch.dtype == np.uint8 else np.rint(patch * 255).astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,5 +1,38 @@
 """What a long run tells while it goes."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+VALIDATION = "validation "
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """Metrics of some steps of training.
+
+    Attributes:
+        stage: Name of the stage; ``validation <stage>`` for metrics of the validation slides.
+        step: Steps done in the stage.
+        steps: Steps in the stage.
+        terms: Mean of each term since the last report, by name.
+    """
+
+    stage: str
+    step: int
+    steps: int
+    terms: dict[str, float]
+
+    @property
+    def is_validation(self) -> bool:
+        """Whether the metrics are those of the validation slides."""
+        return self.stage.startswith(VALIDATION)
+
+    @property
+    def trained_stage(self) -> str:
+        """Name of the stage, also where it is validated."""
+        return self.stage.removeprefix(VALIDATION)
+
 
 class Progress:
     """Told of a run as it goes, and does nothing; whoever wants to know overrides what is of interest.
@@ -13,11 +46,14 @@ class Progress:
     def start(self, slides: int, introduction: str) -> None:
         """Take the number of slides to do, and which model it is and what it is for."""
 
-    def slide_done(self) -> None:
-        """Take that a slide has ended and what is kept of it is written."""
+    def slide_done(self, row: Mapping[str, Any]) -> None:
+        """Take the row of a slide that has ended, as in ``predictions.csv``; what is kept of it is written."""
 
     def look(self, processing_level: int, patches: int) -> None:
         """Take that a batch went through the network: the processing level of its last patch, and how many."""
 
     def reduce(self, done: int, total: int) -> None:
         """Take how many rows of a slide without a pyramid are reduced, of how many."""
+
+    def step(self, report: StepReport) -> None:
+        """Take the metrics of some steps of training."""

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any, Self
 
 STALLED_AFTER_S = 10.0
-"""A task that has run for so long lends its place to another thread: it may be waiting for a disk that is gone."""
+"""A call that has run for so long lends its place to another thread: it may be waiting for a disk that is gone."""
 
 GOODBYE_S = 2.0
 """How long the end waits for threads that are still reading; they are daemons and die with the process."""
 
 
-class Task:
+class Call:
     """A call that some thread makes; read its fields only when ``finished`` is true.
 
     Attributes:
@@ -23,10 +23,10 @@ class Task:
         error: What it raised instead, or None.
     """
 
-    __slots__ = ("call", "cancelled", "error", "finished", "given_up", "started", "value")
+    __slots__ = ("cancelled", "error", "finished", "function", "given_up", "started", "value")
 
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self.call: Callable[[], Any] | None = call
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.function: Callable[[], Any] | None = function
         self.started: float | None = None
         self.finished = False
         self.cancelled = False
@@ -40,11 +40,11 @@ class Task:
         return self.started is not None and not self.finished
 
 
-class Workers:
+class ReaderThreads:
     """Daemon threads that make calls in the order given, urgent ones first. A context manager.
 
-    A thread whose task has stalled no longer counts, so another is started in its place: at most as many again as
-    there are threads. One whose task was given up does not count at all.
+    A thread whose call has stalled no longer counts, so another is started in its place: at most as many again as
+    there are threads. One whose call was given up does not count at all.
 
     Args:
         threads: How many work at once.
@@ -52,9 +52,9 @@ class Workers:
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
-        self._urgent: deque[Task] = deque()
-        self._ahead: deque[Task] = deque()
-        self._running: dict[threading.Thread, Task] = {}
+        self._urgent: deque[Call] = deque()
+        self._ahead: deque[Call] = deque()
+        self._running: dict[threading.Thread, Call] = {}
         self._alive: set[threading.Thread] = set()
         self._changed = threading.Condition()
         self._finished = 0
@@ -77,48 +77,48 @@ class Workers:
 
     @property
     def finished(self) -> int:
-        """How many tasks have ended so far; for ``wait``."""
+        """How many calls have ended so far; for ``wait``."""
         return self._finished
 
-    def submit(self, call: Callable[[], Any], *, urgent: bool = True) -> Task:
-        """Have a thread make a call."""
-        task = Task(call)
+    def submit(self, function: Callable[[], Any], *, urgent: bool = True) -> Call:
+        """Have a thread call a function."""
+        call = Call(function)
         with self._changed:
-            (self._urgent if urgent else self._ahead).append(task)
+            (self._urgent if urgent else self._ahead).append(call)
             self._start_missing()
             self._changed.notify_all()
-        return task
+        return call
 
-    def cancel(self, task: Task) -> None:
-        """See that a task is not started any more; one that runs is let be."""
+    def cancel(self, call: Call) -> None:
+        """See that a call is not started any more; one that runs is let be."""
         with self._changed:
-            task.cancelled = True
+            call.cancelled = True
 
-    def give_up(self, task: Task) -> None:
-        """Forget a task: it is not started any more, and if it runs its thread is replaced."""
+    def give_up(self, call: Call) -> None:
+        """Forget a call: it is not started any more, and if it runs its thread is replaced."""
         with self._changed:
-            task.cancelled = task.given_up = True
+            call.cancelled = call.given_up = True
             self._start_missing()
 
     def wait(self, seen: int, timeout_s: float) -> None:
-        """Wait until more tasks have ended than ``seen``, or the time is over."""
+        """Wait until more calls have ended than ``seen``, or the time is over."""
         with self._changed:
             self._start_missing()
             self._changed.wait_for(lambda: self._finished != seen, timeout_s)
 
     def stalled(self) -> int:
-        """Return how many threads have been at one task for long that is not given up yet."""
+        """Return how many threads have been at one call for long that is not given up yet."""
         with self._changed:
-            return sum(self._is_stalled(task) for task in self._running.values() if not task.given_up)
+            return sum(self._is_stalled(call) for call in self._running.values() if not call.given_up)
 
     def hung(self) -> int:
-        """Return how many threads are still at tasks that were given up."""
+        """Return how many threads are still at calls that were given up."""
         with self._changed:
-            return sum(task.given_up for task in self._running.values())
+            return sum(call.given_up for call in self._running.values())
 
     def _start_missing(self) -> None:
-        lent = sum(self._is_stalled(task) for task in self._running.values() if not task.given_up)
-        given_up = sum(task.given_up for task in self._running.values())
+        lent = sum(self._is_stalled(call) for call in self._running.values() if not call.given_up)
+        given_up = sum(call.given_up for call in self._running.values())
         wanted = self._threads + min(lent, self._threads) + given_up
         idle = len(self._alive) - len(self._running)
         while len(self._alive) < wanted and idle < len(self._urgent) + len(self._ahead):
@@ -129,46 +129,46 @@ class Workers:
 
     def _work(self) -> None:
         this = threading.current_thread()
-        while (task := self._take(this)) is not None:
-            call = task.call
+        while (call := self._take(this)) is not None:
+            function = call.function
             try:
-                task.value = call() if call is not None else None
-            except BaseException as exc:  # noqa: BLE001 (whatever it is, whoever waits for the task is told)
-                task.error = exc
-            # What the call holds on to must not live as long as the task is remembered.
-            task.call = call = None
+                call.value = function() if function is not None else None
+            except BaseException as exc:  # noqa: BLE001 (whatever it is, whoever waits for the call is told)
+                call.error = exc
+            # What the function holds on to must not live as long as the call is remembered.
+            call.function = function = None
             with self._changed:
                 del self._running[this]
-                task.finished = True
+                call.finished = True
                 self._finished += 1
                 self._changed.notify_all()
 
-    def _take(self, this: threading.Thread) -> Task | None:
-        """Wait for a task; None when there is no more work for this thread."""
+    def _take(self, this: threading.Thread) -> Call | None:
+        """Wait for a call; None when there is no more work for this thread."""
         with self._changed:
             while True:
-                surplus = len(self._alive) - self._threads - sum(self._excused(task) for task in self._running.values())
+                surplus = len(self._alive) - self._threads - sum(self._excused(call) for call in self._running.values())
                 if self._closed or surplus > 0:
                     self._alive.discard(this)
                     return None
                 waiting = self._urgent or self._ahead
                 if waiting:
-                    task = waiting.popleft()
-                    if task.cancelled:
-                        task.finished = True
+                    call = waiting.popleft()
+                    if call.cancelled:
+                        call.finished = True
                         continue
-                    task.started = time.monotonic()
-                    self._running[this] = task
-                    return task
+                    call.started = time.monotonic()
+                    self._running[this] = call
+                    return call
                 self._changed.wait()
 
-    def _excused(self, task: Task) -> bool:
-        return task.given_up or self._is_stalled(task)
+    def _excused(self, call: Call) -> bool:
+        return call.given_up or self._is_stalled(call)
 
     def _is_given_up(self, thread: threading.Thread) -> bool:
-        task = self._running.get(thread)
-        return task is not None and task.given_up
+        call = self._running.get(thread)
+        return call is not None and call.given_up
 
     @staticmethod
-    def _is_stalled(task: Task) -> bool:
-        return task.started is not None and time.monotonic() - task.started > STALLED_AFTER_S
+    def _is_stalled(call: Call) -> bool:
+        return call.started is not None and time.monotonic() - call.started > STALLED_AFTER_S

@@ -1,187 +1,198 @@
-"""The work on one slide, from its path to its outcome; opening happens in a reading thread, concluding where asked."""
+"""One slide under way in the engine: being opened, being read, being looked at, ended."""
 
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
-from tnet_cli.errors import SlideError, UsageError
-from tnet_cli.inference.domain_check import checked
-from tnet_cli.inference.flight import NothingToSeeError, TraversalJob, TraversalResult
-from tnet_cli.inference.image_job import image_job, shown
-from tnet_cli.inference.outcome import Outcome, classified, failed, without_tissue
-from tnet_cli.inference.prepare import Preparation, choose_locations, prepare
-from tnet_cli.inference.prepare_image import ImagePreparation, prepare_image
-from tnet_cli.inference.traversal_job import best_first_job, slide_job
-from tnet_cli.inputs.fingerprint import Fingerprint, fingerprint_of
-from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.model.best_first import Settled
-from tnet_cli.model.choice import LocationSampler
-from tnet_cli.model.config import TNetConfig
-from tnet_cli.model.domain import FeatureDomain
-from tnet_cli.model.tnet import TNet
-from tnet_cli.modelfile.card import ModelCard
-from tnet_cli.slide.opening import open_slide
-from tnet_cli.slide.slide import Slide
+from tnet_cli.geometry import Region
+from tnet_cli.inference.reader_threads import Call, ReaderThreads
+from tnet_cli.inference.traversal_job import OpenJob, TraversalJob, TraversalResult
+from tnet_cli.model.traversal import Look, Wanted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manner:
-    """How every slide of a run is opened and traversed.
+class NothingToSeeError(Exception):
+    """Opening a slide said that there is nothing to look at."""
+
+
+class GivenUpError(Exception):
+    """A slide has been under way for longer than it may, and one of its reads does not return."""
+
+
+OWN_ERRORS = (GivenUpError, NothingToSeeError)
+
+
+@dataclass(slots=True, eq=False)
+class SlideTask:
+    """One slide under way: a traversal that says what it wants read and looked at, until it has ended.
 
     Attributes:
-        card: The model's.
-        domain: Where the features of each processing level lie that the model was calibrated on; empty where unknown.
-        locations: Attended locations for each processing level after the first; None for the model's default.
-        budget: Attended locations in all; excludes ``locations``.
-        settled: Makes what tells of one slide when to end, and makes the traversal best-first; None for that of the
-            paper.
-        mpp: Overrides the micrometres per pixel of every slide; a manifest's column comes first.
-        reader: Forces a slide backend.
-        sampler: How locations are chosen.
-        on_reduce: Rows done and to do, while a slide without a pyramid is reduced.
+        position: Of its job in the input.
+        ended: Its traversed, or the error that ended it; None while it is under way.
     """
 
-    card: ModelCard
-    domain: tuple[FeatureDomain, ...]
-    locations: tuple[int, ...] | None
-    budget: int | None
-    settled: Callable[[], Settled] | None
-    mpp: float | None
-    reader: str | None
-    sampler: LocationSampler
-    on_reduce: Callable[[int, int], None] | None
+    position: int
+    ended: TraversalResult | BaseException | None = None
+    _started: float | None = None
+    _job: TraversalJob | None = None
+    _wanted: Wanted | None = None
+    _calls: list[Call] = field(default_factory=list)  # the opening, or one read for each wanted region
+    _taken: int = 0  # wanted regions that went to the network
+    _looks: list[Look] = field(default_factory=list)
+    _pixels: list[np.ndarray] = field(default_factory=list)
+    _patches: list[np.ndarray] = field(default_factory=list)
+    _failing: BaseException | None = None  # it ends with this when the reads it asked for are over
 
+    def open(self, open_job: OpenJob, threads: ReaderThreads) -> None:
+        """Have the slide opened in a thread, when none is needed for a slide that is open already."""
+        self._calls = [threads.submit(open_job, urgent=False)]
 
-def job_of(
-    slide: Slide,
-    preparation: Preparation | ImagePreparation,
-    network: TNetConfig,
-    locations: tuple[int, ...] | None,
-    budget: int | None,
-    sampler: LocationSampler,
-) -> TraversalJob | None:
-    """Return the job of a slide or an image that is open and prepared, or None when there is nothing to look at.
-
-    Raises:
-        UsageError: the locations or the budget do not fit the model.
-    """
-    attended = choose_locations(network, preparation.scale, locations, budget)
-    if not preparation.roots:
-        return None
-    if isinstance(preparation, ImagePreparation):
-        return image_job(preparation, network, attended, sampler)
-    return slide_job(slide, preparation, network, attended, sampler)
-
-
-class SlideWork:
-    """One slide under way.
-
-    Args:
-        position: Of the slide among the inputs.
-        entry: The input.
-        manner: How it is opened and traversed.
-    """
-
-    def __init__(self, position: int, entry: SlideInput, manner: Manner) -> None:
-        self.position = position
-        self._entry = entry
-        self._manner = manner
-        self._lock = threading.Lock()
-        self._closed = False
-        self._started = time.perf_counter()
-        self._fingerprint: Fingerprint | None = None
-        self._slide: Slide | None = None
-        self._preparation: Preparation | ImagePreparation | None = None
-
-    def open(self) -> TraversalJob | None:
-        """Open and prepare the slide; its job, or None when it shows no tissue. Called in a reading thread.
-
-        Raises:
-            SlideError: it cannot be opened or lacks what is needed.
-            UsageError: the options do not fit the model.
-        """
-        self._started = time.perf_counter()
-        manner, entry = self._manner, self._entry
-        # Before the first read: a slide that changes while it is read does not bear the fingerprint of its new content.
-        self._fingerprint = fingerprint_of(entry.path)
-        slide = open_slide(entry.path, reader=manner.reader, mpp=entry.mpp or manner.mpp, on_progress=manner.on_reduce)
-        self._hold(slide)
-        network = manner.card.network
-        preparation = prepare(slide, network) if network.image_px is None else prepare_image(slide, network)
-        self._preparation = preparation
-        return self._job(slide, preparation)
-
-    def _job(self, slide: Slide, preparation: Preparation | ImagePreparation) -> TraversalJob | None:
-        """Return the job of a slide that is open and prepared, or None when there is nothing to look at."""
-        manner = self._manner
-        network = manner.card.network
-        if manner.settled is None:
-            return job_of(slide, preparation, network, manner.locations, manner.budget, manner.sampler)
-        if manner.locations is not None or network.choice == "per_grid" or isinstance(preparation, ImagePreparation):
-            raise UsageError(
-                "--stop-at takes the most probable locations of the whole slide, so it goes with --budget and not with "
-                "--locations, nor with a model that chooses locations for each grid"
-            )
-        budget = manner.budget or sum(choose_locations(network, preparation.scale, None, None))
-        if not preparation.roots:
-            return None
-        return best_first_job(slide, preparation, network, budget, manner.settled())
-
-    def conclude(self, ended: TraversalResult | BaseException, network: TNet) -> Outcome:
-        """Turn what the engine says of the slide into its outcome.
-
-        Raises:
-            UsageError: the options do not fit the model.
-        """
-        if isinstance(ended, UsageError):
-            raise ended
-        entry, card, started = self._entry, self._manner.card, self._started
-        slide, preparation = self._slide, self._preparation
-        thumbnail = preparation.thumbnail if preparation is not None else None
-        if slide is not None and isinstance(ended, NothingToSeeError):
-            return Outcome(
-                without_tissue(entry, card, started, slide), thumbnail=thumbnail, fingerprint=self._fingerprint
-            )
-        if isinstance(ended, BaseException):
-            return Outcome(
-                failed(entry, card, started, ended, slide), thumbnail=thumbnail, fingerprint=self._fingerprint
-            )
-        if slide is None or preparation is None:
-            raise ValueError("a traversal is concluded of a slide that is open")
+    def begin(self, job: TraversalJob, threads: ReaderThreads, caught: type[Exception]) -> None:
+        """Ask for the roots of a slide that is open."""
+        self._job = job
+        if self._started is None:
+            self._started = time.monotonic()
         try:
-            scale, roots = preparation.scale, len(preparation.roots)
-            result = classified(entry, card, started, slide, scale, roots, ended, network)
-            result = checked(result, card, self._manner.domain, slide, scale, ended.traversal)
-        except (ArithmeticError, MemoryError, torch.OutOfMemoryError) as exc:
-            return Outcome(failed(entry, card, started, exc, slide), thumbnail=thumbnail, fingerprint=self._fingerprint)
-        patches = tuple(shown(patch) for some in ended.patches for patch in some)
-        if ended.traversal.order is not None:
-            patches = tuple(patches[looked_at] for looked_at in ended.traversal.order)
-        return Outcome(result, thumbnail=thumbnail, patches=patches, fingerprint=self._fingerprint)
+            self._want(next(job.traversal), threads)
+        except caught as exc:
+            self._end(exc)
 
-    def close(self, *, may_hang: bool) -> None:
-        """Release the slide; when it is still being opened, as soon as that is over.
+    @property
+    def is_pending(self) -> bool:
+        """Whether it wants regions looked at that the network was not given yet."""
+        return self._wanted is not None and self._failing is None and self.ended is None and self.left > 0
 
-        Args:
-            may_hang: A thread hangs in it, perhaps with a lock: then another thread is made to wait for that.
+    @property
+    def is_located(self) -> bool:
+        """Whether what it wants goes through the location module."""
+        return self._wanted is not None and self._wanted.allowed is not None
+
+    @property
+    def left(self) -> int:
+        """How many of the wanted regions the network was not given yet."""
+        return len(self._calls) - self._taken
+
+    @property
+    def wanted(self) -> Wanted:
+        """What it wants looked at.
+
+        Raises:
+            ValueError: it is not open yet.
         """
-        with self._lock:
-            self._closed = True
-            slide = self._slide
-        if slide is None:
-            return
-        if may_hang:
-            threading.Thread(target=slide.close, name="tnet-close", daemon=True).start()
-        else:
-            slide.close()
+        if self._wanted is None:
+            raise ValueError("a slide that is not open wants nothing")
+        return self._wanted
 
-    def _hold(self, slide: Slide) -> None:
-        with self._lock:
-            self._slide = slide
-            given_up = self._closed
-        if given_up:
-            slide.close()
-            raise SlideError(self._entry.shown_path, "was given up while it was being opened")
+    def has_read(self, count: int) -> bool:
+        """Whether the next regions have been read, well or not."""
+        return all(call.finished for call in self._calls[self._taken : self._taken + count])
+
+    def fails_within(self, count: int) -> bool:
+        """Begin to fail when one of the next regions, all of them read, could not be decoded; say whether it does."""
+        error = next((call.error for call in self._calls[self._taken : self._taken + count] if call.error), None)
+        if error is not None:
+            self.fail(error)
+        return error is not None
+
+    def take(self, count: int) -> list[tuple[int, np.ndarray]]:
+        """Take the next regions, which have been read: index among the wanted ones, and pixels."""
+        taken = range(self._taken, self._taken + count)
+        self._taken += count
+        return [(index, self._calls[index].value) for index in taken]
+
+    def see(self, look: Look, pixels: np.ndarray) -> None:
+        """Note what the network saw of the next region."""
+        self._looks.append(look)
+        if self._job is not None and self._job.keeps_patches:
+            self._pixels.append(pixels)
+
+    def fail(self, error: BaseException) -> None:
+        """Have the slide end with an error, as soon as the reads it asked for are over."""
+        if self._failing is None:
+            self._failing = error
+
+    def hangs(self, timeout_s: float) -> bool:
+        """Whether it has been under way for longer than that, and is waiting for a read."""
+        started = self._started if self._started is not None else self._calls[0].started
+        if started is None or time.monotonic() - started <= timeout_s:
+            return False
+        return any(call.is_running for call in self._calls)
+
+    def give_up(self, threads: ReaderThreads) -> None:
+        """End it now, whatever its reads do."""
+        for call in self._calls:
+            threads.give_up(call)
+        self._end(self._failing or GivenUpError())
+
+    def proceed(self, threads: ReaderThreads, caught: type[Exception]) -> TraversalResult | BaseException | None:
+        """Go on where only reading or opening was waited for; return how the slide has ended, if it has.
+
+        Raises:
+            BaseException: what ended it, when that is neither caught nor the engine's own.
+        """
+        if self.ended is None and self._wanted is None and self._failing is None and self._calls[0].finished:
+            self._opened(self._calls[0], threads, caught)
+        # All of the reads are waited for: how much of a damaged slide is read must not be left to chance.
+        if self.ended is None and self._failing is not None and all(call.finished for call in self._calls):
+            self._end(self._failing)
+        ended = self.ended
+        if isinstance(ended, BaseException) and not isinstance(ended, (caught, *OWN_ERRORS)):
+            raise ended
+        return ended
+
+    def _opened(self, opening: Call, threads: ReaderThreads, caught: type[Exception]) -> None:
+        self._started = opening.started
+        if opening.error is not None:
+            self._end(opening.error)
+        elif opening.value is None:
+            self._end(NothingToSeeError())
+        else:
+            self.begin(opening.value, threads, caught)
+
+    def advance(self, threads: ReaderThreads, caught: type[Exception]) -> bool:
+        """Send the traversal what the network saw, once that is all it wanted; say whether it wants more now."""
+        if self._job is None or self._failing is not None or len(self._looks) < len(self._calls):
+            return False
+        log_probs = [look.cell_log_probs for look in self._looks if look.cell_log_probs is not None]
+        answer = Look(
+            features=torch.cat([look.features for look in self._looks]),
+            cell_log_probs=torch.cat(log_probs) if log_probs else None,
+        )
+        try:
+            if self._pixels:
+                self._patches.append(np.stack(self._pixels))
+            self._looks, self._pixels = [], []
+            self._want(self._job.traversal.send(answer), threads)
+        except StopIteration as end:
+            self._end(TraversalResult(traversal=end.value, patches=tuple(self._patches)))
+        except caught as exc:
+            self._end(exc)
+        return self.ended is None
+
+    def abandon(self, threads: ReaderThreads) -> None:
+        """Drop what has not been read yet, because nobody wants the answer any more."""
+        for call in self._calls:
+            threads.cancel(call)
+        self._close()
+
+    def _want(self, wanted: Wanted, threads: ReaderThreads) -> None:
+        job = self._job
+        if job is None:
+            raise ValueError("a slide that is not open cannot be read")
+        self._wanted, self._taken = wanted, 0
+
+        def reading(region: Region) -> Callable[[], np.ndarray]:
+            return lambda: job.read(region)
+
+        self._calls = [threads.submit(reading(region)) for region in wanted.regions]
+
+    def _end(self, ended: TraversalResult | BaseException) -> None:
+        self.ended = ended
+        self._close()
+
+    def _close(self) -> None:
+        if self._job is not None:
+            self._job.traversal.close()
+        self._looks, self._pixels, self._patches = [], [], []

@@ -1,69 +1,108 @@
-"""The job of one slide: its traversal, and how its regions are read."""
+"""What the engine needs to traverse one slide or image: the traversal, and how its regions are read."""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
 
 import numpy as np
 
+from tnet_cli.errors import UsageError
 from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.inference.flight import ReadFunction, TraversalJob
-from tnet_cli.inference.prepare import Preparation, plan_traversal
+from tnet_cli.inference.prepare import Preparation, choose_locations
+from tnet_cli.inference.prepare_image import ImagePreparation
 from tnet_cli.inference.stopping import AT_ONCE
-from tnet_cli.model.best_first import BestFirstPlan, Settled, traverse_best_first
+from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.model.best_first import BestFirstPlan, StoppingRule, traverse_best_first
 from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.model.traversal import traverse
+from tnet_cli.model.traversal import Look, Traversal, TraversalPlan, Wanted, traverse
 from tnet_cli.slide.slide import Slide
 
+ReadFunction = Callable[[Region], np.ndarray]
+TraversalSteps = Generator[Wanted, Look, Traversal]
 
-def slide_job(
-    slide: Slide, preparation: Preparation, config: TNetConfig, locations: tuple[int, ...], sampler: LocationSampler
-) -> TraversalJob:
-    """Return what the engine needs to traverse a slide.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TraversalJob:
+    """One slide's traversal and the way to read its regions.
+
+    Attributes:
+        traversal: The sans-IO generator of ``tnet_cli.model.traversal.traverse``.
+        read: Region -> (H, W, 3), uint8 or float32 in [0, 1], the same for every region; called from many threads.
+        keeps_patches: Whether the result has the pixels, which of a whole slide are too many to hold.
+    """
+
+    traversal: TraversalSteps
+    read: ReadFunction
+    keeps_patches: bool = True
+
+
+OpenJob = Callable[[], TraversalJob | None]
+"""Opens a slide and returns its job, or None where there is nothing to look at; called in a reading thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraversalResult:
+    """What came back from one traversal.
+
+    Attributes:
+        traversal: The record of the traversal.
+        patches: The (N, H, W, 3) pixels the network saw, as they were read, one array for each processing level; none
+            where the job does not keep them.
+    """
+
+    traversal: Traversal
+    patches: tuple[np.ndarray, ...]
+
+
+def traversal_job(
+    slide: Slide,
+    preparation: Preparation | ImagePreparation,
+    config: TNetConfig,
+    options: TraversalOptions,
+    sampler: LocationSampler,
+    *,
+    stopping: StoppingRule | None = None,
+    read: ReadFunction | None = None,
+) -> TraversalJob | None:
+    """Return the job of a slide or an image that is open and prepared; None where there is nothing to look at.
 
     Args:
-        slide: Open until the job has ended.
+        slide: Open until the traversal has ended.
         preparation: Of this slide for this model.
-        config: The model's configuration.
-        locations: Attended locations for each processing level after the first.
-        sampler: How they are chosen.
+        config: The model's.
+        options: Locations or budget; ``stop_at`` makes the traversal best-first.
+        sampler: How locations are chosen; a best-first traversal takes the most probable.
+        stopping: Tells when a best-first traversal ends before its budget; None for never.
+        read: Reads a slide's region in place of the slide itself, where some of it was read ahead.
+
+    Raises:
+        UsageError: the locations or the budget do not fit the model.
     """
-    return TraversalJob(
-        traversal=traverse(
-            preparation.root_regions,
-            preparation.root_log_probs,
-            plan_traversal(config, preparation.scale, locations, sampler),
-            preparation.allowed(),
-        ),
-        read=_reading(slide, config.base_px),
-    )
-
-
-def best_first_job(
-    slide: Slide, preparation: Preparation, config: TNetConfig, budget: int, settled: Settled | None
-) -> TraversalJob:
-    """Return what the engine needs to traverse a slide best-first.
-
-    Args:
-        slide: Open until the job has ended.
-        preparation: Of this slide for this model.
-        config: The model's configuration.
-        budget: Most locations attended in all.
-        settled: Tells when to end before that; None for never.
-    """
-    plan = BestFirstPlan(
-        grid=AttentionGrid(config.grid, config.cell_fraction),
+    is_image = isinstance(preparation, ImagePreparation)
+    if options.stop_at is not None and (options.locations is not None or config.choice == "per_grid" or is_image):
+        raise UsageError(
+            "--stop-at takes the most probable locations of the whole slide, so it goes with --budget and not with "
+            "--locations, nor with a model that chooses locations for each grid"
+        )
+    budget = options.budget if options.stop_at is None else None
+    locations = choose_locations(config, preparation.scale, options.locations, budget)
+    if not preparation.roots:
+        return None
+    grid = AttentionGrid(config.grid, config.cell_fraction)
+    plan = TraversalPlan(
+        grid=grid,
         processing_levels=preparation.scale.processing_levels,
-        budget=budget,
-        at_once=AT_ONCE,
+        locations=locations,
+        choice=config.choice,
+        sampler=sampler,
     )
-    return TraversalJob(
-        traversal=traverse_best_first(
-            preparation.root_regions, preparation.root_log_probs, plan, preparation.allowed(), settled
-        ),
-        read=_reading(slide, config.base_px),
-    )
-
-
-def _reading(slide: Slide, base_px: int) -> ReadFunction:
-    def read(region: Region) -> np.ndarray:
-        return slide.read(region, base_px, base_px)
-
-    return read
+    if isinstance(preparation, ImagePreparation):
+        return TraversalJob(preparation.traverse(plan), lambda region: preparation.read(region, config.base_px))
+    roots, shares, allowed = preparation.root_regions, preparation.root_log_probs, preparation.allowed()
+    if options.stop_at is None:
+        steps = traverse(roots, shares, plan, allowed)
+    else:
+        most = options.budget or max(1, sum(locations))
+        best_first = BestFirstPlan(grid, preparation.scale.processing_levels, most, AT_ONCE)
+        steps = traverse_best_first(roots, shares, best_first, allowed, stopping)
+    return TraversalJob(steps, read or (lambda region: slide.read(region, config.base_px, config.base_px)))

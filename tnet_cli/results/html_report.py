@@ -12,11 +12,11 @@ from safetensors import SafetensorError, safe_open
 
 from tnet_cli.errors import TnetError
 from tnet_cli.files import written_whole
+from tnet_cli.modelfile.card import CARD_KEY
 from tnet_cli.report.page import PageCard, PageRow, RunPage, render_page
 from tnet_cli.report.thumbnail import THUMBNAIL_PX, Thumbnail, thumbnail_in
+from tnet_cli.results.layout import REPORT
 from tnet_cli.results.reader import RunOnDisk, SlideRecord, read_run
-
-REPORT = "report.html"
 
 THUMBNAILS_BYTES = 12_000_000
 """Room for all thumbnails of a page; overlays beyond it keep their link."""
@@ -28,9 +28,6 @@ _SIDE_OF_MANY_PX = 64
 
 _READERS = 8
 """Threads that read overlays; a run may lie on a share."""
-
-CARD_KEY = "tnet_card"
-"""Where a model file's header holds its card. Repeated here, so that a page is made without loading torch."""
 
 
 def write_report(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""A run on disk: tables, per-slide results and overlays, each written whole or not at all.
+"""A run's folder: what its files are called, what "finished" means, and how they are written, whole or not at all.
 
 Besides what a user reads there is ``.tnet``: the ledger, the lock, and drafts of what is being written.
 """
@@ -7,7 +7,7 @@ import csv
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +17,25 @@ from tnet_cli.errors import UsageError
 from tnet_cli.files import table_text, write_json, write_text_whole
 from tnet_cli.report.geojson import regions_geojson
 from tnet_cli.report.thumbnail import overlay_file
-from tnet_cli.results.result import REGION_COLUMNS, SlideResult, SlideRow, attended_regions, region_row
+from tnet_cli.results.result import SlideResult, SlideRow, prediction_columns, region_row
 
+RUN_RECORD = "run.json"
 PREDICTIONS = "predictions.csv"
 FAILURES = "failures.csv"
+REPORT = "report.html"
+SLIDES = "slides"
+
+RESULT = "result.json"
+REGIONS = "regions.csv"
+GEOJSON = "regions.geojson"
 OVERLAY = "overlay.png"
-SLIDE_FILES = ("result.json", "regions.csv", "regions.geojson", OVERLAY)
+SLIDE_FILES = (RESULT, REGIONS, GEOJSON, OVERLAY)
+"""In the folder of each slide, below ``slides``."""
 
 
-def prediction_columns(class_names: Sequence[str]) -> list[str]:
-    """Return the columns of ``predictions.csv`` for a model's classes."""
-    return [
-        *("slide", "path", "status", "prediction", "probability"),
-        *(f"prob_{name}" for name in class_names),
-        *(
-            "mpp",
-            "mpp_source",
-            "reader",
-            "roots",
-            "locations",
-            "pixels_read",
-            "fraction_read",
-            "seconds",
-            "error",
-            "qc",
-        ),
-    ]
+def is_finished(record: Mapping[str, Any]) -> bool:
+    """Tell from ``run.json`` whether a run came to its end: it is there, and tells when, only then."""
+    return bool(record.get("finished"))
 
 
 class RunDirectory:
@@ -66,6 +59,11 @@ class RunDirectory:
     def lock_path(self) -> Path:
         """Where the lock is."""
         return self._state / "lock"
+
+    @property
+    def holder_path(self) -> Path:
+        """Where it is written who holds the lock, or held it last."""
+        return self._state / "holder.json"
 
     @property
     def has_ledger(self) -> bool:
@@ -94,7 +92,7 @@ class RunDirectory:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path}: is a file; give a folder with --out")
 
-    def refuse_if_it_holds_another_run(self, paths: Iterable[str], *, overwrite: bool) -> None:
+    def refuse_if_it_holds_another_run(self, paths: Iterable[str]) -> None:
         """Protect the rows of an earlier run that this one would not write again.
 
         Raises:
@@ -102,21 +100,15 @@ class RunDirectory:
         """
         self.refuse_a_file()
         table = self.path / PREDICTIONS
-        if overwrite or not table.exists():
+        if not table.exists():
             return
         with table.open(newline="", encoding="utf-8") as file:
             earlier = {row.get("path") or "" for row in csv.DictReader(file)}
-        lost = sorted(earlier - set(paths))
-        if lost:
-            raise UsageError(
-                f"{self.path}: holds the results of another run ({len(lost)} slides not in this one, "
-                f"such as {lost[0]}); "
-                "give another folder with --out, or replace its table with --overwrite"
-            )
+        refuse_to_lose(self.path, sorted(earlier - set(paths)))
 
     def slide_folder(self, name: str) -> Path:
         """Return the folder of one slide's results."""
-        return self.path / "slides" / name
+        return self.path / SLIDES / name
 
     def overlay_of(self, row: SlideRow) -> Path | None:
         """Return where a slide's overlay is, or None where there is none."""
@@ -173,7 +165,20 @@ class RunDirectory:
 
     def write_run(self, record: dict[str, Any]) -> None:
         """Write ``run.json``: what the run was."""
-        write_json(self.path / "run.json", record)
+        write_json(self.path / RUN_RECORD, record)
+
+
+def refuse_to_lose(out: Path, lost: Sequence[str]) -> None:
+    """Protect the rows of slides that a run would not make again.
+
+    Raises:
+        UsageError: there are some.
+    """
+    if lost:
+        raise UsageError(
+            f"{out}: holds the results of another run ({len(lost)} slides not in this one, such as {lost[0]}); "
+            "give another folder with --out, or replace them with --overwrite"
+        )
 
 
 def _write_files(folder: Path, result: SlideResult, overlay: Image | bytes | None) -> None:
@@ -184,16 +189,15 @@ def _write_files(folder: Path, result: SlideResult, overlay: Image | bytes | Non
         "bytes_read": result.bytes_read,
         "notes": list(result.notes),
     }
-    write_json(folder / "result.json", details)
+    write_json(folder / RESULT, details)
     if result.status == "ok":
         rows = [region_row(region, result.class_names) for region in result.regions]
-        columns = [*REGION_COLUMNS, *(f"prob_{name}" for name in result.class_names)]
-        write_text_whole(folder / "regions.csv", table_text(columns, rows))
-        write_json(folder / "regions.geojson", _geojson(result))
+        write_text_whole(folder / REGIONS, table_text(list(rows[0]), rows))
+        write_json(folder / GEOJSON, _geojson(result))
     if overlay is not None:
         (folder / OVERLAY).write_bytes(overlay if isinstance(overlay, bytes) else overlay_file(overlay))
 
 
 def _geojson(result: SlideResult) -> dict[str, Any]:
     origin = (result.bounds.x, result.bounds.y) if result.bounds else (0, 0)
-    return regions_geojson(attended_regions(result), result.class_names, origin)
+    return regions_geojson(result.regions, result.class_names, origin)

@@ -27,31 +27,15 @@ class RunIdentity:
 
     Attributes:
         model: Digest of the model file.
-        locations: Attended locations for each processing level after the first.
-        budget: In all, or None.
-        stop_at: Of the stopping rule, or None for the traversal of the paper.
-        mpp: For all slides, or None.
-        reader: Forced, or None.
+        options: As ``TraversalOptions.record`` gives them.
     """
 
     model: str
-    locations: tuple[int, ...]
-    budget: int | None = None
-    stop_at: float | None = None
-    mpp: float | None = None
-    reader: str | None = None
+    options: dict[str, Any]
 
     def facts(self) -> dict[str, Any]:
         """Return what the ledger says of it: name -> JSON value."""
-        return {
-            "format": FORMAT,
-            "model": self.model,
-            "locations": list(self.locations),
-            "budget": self.budget,
-            "stop_at": self.stop_at,
-            "mpp": self.mpp,
-            "reader": self.reader,
-        }
+        return {"format": FORMAT, "model": self.model} | self.options
 
     @property
     def digest(self) -> str:

@@ -12,10 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tnet_cli.errors import UsageError
-
-PREDICTIONS = "predictions.csv"
-RUN_RECORD = "run.json"
-SLIDES = "slides"
+from tnet_cli.results.layout import OVERLAY, PREDICTIONS, REGIONS, RESULT, RUN_RECORD, SLIDES, is_finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +39,7 @@ class SlideRecord:
     @property
     def overlay(self) -> Path | None:
         """Its overlay, where there is one."""
-        path = self.folder / "overlay.png" if self.folder else None
+        path = self.folder / OVERLAY if self.folder else None
         return path if path and path.is_file() else None
 
     def text(self, key: str) -> str | None:
@@ -75,7 +72,7 @@ class RunOnDisk:
     @property
     def is_finished(self) -> bool:
         """Tell whether the run came to its end."""
-        return bool(self.record)
+        return is_finished(self.record)
 
 
 def read_run(path: Path) -> RunOnDisk:
@@ -108,13 +105,13 @@ def finite(value: object) -> float | None:
 
 def read_regions(slide: SlideRecord) -> list[dict[str, str]]:
     """Return the rows of a slide's ``regions.csv``; none where there is no such file."""
-    return _table(slide.folder / "regions.csv")[1] if slide.folder else []
+    return _table(slide.folder / REGIONS)[1] if slide.folder else []
 
 
 def _slide(run: Path, row: dict[str, str]) -> SlideRecord:
     name = row.get("slide") or PurePosixPath(row.get("path") or "").stem or "unnamed"
     folder = _folder_inside(run, name)
-    return SlideRecord(name, dict(row), _document(folder / "result.json") if folder else {}, folder)
+    return SlideRecord(name, dict(row), _document(folder / RESULT) if folder else {}, folder)
 
 
 def _folder_inside(run: Path, name: str) -> Path | None:
@@ -131,7 +128,7 @@ def _folder_inside(run: Path, name: str) -> Path | None:
 
 def _slides_without_row(run: Path, listed: Collection[Path | None]) -> Iterator[SlideRecord]:
     """Find results whose row is not in the table, because the run was cut off before it was written."""
-    for file in sorted((run / SLIDES).rglob("result.json")):
+    for file in sorted((run / SLIDES).rglob(RESULT)):
         details = {} if file.parent in listed else _document(file)
         if details.get("status"):
             name = file.parent.relative_to(run / SLIDES).as_posix()

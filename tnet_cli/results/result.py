@@ -1,37 +1,32 @@
 """What tnet says of one slide, and the row of the table it becomes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from tnet_cli.geometry import Region, Size
+from tnet_cli.inputs.fingerprint import Fingerprint
 from tnet_cli.report.attended import AttendedRegion
 
 Status = Literal["ok", "failed", "no_tissue"]
 Qc = Literal["out_of_domain"]
 
 
-@dataclass(frozen=True, slots=True)
-class RegionResult:
-    """One region the network looked at.
+@dataclass(frozen=True, slots=True, eq=False)
+class SlideEvidence:
+    """What the network saw of a slide; for its pictures and for calibration, and not kept in any table.
 
     Attributes:
-        region: Level-0 pixels of the slide.
-        processing_level: 0 is the coarsest.
-        mpp: Micrometres per pixel the network saw, or None for an image without scale.
-        location_probability: Probability of the cell within its grid; for a root its share of the tissue.
-        path_probability: Product of these along the path from the root.
-        weight: Share in the slide's feature vector; the weights of a slide sum to one.
-        probabilities: Class probabilities from this region's own features.
+        thumbnail: uint8 (H, W, 3), the whole slide.
+        patches: uint8 (H, W, 3) for each of the result's regions; none where they were not kept.
+        features: Processing level -> float32 (N, D), of every region looked at there.
     """
 
-    region: Region
-    processing_level: int
-    mpp: float | None
-    location_probability: float
-    path_probability: float
-    weight: float
-    probabilities: tuple[float, ...]
+    thumbnail: np.ndarray
+    patches: tuple[np.ndarray, ...] = ()
+    features: Mapping[int, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +50,8 @@ class SlideResult:
         qc: ``out_of_domain`` where the slide is not of the kind the model knows; None else.
         warning: The sentence that goes with ``qc``; one of ``notes``.
         regions: Every region looked at, coarsest first.
+        fingerprint: What the slide's content was known by before it was read; None where nobody could tell.
+        evidence: What was seen of a slide that was classified; None once it has been drawn.
     """
 
     slide: str
@@ -79,8 +76,10 @@ class SlideResult:
     notes: tuple[str, ...] = ()
     qc: Qc | None = None
     warning: str | None = None
-    regions: tuple[RegionResult, ...] = ()
+    regions: tuple[AttendedRegion, ...] = ()
     bounds: Region | None = None
+    fingerprint: Fingerprint | None = None
+    evidence: SlideEvidence | None = None
 
     def row(self) -> dict[str, Any]:
         """Return the slide's row of ``predictions.csv``: column -> value, None where there is nothing to say."""
@@ -130,52 +129,28 @@ class SlideRow:
         return self.status != "failed"
 
 
-REGION_COLUMNS = (
-    "minx",
-    "miny",
-    "width",
-    "height",
-    "processing_level",
-    "mpp",
-    "location_probability",
-    "path_probability",
-    "weight",
-)
+def prediction_columns(class_names: Sequence[str]) -> list[str]:
+    """Return the columns of ``predictions.csv`` for a model's classes."""
+    return list(SlideResult(slide="", path="", status="failed", class_names=tuple(class_names)).row())
 
 
-def region_row(result: RegionResult, class_names: tuple[str, ...]) -> dict[str, Any]:
+def region_row(attended: AttendedRegion, class_names: tuple[str, ...]) -> dict[str, Any]:
     """Return a region's row of ``regions.csv``; boxes in level-0 pixels."""
-    box = result.region
+    box = attended.region
     return {
         "minx": box.x,
         "miny": box.y,
         "width": box.width,
         "height": box.height,
-        "processing_level": result.processing_level,
-        "mpp": _rounded(result.mpp),
-        "location_probability": _rounded(result.location_probability),
-        "path_probability": _rounded(result.path_probability),
-        "weight": _rounded(result.weight),
-        **{f"prob_{name}": _rounded(p) for name, p in zip(class_names, result.probabilities, strict=True)},
+        "processing_level": attended.processing_level,
+        "mpp": _rounded(attended.mpp),
+        "location_probability": _rounded(attended.location_probability),
+        "path_probability": _rounded(attended.path_probability),
+        "weight": _rounded(attended.weight),
+        **{f"prob_{name}": _rounded(p) for name, p in zip(class_names, attended.class_probabilities, strict=True)},
     }
 
 
 def _rounded(value: float | None) -> float | None:
     """Keep six significant figures: what a float32 network can stand for, the same text on every machine."""
     return None if value is None else float(f"{value:.6g}")
-
-
-def attended_regions(result: SlideResult) -> list[AttendedRegion]:
-    """Return every region the network looked at, as the report package wants it."""
-    return [
-        AttendedRegion(
-            region=region.region,
-            processing_level=region.processing_level,
-            mpp=region.mpp,
-            location_probability=region.location_probability,
-            weight=region.weight,
-            path_probability=region.path_probability,
-            class_probabilities=region.probabilities,
-        )
-        for region in result.regions
-    ]

@@ -1,37 +1,34 @@
 """What a run keeps: rows as slides end, the tables made from them, and what need not be done again."""
 
+import errno
+import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from tnet_cli.errors import InterruptedRunError, RunStoppedError, UsageError
+from tnet_cli.files import write_json
 from tnet_cli.inputs.fingerprint import Fingerprint, fingerprint_of
 from tnet_cli.inputs.inputs import MANIFEST_COLUMNS, SlideInput
-from tnet_cli.results.layout import OVERLAY, RunDirectory
+from tnet_cli.results.layout import OVERLAY, RunDirectory, refuse_to_lose
 from tnet_cli.results.ledger import Ledger, LedgerEntry, RunIdentity
-from tnet_cli.results.lock import locked
 from tnet_cli.results.result import SlideRow
-from tnet_cli.urls import is_url
 
 REFRESH_S = 3.0
 """The tables are written again at most so often while slides end; the ledger has every row at once."""
 
 FINGERPRINT_THREADS = 8
 
-OPTION_NAMES = {
-    "model": "model",
-    "locations": "--locations",
-    "budget": "--budget",
-    "stop_at": "--stop-at",
-    "mpp": "--mpp",
-    "reader": "--reader",
-    "format": "version of tnet",
-}
+HAS_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 class RunStore:
@@ -141,13 +138,9 @@ FAILURE_COLUMNS = (*(column for column in MANIFEST_COLUMNS if column != "error")
 
 def _failure(entry: SlideInput, row: SlideRow) -> dict[str, Any]:
     """Return a failed slide's row of a manifest that can be read wherever it lies."""
+    entry = entry.from_anywhere()
     values = {column: getattr(entry, column, None) for column in FAILURE_COLUMNS}
-    annotation = _from_anywhere(str(entry.annotation)) if entry.annotation else None
-    return values | {"slide": _from_anywhere(entry.shown_path), "annotation": annotation, "error": row.values["error"]}
-
-
-def _from_anywhere(path: str) -> str:
-    return path if is_url(path) else os.path.abspath(path)  # noqa: PTH100 (links stay)
+    return values | {"slide": entry.shown_path, "error": row.values["error"]}
 
 
 @contextmanager
@@ -178,14 +171,14 @@ def opened_store(
     """
     directory.refuse_a_file()
     if not directory.has_ledger and not overwrite:
-        directory.refuse_if_it_holds_another_run([entry.shown_path for entry in inputs], overwrite=False)
+        directory.refuse_if_it_holds_another_run([entry.shown_path for entry in inputs])
     try:
         directory.make()
     except OSError as exc:
         raise UsageError(
             f"{directory.path}: cannot be written: {exc.strerror or exc}; give a folder with --out"
         ) from exc
-    with locked(directory.lock_path, directory.path):
+    with locked(directory):
         directory.clear_drafts()
         with Ledger(directory.ledger_path, afresh=overwrite) as ledger:
             _refuse_to_lose(directory.path, ledger, identity, inputs)
@@ -195,6 +188,46 @@ def opened_store(
                 store.skip_what_is_done(with_overlays=with_overlays)
                 store.refresh(now=True)
                 yield store
+
+
+@contextmanager
+def locked(directory: RunDirectory) -> Iterator[None]:
+    """Hold a run's folder while the block runs.
+
+    The kernel lets go of the lock when the process ends, however it ends; beside it stands who held it last.
+
+    Raises:
+        UsageError: another process holds it, or the file system has no locks.
+    """
+    lock = FileLock(directory.lock_path, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout as exc:
+        raise UsageError(
+            f"{directory.path}: another run is writing there ({_holder(directory)}); wait for it, or give another "
+            "folder with --out"
+        ) from exc
+    except (OSError, NotImplementedError) as exc:
+        if isinstance(exc, OSError) and exc.errno not in HAS_NO_LOCKS:
+            raise
+        raise UsageError(
+            f"{directory.path}: its file system has no locks, so that two runs could mix their results there; "
+            "give a folder on another one with --out"
+        ) from exc
+    try:
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(directory.holder_path, {"process": os.getpid(), "host": socket.gethostname(), "since": since})
+        yield
+    finally:
+        lock.release()
+
+
+def _holder(directory: RunDirectory) -> str:
+    try:
+        held = json.loads(directory.holder_path.read_text(encoding="utf-8"))
+        return f"process {held['process']} on {held['host']}, since {held['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "it does not say which"
 
 
 @contextmanager
@@ -238,18 +271,13 @@ def _refuse_to_lose(out: Path, ledger: Ledger, identity: RunIdentity, inputs: Se
             "give another folder with --out, or have everything there done again with --overwrite"
         )
     given = {entry.shown_path for entry in inputs}
-    lost = sorted(str(entry.row.values["path"]) for entry in done if entry.row.values["path"] not in given)
-    if lost:
-        raise UsageError(
-            f"{out}: holds the results of another run ({len(lost)} slides not in this one, such as {lost[0]}); "
-            "give another folder with --out, or replace them with --overwrite"
-        )
+    refuse_to_lose(out, sorted({str(entry.row.values["path"]) for entry in done} - given))
 
 
 def _difference(name: str, there: object, here: object) -> str:
     if name in {"model", "format"}:
-        return f"another {OPTION_NAMES[name]}"
-    return f"{OPTION_NAMES[name]} {_said(there)} instead of {_said(here)}"
+        return "another model" if name == "model" else "another version of tnet"
+    return f"--{name.replace('_', '-')} {_said(there)} instead of {_said(here)}"
 
 
 def _said(value: object) -> str:

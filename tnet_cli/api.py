@@ -1,0 +1,273 @@
+"""tnet from Python: ``open_slide``, ``load_model``, ``classify``, ``train`` and ``evaluate``.
+
+The command line comes in here too, so a script and a command do the same. Importing this module loads neither torch
+nor a slide reader; each function loads what it needs when it is called.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tnet_cli.inputs.options import TraversalOptions
+
+if TYPE_CHECKING:
+    from tnet_cli.classification.run import RunReport
+    from tnet_cli.evaluation.run import EvaluationReport
+    from tnet_cli.inference.progress import Progress
+    from tnet_cli.modelfile.modelfile import LoadedModel
+    from tnet_cli.slide.slide import Slide
+    from tnet_cli.training.run import TrainReport
+
+__all__ = ["classify", "evaluate", "load_model", "open_slide", "train"]
+
+
+def open_slide(path: str | Path, *, mpp: float | None = None, reader: str | None = None) -> "Slide":
+    """Open a slide of any kind, for reading regions of it at any scale.
+
+    Args:
+        path: A file or a URL.
+        mpp: Micrometres per pixel, in place of what the file says.
+        reader: Forces a backend: ``openslide``, ``tifffile`` or ``pillow``.
+
+    Returns:
+        The slide; a context manager, safe to be read from many threads.
+
+    Raises:
+        SlideError: it cannot be opened.
+    """
+    from tnet_cli.slide.opening import open_slide as opened
+
+    return opened(str(path), mpp=mpp, reader=reader)
+
+
+def load_model(name: str | Path = "synthetic-demo") -> "LoadedModel":
+    """Load a model: the name of a bundled one, a ``.safetensors`` file, or ``hf://owner/repo``.
+
+    Returns:
+        Its network, in evaluation mode on the CPU, with its card and digest.
+
+    Raises:
+        ModelFileError: there is no such model, or its file is damaged.
+    """
+    from tnet_cli.modelfile.modelfile import find_model
+    from tnet_cli.modelfile.modelfile import load_model as loaded
+
+    return loaded(find_model(str(name)))
+
+
+def classify(
+    inputs: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path = "tnet-out",
+    model: str | Path = "synthetic-demo",
+    locations: tuple[int, ...] | None = None,
+    budget: int | None = None,
+    stop_at: float | None = None,
+    mpp: float | None = None,
+    reader: str | None = None,
+    device: str = "auto",
+    batch_size: int = 16,
+    workers: int | None = None,
+    overlay: bool = True,
+    overwrite: bool = False,
+    fail_fast: bool = False,
+    recursive: bool = True,
+    slide_timeout_s: float = 600.0,
+    cluster: str | None = None,
+    progress: "Progress | None" = None,
+) -> "RunReport":
+    """Classify slides, and write tables, overlays and a report into a folder as ``tnet classify`` does.
+
+    What the folder already holds of the same slides, model and options is not done again.
+
+    Args:
+        inputs: Slides, folders, patterns, URLs or manifests (``.csv`` with a column ``slide``).
+        out: Folder for the results.
+        model: Bundled name, file or ``hf://owner/repo``.
+        locations: Attended locations for each processing level after the first; None for the model's default.
+        budget: Attended locations in all; excludes ``locations``.
+        stop_at: Attend the most probable locations first, and end when the probabilities move by less than this.
+        mpp: Micrometres per pixel of slides whose file does not say.
+        reader: Forces a backend: ``openslide``, ``tifffile`` or ``pillow``.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; several, with commas, share the slides.
+        batch_size: Patches in one forward pass.
+        workers: Threads that read and decode, or processes of ``cluster="local"``; one a core when None.
+        overlay: Draw an overlay for each slide.
+        overwrite: Do everything again, in place of what is in the folder.
+        fail_fast: Stop at the first slide that fails.
+        recursive: Search folders with all those below them.
+        slide_timeout_s: Give up a slide that hangs for so long; 0 for never.
+        cluster: Address of a Dask scheduler, or ``local``.
+        progress: Told how it goes.
+
+    Returns:
+        A row for each slide, in input order, as in ``predictions.csv``. Slides that failed are rows too; the report's
+        ``raise_for_failures`` turns them into an error.
+
+    Raises:
+        UsageError: an option cannot be followed, the inputs hold no slide, or the folder holds another run.
+        ModelFileError: the model cannot be used.
+        ManifestError: a manifest cannot be used.
+        RunStoppedError: the disk is full, or the device or the storage answers no more.
+    """
+    from tnet_cli.classification.run import RunRequest, run_classify
+
+    request = RunRequest(
+        inputs=[str(each) for each in ([inputs] if isinstance(inputs, str | Path) else inputs)],
+        out=Path(out),
+        model=str(model),
+        traversal=TraversalOptions(locations=locations, budget=budget, stop_at=stop_at, mpp=mpp, reader=reader),
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        overlay=overlay,
+        overwrite=overwrite,
+        fail_fast=fail_fast,
+        recursive=recursive,
+        slide_timeout_s=slide_timeout_s,
+        cluster=cluster,
+    )
+    return run_classify(request, progress)
+
+
+def train(
+    manifest: str | Path,
+    out: str | Path,
+    *,
+    config: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    device: str = "auto",
+    backbone: str | None = None,
+    classes: Sequence[str] | None = None,
+    normal_class: str | None = None,
+    folds: int | None = None,
+    validation_share: float | None = None,
+    skip_bad: bool | None = None,
+    overwrite: bool = False,
+    progress: "Progress | None" = None,
+) -> "TrainReport":
+    """Train a model on labelled slides as ``tnet train`` does; the same call again goes on where it was interrupted.
+
+    Args:
+        manifest: Table with columns ``slide,label`` and perhaps ``patient,split,mpp,annotation``.
+        out: Folder for the model and everything of the run.
+        config: TOML file with tables ``[model]``, ``[training]``, ``[data]`` and ``[card]``.
+        overrides: ``TABLE.KEY=VALUE`` each, put over the file's.
+        seed: Of everything random.
+        device: Where the network runs.
+        backbone: ``tnet_small``, a torchvision classifier, or ``timm:NAME``.
+        classes: All classes in the order of the model.
+        normal_class: Class of what is not annotated; comes first.
+        folds: Cross-validate: train so many models, by patient.
+        validation_share: Share to validate on, where the manifest has no split.
+        skip_bad: Leave slides out that cannot be read.
+        overwrite: Replace the run in the folder.
+        progress: Told how it goes.
+
+    Returns:
+        The model files, and how good they are on their validation slides. What is None is as the configuration says.
+
+    Raises:
+        UsageError: the options or the configuration cannot be followed, or the folder holds another run.
+        ManifestError: the manifest cannot be used.
+        SlideError: a slide cannot be read.
+        ModelFileError: pretrained weights cannot be used.
+    """
+    from tnet_cli.training.run import TrainRequest, run_train
+
+    request = TrainRequest(
+        manifest=Path(manifest),
+        out=Path(out),
+        config=None if config is None else Path(config),
+        overrides=overrides,
+        seed=seed,
+        device=device,
+        backbone=backbone,
+        classes=None if classes is None else tuple(classes),
+        normal_class=normal_class,
+        folds=folds,
+        validation_share=validation_share,
+        skip_bad=skip_bad,
+        overwrite=overwrite,
+    )
+    return run_train(request, progress)
+
+
+def evaluate(
+    manifest: str | Path,
+    model: str | Path,
+    *,
+    out: str | Path = "tnet-evaluation",
+    arms: Sequence[str] = ("tnet",),
+    locations: tuple[int, ...] | None = None,
+    budget: int | None = None,
+    stop_at: float | None = None,
+    budgets: Sequence[int] = (),
+    split: str | None = None,
+    calibrate: str | None = None,
+    save_model: str | Path | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    mpp: float | None = None,
+    reader: str | None = None,
+    device: str = "auto",
+    batch_size: int = 16,
+    workers: int | None = None,
+    overwrite: bool = False,
+    progress: "Progress | None" = None,
+) -> "EvaluationReport":
+    """Judge a model on labelled slides, and write metrics with intervals, tables and plots as ``tnet evaluate`` does.
+
+    Args:
+        manifest: Table with columns ``slide,label`` and perhaps ``patient,split,annotation,mpp``.
+        model: Bundled name, file or ``hf://owner/repo``.
+        out: Folder for the results.
+        arms: Some of ``tnet``, ``random``, ``coarse``, ``exhaustive``; the first is judged in full.
+        locations: Attended locations for each processing level after the first; None for the model's default.
+        budget: Attended locations in all; excludes ``locations``.
+        stop_at: Arm ``tnet`` ends when the probabilities move by less than this.
+        budgets: Of a curve of accuracy against locations.
+        split: Rows to judge; ``all`` for all, None for ``test`` where there are splits.
+        calibrate: Split to fit temperature and threshold on, stored in a new model file.
+        save_model: That model file; None for ``model.safetensors`` in ``out``.
+        bootstrap: Draws for the intervals; 0 for none.
+        seed: Of the bootstrap and of random locations.
+        mpp: Micrometres per pixel of slides whose file does not say.
+        reader: Forces a backend.
+        device: Where the network runs.
+        batch_size: Patches in one forward pass.
+        workers: Threads that read and decode; one a core when None.
+        overwrite: Replace the results of an earlier evaluation.
+        progress: Told how it goes.
+
+    Returns:
+        Accuracy and AUROC with intervals, and everything that ``metrics.json`` holds.
+
+    Raises:
+        UsageError: an option cannot be followed, or the folder holds other results.
+        ModelFileError: the model cannot be used.
+        ManifestError: the manifest, its labels, splits or annotations cannot be used.
+        RunStoppedError: the disk is full, or the device or the storage answers no more.
+    """
+    from tnet_cli.evaluation.request import EvaluateRequest
+    from tnet_cli.evaluation.run import run_evaluation
+
+    request = EvaluateRequest(
+        manifest=Path(manifest),
+        model=str(model),
+        out=Path(out),
+        arms=tuple(arms),
+        traversal=TraversalOptions(locations=locations, budget=budget, stop_at=stop_at, mpp=mpp, reader=reader),
+        budgets=tuple(sorted(set(budgets))),
+        split=split,
+        calibrate=calibrate,
+        save_model=None if save_model is None else Path(save_model),
+        bootstrap=bootstrap,
+        seed=seed,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    return run_evaluation(request, progress)

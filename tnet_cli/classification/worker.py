@@ -1,0 +1,174 @@
+"""What another process of a run does, on this machine or on a cluster: classify and draw slides as one plan says."""
+
+import hashlib
+import logging
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from importlib.metadata import version
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tnet_cli.classification.writing import drawn, write_drawn, written
+from tnet_cli.errors import DISTRIBUTION, RunStoppedError, TnetError, UsageError
+from tnet_cli.files import temporary_file
+from tnet_cli.inference.classify import EngineOptions, classify_slides
+from tnet_cli.inference.device import choose_device
+from tnet_cli.inference.progress import Progress
+from tnet_cli.inputs.fingerprint import Fingerprint
+from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.modelfile.modelfile import LoadedModel, load_model
+from tnet_cli.results.layout import RunDirectory
+from tnet_cli.results.result import SlideResult, SlideRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerPlan:
+    """What a process needs to know; everything here can be sent to it.
+
+    Attributes:
+        weights: The model file, or its bytes where a worker need not see this machine's disk for them.
+        digest: SHA-256 of the model file, which must not have changed since the run began.
+        options: How slides are read and traversed.
+        engine: Batches and threads; the device is the process's own.
+        device: Where its network runs, as ``--device`` has it.
+        overlay: Whether overlays are drawn.
+        package: Version of tnet, which must be the worker's too.
+        torch_threads: How many threads the network may use on a processor.
+        writers: How many threads write.
+    """
+
+    weights: Path | bytes
+    digest: str
+    options: TraversalOptions
+    engine: EngineOptions
+    device: str
+    overlay: bool
+    package: str
+    torch_threads: int = 1
+    writers: int = 1
+
+    @property
+    def key(self) -> str:
+        """Names everything a result depends on."""
+        said = f"{self.digest} {self.options} {self.engine} {self.device} {self.overlay} {self.package}"
+        return hashlib.sha256(said.encode()).hexdigest()[:24]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The plan travels from worker to worker; a model that one of them has loaded does not.
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @cached_property
+    def model(self) -> LoadedModel:
+        """The model, loaded once in each process that has the plan.
+
+        Raises:
+            UsageError: this process has another version of tnet.
+            RunStoppedError: the file has changed since the run began.
+        """
+        if self.package != version(DISTRIBUTION):
+            raise UsageError(
+                f"a worker of the cluster has tnet {version(DISTRIBUTION)}, and this is tnet {self.package}; "
+                "install the same everywhere"
+            )
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+        torch.set_num_threads(self.torch_threads)
+        if isinstance(self.weights, bytes):
+            with temporary_file(self.weights, suffix=".safetensors") as path:
+                return load_model(path)
+        model = load_model(self.weights)
+        if model.digest != self.digest:
+            raise RunStoppedError(f"{self.weights}: has changed since the run began; run the same command again")
+        return model
+
+    @property
+    def own_engine(self) -> EngineOptions:
+        """How this process classifies, on its own device.
+
+        Raises:
+            UsageError: it has not the device that is asked for.
+        """
+        return replace(self.engine, device=choose_device(self.device))
+
+
+def classify_on_worker(plan: WorkerPlan, entry: SlideInput) -> tuple[SlideResult, bytes | None]:
+    """Classify and draw one slide on a worker of a cluster.
+
+    Returns:
+        The slide's result, and its overlay's file.
+
+    Raises:
+        UsageError: the worker has another version of tnet, or not the device that is asked for.
+    """
+    model = plan.model
+    with closing(classify_slides([entry], model, plan.options, plan.own_engine)) as results:
+        ((_, result),) = results
+    return drawn(result, model.card, overlay=plan.overlay)
+
+
+def work_for_parent(connection: Connection, plan: WorkerPlan, out: Path) -> None:
+    """Do what a process on the run's machine does: ask for slides, classify and write them, tell the rows.
+
+    Args:
+        connection: To the parent.
+        plan: What to do.
+        out: The run's folder.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends this process
+    threading.Thread(target=_die_with_parent, name="tnet-parent", daemon=True).start()
+    try:
+        _classify_for_parent(connection, plan, RunDirectory(out))
+    except TnetError as exc:
+        connection.send(("stopped", type(exc).__name__, str(exc)))
+    except OSError as exc:
+        traceback.print_exc()
+        connection.send(("full", exc.errno, exc.strerror or str(exc)))
+
+
+class _ToldToParent(Progress):
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def look(self, processing_level: int, patches: int) -> None:
+        self._connection.send(("look", processing_level, patches))
+
+
+def _classify_for_parent(connection: Connection, plan: WorkerPlan, directory: RunDirectory) -> None:
+    model = plan.model
+    positions: list[int] = []
+
+    def handed_out() -> Iterator[SlideInput]:
+        while True:
+            connection.send(("want",))
+            answer = connection.recv()
+            if answer is None:
+                return
+            positions.append(answer[0])
+            yield answer[1]
+
+    def write(_number: int, result: SlideResult) -> tuple[SlideRow, Fingerprint | None]:
+        row = write_drawn(directory, *drawn(result, model.card, overlay=plan.overlay))
+        return row, result.fingerprint
+
+    told = _ToldToParent(connection)
+    with closing(classify_slides(handed_out(), model, plan.options, plan.own_engine, progress=told)) as results:
+        for number, (row, fingerprint) in written(results, write, threads=plan.writers):
+            connection.send(("row", positions[number], row, fingerprint))
+
+
+def _die_with_parent() -> None:
+    """End this process with its parent, however that ends: nothing is written without its lock."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
