@@ -52,11 +52,7 @@ class BestFirstPlan:
     at_once: int
 
     def __post_init__(self) -> None:
-        """Refuse plans that attend nothing.
-
-        Raises:
-            ValueError: a number is below 1.
-        """
+        """Refuse plans that attend nothing, with a ``ValueError``."""
         if min(self.processing_levels, self.budget, self.at_once) < 1:
             raise ValueError("processing levels, budget and locations at once must be at least 1")
 

@@ -4,7 +4,7 @@ Source: arXiv:2102.10212, Sec. 3.2 (REINFORCE with a baseline) and 3.3 (per-feat
 
 What the REINFORCE terms estimate depends on the log-probabilities they are given:
 
-- Those of the draws (``model.sampling_log_probs``): the gradient of the slide's term is an unbiased estimate of that of the
+- Those of the draws (``sampling_log_probs``): the gradient of the slide's term is an unbiased estimate of that of the
   expected reward over everything a traversal may draw, for samples without replacement too. The per-feature
   term moves each draw for the reward of the feature it gave, holding what was drawn before: an unbiased estimate of the
   sum of the gradients of each draw's expected reward given its history.

@@ -1,4 +1,4 @@
-"""The probability of what a traversal has drawn, so that REINFORCE follows the draws that were really made.
+"""The log-probability of what a traversal has sampled, so that REINFORCE follows the sampling that was really done.
 
 Locations are drawn one after the other without replacement. The sum of their log-probabilities in their grids is not
 the log-probability of such a sample: the second draw is made among what the first has left. What is here is, and its
@@ -14,11 +14,11 @@ from torch import Tensor
 from tnet_cli.model.traversal import ProcessingLevelRecord, Traversal
 
 SamplingScheme = Literal["per_grid", "redrawn", "beam_search"]
-"""How a traversal drew: from every grid on its own; from all cells with fresh noise at each processing level
+"""How a traversal sampled: from every grid on its own; from all cells with fresh noise at each processing level
 (``GumbelTopK``); or by stochastic beam search (``StochasticBeam``)."""
 
 
-def sampling_log_probs(traversal: Traversal, drawing: SamplingScheme) -> list[Tensor]:
+def sampling_log_probs(traversal: Traversal, scheme: SamplingScheme) -> list[Tensor]:
     """Return the log-probability of each draw given all draws before it.
 
     Draws are ordered by processing level, and within one by their perturbed values, the largest first. For
@@ -27,7 +27,6 @@ def sampling_log_probs(traversal: Traversal, drawing: SamplingScheme) -> list[Te
 
     Args:
         traversal: Its locations were chosen by a ``PerturbingSampler``; its log-probabilities are tensors.
-        drawing: How.
 
     Returns:
         One tensor (N,) for each processing level after the roots', in the order of its regions.
@@ -35,14 +34,14 @@ def sampling_log_probs(traversal: Traversal, drawing: SamplingScheme) -> list[Te
     Raises:
         ValueError: the locations were not sampled.
     """
-    races = drawing == "beam_search" and len(traversal.levels) > 2
+    is_race = scheme == "beam_search" and len(traversal.levels) > 2
     log_probs = []
     for above, record in zip(traversal.levels, traversal.levels[1:], strict=False):
         if record.perturbed is None:
             raise ValueError("the locations were not sampled, so no draw has a probability")
-        if races:
+        if is_race:
             log_probs.append(_race(above, record, record.perturbed))
-        elif drawing == "per_grid":
+        elif scheme == "per_grid":
             log_probs.append(_each_grid(above, record, record.perturbed))
         else:
             log_probs.append(sequential_log_probs(_joint(above).flatten(), _flat(above, record), record.perturbed))
@@ -62,8 +61,8 @@ def sequential_log_probs(log_probs: Tensor, chosen: np.ndarray, keys: np.ndarray
     """
     order = np.argsort(-keys, kind="stable")
     left = np.tile(np.isfinite(log_probs.detach().cpu().numpy()), (len(chosen), 1))  # (k, M)
-    for draw, index in enumerate(order):
-        left[draw + 1 :, chosen[index]] = False
+    for step, index in enumerate(order):
+        left[step + 1 :, chosen[index]] = False
     remaining = torch.from_numpy(left[np.argsort(order)]).to(log_probs.device)  # (k, M), in the order of chosen
     # Where nothing else is left the draw is certain, and its own entry is the whole sum: the difference is zero.
     mass = log_probs.expand(len(chosen), -1).masked_fill(~remaining, -torch.inf).logsumexp(dim=1)

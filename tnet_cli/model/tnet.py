@@ -19,7 +19,7 @@ from tnet_cli.model.weighting import EqualWeighting, FeatureWeighting
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
+class ClassifierOutput:
     """What the network says of slides.
 
     Attributes:
@@ -40,9 +40,6 @@ class TNet(nn.Module):
 
     Source: arXiv:2102.10212, Sec. 3 and Fig. 2. One network is shared by all processing levels; what drives it from
     one to the next is ``tnet_cli.model.traversal``.
-
-    Args:
-        config: Architecture.
 
     Raises:
         ValueError: the backbone cannot be built.
@@ -80,7 +77,7 @@ class TNet(nn.Module):
         seen = location_features.detach() if detach_location else location_features
         return Look(features=features, cell_log_probs=self.location(seen, allowed))
 
-    def classify(self, features: Sequence[Tensor]) -> Answer:
+    def classify(self, features: Sequence[Tensor]) -> ClassifierOutput:
         """Classify slides from the features of everything that was looked at.
 
         Args:
@@ -88,7 +85,7 @@ class TNet(nn.Module):
         """
         weights = tuple(self.weighting(each) for each in features)
         combined = torch.stack([share @ each for share, each in zip(weights, features, strict=True)])  # (S, D)
-        return Answer(
+        return ClassifierOutput(
             logits=self.classification(combined),
             weights=weights,
             location_logits=tuple(self.classification(each) for each in features),

@@ -6,7 +6,7 @@ tensors keep their gradients. Source: arXiv:2102.10212, Sec. 3 and Fig. 1.
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,7 +22,6 @@ class Wanted:
     """Regions the traversal wants looked at, all of one processing level.
 
     Attributes:
-        processing_level: 0 is the coarsest.
         regions: N boxes in level-0 pixels.
         positions: int64 (N, 3): y, x and scale for the positional encoding.
         allowed: bool (N, G): the cells that may be attended next; None at the last processing level.
@@ -52,14 +51,13 @@ class ProcessingLevelRecord:
     """One processing level of a finished traversal; N regions.
 
     Attributes:
-        processing_level: 0 is the coarsest.
         regions: Boxes in level-0 pixels, parents in order and cells ascending.
         positions: int64 (N, 3).
         parents: int64 (N,): index among the regions of the processing level before; -1 for roots.
         cells: int64 (N,): cell of the parent's grid; -1 for roots.
         location_log_probs: (N,): log-probability of the cell within its grid; for roots that of the root.
         path_log_probs: (N,): sum of these from the root.
-        features: (N, D).
+        features: (N, D); None only until the regions have been looked at.
         cell_log_probs: (N, G), or None at the last processing level.
         allowed: bool (N, G), or None at the last processing level.
         perturbed: float64 (N,): the perturbed log-probabilities by which a ``PerturbingSampler`` chose the regions;
@@ -73,9 +71,9 @@ class ProcessingLevelRecord:
     cells: np.ndarray
     location_log_probs: Values
     path_log_probs: Values
-    features: Values
-    cell_log_probs: Values | None
-    allowed: np.ndarray | None
+    features: Values = None
+    cell_log_probs: Values | None = None
+    allowed: np.ndarray | None = None
     perturbed: np.ndarray | None = None
 
 
@@ -103,12 +101,10 @@ class TraversalPlan:
     """How to traverse.
 
     Attributes:
-        grid: Cuts every region into cells.
         processing_levels: Most steps.
         locations: k for each processing level after the first.
         choice: ``per_grid``: k cells of every grid; ``beam``: k cells of the whole slide, by the probability of
             their paths.
-        sampler: Takes the most probable, or samples.
     """
 
     grid: AttentionGrid
@@ -118,11 +114,7 @@ class TraversalPlan:
     sampler: LocationSampler
 
     def __post_init__(self) -> None:
-        """Refuse plans whose numbers do not fit.
-
-        Raises:
-            ValueError: there is not one number of locations for each processing level after the first.
-        """
+        """Refuse numbers of locations that are not one for each processing level after the first."""
         if len(self.locations) != self.processing_levels - 1:
             raise ValueError(f"{self.processing_levels} processing levels need {self.processing_levels - 1} numbers")
 
@@ -137,8 +129,7 @@ def traverse(
 
     Args:
         roots: Boxes of processing level 0, level-0 pixels; at least one.
-        root_log_probs: (R,) log-probabilities of the roots.
-        plan: Grid, depth, budget and choice.
+        root_log_probs: (R,).
         allowed: Tells which cells may be attended: regions -> bool (N,); all of them when None.
 
     Yields:
@@ -151,88 +142,58 @@ def traverse(
         ValueError: there is no root or not one log-probability for each, a look does not answer what was wanted, or
             a cell that may be attended has NaN for its log-probability.
     """
-    if len(roots) == 0 or len(roots) != len(root_log_probs):
-        raise ValueError(f"{len(roots)} roots with {len(root_log_probs)} log-probabilities cannot be traversed")
-    reached = _Reached.from_roots(roots, root_log_probs)
+    check_roots(roots, root_log_probs)
+    origin, none = np.zeros((len(roots), 3), dtype=np.int64), np.full(len(roots), -1, dtype=np.int64)
+    reached = ProcessingLevelRecord(0, tuple(roots), origin, none, none, root_log_probs, root_log_probs)
     records: list[ProcessingLevelRecord] = []
     for processing_level in range(plan.processing_levels):
         is_last = processing_level == plan.processing_levels - 1
         grids = [] if is_last else [plan.grid.cells(region) for region in reached.regions]
         may_attend = None if is_last else allowed_cells(grids, allowed)
         look = yield Wanted(processing_level, reached.regions, reached.positions, may_attend)
-        check_answer(look, len(reached.regions), may_attend)
-        if processing_level == 0:
-            reached = reached.beside(look.cell_log_probs)
-        records.append(reached.record(processing_level, look, may_attend))
+        check_look(look, len(reached.regions), may_attend)
+        if processing_level == 0 and look.cell_log_probs is not None:
+            beside = _beside(root_log_probs, look.cell_log_probs)
+            reached = replace(reached, location_log_probs=beside, path_log_probs=beside)
+        reached = replace(reached, features=look.features, cell_log_probs=look.cell_log_probs, allowed=may_attend)
+        records.append(reached)
         if look.cell_log_probs is None or may_attend is None:
             break
         joint = reached.path_log_probs[:, None] + look.cell_log_probs  # (N, G)
         chosen, perturbed = _choose(joint, may_attend, reached.perturbed, plan, plan.locations[processing_level])
         if len(chosen) == 0:
             break
-        reached = reached.descend(chosen, grids, look.cell_log_probs, joint, plan.grid)
-        reached = replace(reached, perturbed=perturbed)
+        parents, cells = np.divmod(chosen, plan.grid.cell_count)
+        reached = ProcessingLevelRecord(
+            processing_level=processing_level + 1,
+            regions=tuple(grids[parent][cell] for parent, cell in zip(parents, cells, strict=True)),
+            positions=positions_below(reached.positions[parents], cells, plan.grid),
+            parents=parents,
+            cells=cells,
+            location_log_probs=look.cell_log_probs[parents, cells],
+            path_log_probs=joint[parents, cells],
+            perturbed=perturbed,
+        )
     return Traversal(levels=tuple(records))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Reached:
-    """The regions of one processing level and how they were reached; attributes as in the record."""
+def _beside(root_log_probs: Values, log_probs: Values) -> Values:
+    """Bring the log-probabilities of the roots to the kind and device of the network's."""
+    if not hasattr(log_probs, "new_tensor"):
+        return np.asarray(root_log_probs)
+    if hasattr(root_log_probs, "new_tensor"):
+        return root_log_probs.to(log_probs.device)
+    return log_probs.new_tensor(root_log_probs)
 
-    regions: tuple[Region, ...]
-    positions: np.ndarray
-    parents: np.ndarray
-    cells: np.ndarray
-    location_log_probs: Values
-    path_log_probs: Values
-    perturbed: np.ndarray | None = None
 
-    @classmethod
-    def from_roots(cls, roots: Sequence[Region], root_log_probs: Values) -> Self:
-        origin, none = np.zeros((len(roots), 3), dtype=np.int64), np.full(len(roots), -1, dtype=np.int64)
-        return cls(tuple(roots), origin, none, none, root_log_probs, root_log_probs)
+def check_roots(roots: Sequence[Region], root_log_probs: Values) -> None:
+    """Refuse roots from which nothing can be traversed.
 
-    def beside(self, log_probs: Values | None) -> Self:
-        """Bring the log-probabilities of the roots to the kind and device of the network's."""
-        if log_probs is None:
-            return self
-        if not hasattr(log_probs, "new_tensor"):
-            values = np.asarray(self.path_log_probs)
-        elif hasattr(self.path_log_probs, "new_tensor"):
-            values = self.path_log_probs.to(log_probs.device)
-        else:
-            values = log_probs.new_tensor(self.path_log_probs)
-        return replace(self, location_log_probs=values, path_log_probs=values)
-
-    def record(self, processing_level: int, look: Look, allowed: np.ndarray | None) -> ProcessingLevelRecord:
-        return ProcessingLevelRecord(
-            processing_level=processing_level,
-            regions=self.regions,
-            positions=self.positions,
-            parents=self.parents,
-            cells=self.cells,
-            location_log_probs=self.location_log_probs,
-            path_log_probs=self.path_log_probs,
-            features=look.features,
-            cell_log_probs=look.cell_log_probs,
-            allowed=allowed,
-            perturbed=self.perturbed,
-        )
-
-    def descend(
-        self, chosen: np.ndarray, grids: list[list[Region]], log_probs: Values, joint: Values, grid: AttentionGrid
-    ) -> Self:
-        """Go to the chosen cells, given as indices into the flattened (N, G) of all cells."""
-        parents, cells = np.divmod(chosen, grid.cell_count)
-        return replace(
-            self,
-            regions=tuple(grids[parent][cell] for parent, cell in zip(parents, cells, strict=True)),
-            positions=positions_below(self.positions[parents], cells, grid),
-            parents=parents,
-            cells=cells,
-            location_log_probs=log_probs[parents, cells],
-            path_log_probs=joint[parents, cells],
-        )
+    Raises:
+        ValueError: there is none, or not one log-probability for each.
+    """
+    if len(roots) == 0 or len(roots) != len(root_log_probs):
+        raise ValueError(f"{len(roots)} roots with {len(root_log_probs)} log-probabilities cannot be traversed")
 
 
 def positions_below(positions: np.ndarray, cells: np.ndarray, grid: AttentionGrid) -> np.ndarray:
@@ -248,11 +209,10 @@ def positions_below(positions: np.ndarray, cells: np.ndarray, grid: AttentionGri
     return np.stack([y * grid.n + rows, x * grid.n + columns, scale + 1], axis=1)
 
 
-def check_answer(look: Look, wanted: int, allowed: np.ndarray | None) -> None:
+def check_look(look: Look, wanted: int, allowed: np.ndarray | None) -> None:
     """Refuse a look that does not answer what was wanted.
 
     Args:
-        look: What was sent.
         wanted: How many regions were wanted.
         allowed: bool (N, G), the cells that were asked for; None when none were.
 
