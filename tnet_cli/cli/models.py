@@ -84,14 +84,12 @@ def import_(
 ) -> None:
     """Convert a checkpoint of the TNet authors' TensorFlow code (fMoW, CUB-200, NABirds); needs no TensorFlow."""
     load("modelfile.tensorflow.import_model")
-    from tnet_cli.modelfile.tensorflow.import_model import ImportRequest, import_model
+    from tnet_cli.modelfile.tensorflow.import_model import import_model
 
-    report = import_model(
-        ImportRequest(checkpoint=checkpoint, out=out, classes=classes, image_px=image_px, overwrite=overwrite)
-    )
+    report = import_model(checkpoint, out, classes=classes, image_px=image_px, overwrite=overwrite)
     network = report.card.network
     answer(
-        f"{report.path}: {network.backbone}, {len(network.class_names)} classes, images of {network.image_px} px, "
+        f"{out}: {network.backbone}, {len(network.class_names)} classes, images of {network.image_px} px, "
         f"{network.processing_levels} processing levels with {network.grid} x {network.grid} cells, "
         f"{'features weighted' if network.weighting else 'features averaged'}, {report.weights} weights"
     )

@@ -2,8 +2,8 @@
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.modelfile import load_model
 from tnet_cli.modelfile.tensorflow.bundle import open_bundle
-from tnet_cli.modelfile.tensorflow.import_model import ImportRequest, import_model
+from tnet_cli.modelfile.tensorflow.import_model import ImportReport, import_model
 from tnet_cli.modelfile.tensorflow.names import read_variables
 
 Variables = dict[str, np.ndarray]
@@ -42,20 +42,26 @@ def variables(network: TNet) -> Variables:
 
 
 @pytest.fixture
-def request_for(tmp_path: Path) -> Callable[[Variables], ImportRequest]:
-    def write(variables: Variables) -> ImportRequest:
-        prefix = write_bundle(tmp_path / "from" / "ckpt-1", variables)
-        return ImportRequest(checkpoint=prefix, out=tmp_path / "to" / "birds.safetensors")
-
-    return write
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "to" / "birds.safetensors"
 
 
-def test_an_imported_model_gives_the_same_logits_to_the_last_digit(network, variables, request_for):
-    report = import_model(request_for(variables))
+@pytest.fixture
+def imported(tmp_path: Path, out: Path) -> Callable[..., ImportReport]:
+    """Write variables as a checkpoint and import it."""
+
+    def write_and_import(variables: Variables, **options: Any) -> ImportReport:
+        return import_model(write_bundle(tmp_path / "from" / "ckpt-1", variables), out, **options)
+
+    return write_and_import
+
+
+def test_an_imported_model_gives_the_same_logits_to_the_last_digit(network, variables, imported, out):
+    report = imported(variables)
     assert report.card.network == network.config.model_copy(update={"class_names": ("class_0", "class_1", "class_2")})
     assert "give their names with --classes" in report.notes[0]
     assert report.weights == sum(parameter.numel() for parameter in network.parameters())
-    loaded = load_model(report.path)
+    loaded = load_model(out)
     assert loaded.card == report.card
     with torch.inference_mode():
         patches, positions = torch.rand(2, 3, 157, 157), torch.tensor([[0, 0, 0], [3, 1, 1]])
@@ -108,39 +114,36 @@ def changed(name: str, value: np.ndarray) -> Callable[[Variables], Variables]:
         (lambda variables: {}, "holds no variables of the authors' TNet code"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_is_refused(variables, request_for, change, message):
-    request = request_for(change(variables))
+def test_a_checkpoint_that_does_not_fit_is_refused(variables, imported, tmp_path, out, change, message):
     with pytest.raises(ModelFileError, match=message) as caught:
-        import_model(request)
-    assert str(request.checkpoint) in str(caught.value)
+        imported(change(variables))
+    assert str(tmp_path / "from" / "ckpt-1") in str(caught.value)
     assert caught.value.exit_code == 4
-    assert not request.out.exists()
+    assert not out.exists()
 
 
-def test_a_b0_that_averages_and_has_no_birds_classes_is_the_satellite_model(variables, request_for):
-    network = import_model(request_for(without("feat_weighting/")(variables))).card.network
+def test_a_b0_that_averages_and_has_no_birds_classes_is_the_satellite_model(variables, imported):
+    network = imported(without("feat_weighting/")(variables)).card.network
     assert (network.grid, network.cell_fraction, network.weighting) == (3, 0.5, False)
 
 
-def test_nothing_of_the_users_is_replaced_unasked(variables, request_for):
-    request = request_for(variables)
-    request.out.parent.mkdir()
-    card = request.out.with_suffix(".md")
+def test_nothing_of_the_users_is_replaced_unasked(variables, imported, out):
+    out.parent.mkdir()
+    card = out.with_suffix(".md")
     card.write_text("mine")
     with pytest.raises(UsageError, match=r"birds\.md: exists; give another file with --out"):
-        import_model(request)
+        imported(variables)
     assert card.read_text() == "mine"
-    import_model(replace(request, overwrite=True))
+    imported(variables, overwrite=True)
     assert card.read_text().startswith("# birds")
     with pytest.raises(UsageError, match=r"birds\.safetensors: exists"):
-        import_model(request)
+        imported(variables)
 
 
-def test_options_that_do_not_fit(variables, request_for, tmp_path):
-    request = request_for(variables)
+def test_options_that_do_not_fit(variables, imported, tmp_path, out):
     with pytest.raises(UsageError, match="--image-px 896: this model takes images of 448 px, not 896"):
-        import_model(replace(request, image_px=896))
+        imported(variables, image_px=896)
     (tmp_path / "names.txt").write_text("crow\nwren\n")
     with pytest.raises(ManifestError, match="lists 2 class names, but the model has 3 classes"):
-        import_model(replace(request, classes=tmp_path / "names.txt"))
-    assert not request.out.exists()
+        imported(variables, classes=tmp_path / "names.txt")
+    assert not out.exists()

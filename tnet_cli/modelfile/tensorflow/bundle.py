@@ -24,8 +24,6 @@ BIG_ENDIAN = 1
 LONGEST_VARINT_BITS = 63
 MASK_DELTA = 0xA282EAD8
 
-Fields = dict[int, int | bytes]
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -33,7 +31,6 @@ class Entry:
 
     Attributes:
         dtype: TensorFlow's number of the type; 1 is float32.
-        shape: Axes.
         shard: Number of the data file.
         offset: Bytes from the start of the data file.
         size: Bytes.
@@ -147,10 +144,10 @@ class _UnreadableIndexError(Exception):
 
 def _shards(header: bytes) -> int:
     """Return the number of data files, from the entry without a key."""
-    fields = _fields(header)
-    if _number(fields, 2) == BIG_ENDIAN:
+    numbers, _ = _fields(header)
+    if numbers.get(2) == BIG_ENDIAN:
         raise _UnreadableIndexError("was written on a big-endian machine, which is not supported")
-    return _number(fields, 1) or 1
+    return numbers.get(1) or 1
 
 
 def _index_of(prefix: Path) -> Path:
@@ -212,61 +209,40 @@ def _block(index: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]
 
 
 def _entry(value: bytes) -> Entry:
-    fields = _fields(value)
-    checksum = fields.get(6)
+    # Protocol buffers leave zeros out; each axis of the shape is a message of its own.
+    numbers, messages = _fields(value)
+    axes = [axis for shape in messages.get(2, []) for axis in _fields(shape)[1].get(2, [])]
     return Entry(
-        dtype=_number(fields, 1),
-        shape=_shape(_bytes(fields, 2)),
-        shard=_number(fields, 3),
-        offset=_number(fields, 4),
-        size=_number(fields, 5),
-        checksum=struct.unpack("<I", checksum)[0] if isinstance(checksum, bytes) else None,
-        is_sliced=7 in fields,
+        dtype=numbers.get(1, 0),
+        shape=tuple(_fields(axis)[0].get(1, 0) for axis in axes),
+        shard=numbers.get(3, 0),
+        offset=numbers.get(4, 0),
+        size=numbers.get(5, 0),
+        checksum=numbers.get(6),
+        is_sliced=7 in messages,
     )
 
 
-def _shape(message: bytes) -> tuple[int, ...]:
-    # Each axis is a message of its own; protocol buffers leave zeros out.
-    axes = (value for tag, value in _all_fields(message) if tag == 2 and isinstance(value, bytes))
-    return tuple(_number(_fields(axis), 1) for axis in axes)
-
-
-def _fields(message: bytes) -> Fields:
-    return dict(_all_fields(message))
-
-
-def _number(fields: Fields, tag: int) -> int:
-    value = fields.get(tag, 0)
-    if not isinstance(value, int):
-        raise TypeError(f"field {tag} is no number")
-    return value
-
-
-def _bytes(fields: Fields, tag: int) -> bytes:
-    value = fields.get(tag, b"")
-    if not isinstance(value, bytes):
-        raise TypeError(f"field {tag} is no message")
-    return value
-
-
-def _all_fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield tags and values of a protocol buffer, repeated ones too."""
+def _fields(message: bytes) -> tuple[dict[int, int], dict[int, list[bytes]]]:
+    """Read a protocol buffer: its numbers and its messages, by tag."""
+    numbers: dict[int, int] = {}
+    messages: dict[int, list[bytes]] = {}
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
         match tag & 7:
             case 0:
-                value, at = _varint(message, at)
-                yield tag >> 3, value
+                numbers[tag >> 3], at = _varint(message, at)
             case 2:
                 length, at = _varint(message, at)
-                yield tag >> 3, message[at : at + length]
+                messages.setdefault(tag >> 3, []).append(message[at : at + length])
                 at += length
             case 5:
-                yield tag >> 3, message[at : at + 4]
+                (numbers[tag >> 3],) = struct.unpack("<I", message[at : at + 4])
                 at += 4
             case wire:
                 raise ValueError(f"wire type {wire} does not occur in a checkpoint's index")
+    return numbers, messages
 
 
 def masked_crc32c(data: bytes) -> int:
@@ -281,7 +257,7 @@ def masked_crc32c(data: bytes) -> int:
         raise UsageError(
             f"importing needs the tensorflow extra; install it with: {install_hint('tensorflow')}"
         ) from exc
-    crc = google_crc32c.value(data)
+    crc: int = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + MASK_DELTA) & 0xFFFFFFFF
 
 

@@ -29,44 +29,26 @@ DATA_SETS = {
 """By number of classes: what the authors published models of."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImportRequest:
-    """What the user asked of ``tnet models import``.
-
-    Attributes:
-        checkpoint: Prefix of the checkpoint, one of its files, or its folder.
-        out: The model file to write.
-        classes: Text file of class names, or None.
-        image_px: Side images are resized to; None for the smallest the model was made for.
-        overwrite: Whether an existing file is replaced.
-    """
-
-    checkpoint: Path
-    out: Path
-    classes: Path | None = None
-    image_px: int | None = None
-    overwrite: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What was written.
+    """What was written: the card, the number of trainable weights, and sentences that the user should know of."""
 
-    Attributes:
-        path: The model file.
-        card: Its card.
-        weights: Number of trainable weights.
-        notes: Plain sentences the user should know of.
-    """
-
-    path: Path
     card: ModelCard
     weights: int
     notes: tuple[str, ...]
 
 
-def import_model(request: ImportRequest) -> ImportReport:
+def import_model(
+    checkpoint: Path, out: Path, *, classes: Path | None = None, image_px: int | None = None, overwrite: bool = False
+) -> ImportReport:
     """Convert a checkpoint; the variant is told from its variables.
+
+    Args:
+        checkpoint: Prefix of the checkpoint, one of its files, or its folder.
+        out: The model file to write; its card is written beside it.
+        classes: Text file of class names, one a line.
+        image_px: Side images are resized to; None for the smallest the model was made for.
+        overwrite: Whether existing files are replaced.
 
     Raises:
         UsageError: the target exists, is no ``.safetensors`` file, the model takes no images of that size, or the
@@ -74,34 +56,34 @@ def import_model(request: ImportRequest) -> ImportReport:
         ModelFileError: the checkpoint is missing, damaged, or of a model that cannot be imported.
         ManifestError: the class names cannot be used.
     """
-    _check_target(request)
-    prefix = find_prefix(request.checkpoint)
+    _check_target(out, overwrite=overwrite)
+    prefix = find_prefix(checkpoint)
     variables = read_variables(open_bundle(prefix))
     try:
         variant = guess_variant(variables)
         state = to_state_dict(variables)
     except ValueError as exc:
         raise ModelFileError(f"{prefix}: {exc}") from exc
-    class_names, notes = _class_names(request.classes, variant)
+    class_names, notes = _class_names(classes, variant)
     try:
-        network = TNet(variant.config(class_names, request.image_px))
+        network = TNet(variant.config(class_names, image_px))
     except ValueError as exc:
-        raise UsageError(f"--image-px {request.image_px}: {exc}") from exc
+        raise UsageError(f"--image-px {image_px}: {exc}") from exc
     _fill(network, state, prefix)
-    if variant.family == "fmow" and request.image_px is None:
+    if variant.family == "fmow" and image_px is None:
         notes.append("the same weights serve images of 448 and 896 px; this file takes 448, see --image-px")
-    card = _card(request.out, prefix, variant, network)
+    card = _card(out, prefix, variant, network)
     # In full: half of the digits would not give the authors' own logits.
-    save_model(network, card, request.out, halve=False)
+    save_model(network, card, out, halve=False)
     weights = sum(parameter.numel() for parameter in network.parameters())
-    return ImportReport(request.out, card, weights, tuple(notes))
+    return ImportReport(card, weights, tuple(notes))
 
 
-def _check_target(request: ImportRequest) -> None:
-    if request.out.suffix != ".safetensors":
-        raise UsageError(f"{request.out}: a model file ends in .safetensors")
-    for path in (request.out, request.out.with_suffix(".md")):
-        if path.is_dir() or (path.exists() and not request.overwrite):
+def _check_target(out: Path, *, overwrite: bool) -> None:
+    if out.suffix != ".safetensors":
+        raise UsageError(f"{out}: a model file ends in .safetensors")
+    for path in (out, out.with_suffix(".md")):
+        if path.is_dir() or (path.exists() and not overwrite):
             raise UsageError(f"{path}: exists; give another file with --out, or replace it with --overwrite")
 
 
