@@ -13,10 +13,9 @@ import tifffile
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region, Size
 from tnet_cli.slide import reduction, slide
-from tnet_cli.slide.blocks import block_size
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.reduction import ReducedLevels
-from tnet_cli.slide.resample import fit
+from tnet_cli.slide.resample import PyramidLevel, block_size, fit
 
 WIDTH, HEIGHT = 1280, 768
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -123,7 +122,9 @@ def test_odd_edges_are_averages_of_what_is_there():
     pixels = np.zeros((9, 10, 3), np.uint8)
     pixels[8:], pixels[:, 8:] = 200, 100
     levels = ReducedLevels(
-        lambda x, y, width, height: pixels[y : y + height, x : x + width], Size(10, 9), 1.0, unit=Size(10, 1)
+        lambda x, y, width, height: pixels[y : y + height, x : x + width],
+        PyramidLevel(Size(10, 9), 1.0),
+        unit=Size(10, 1),
     )
     found = levels.read(Region(0, 0, 8, 8), 2, 2, (255, 255, 255))
     np.testing.assert_array_equal(found[..., 0], [[0, 0], [0, 0]])

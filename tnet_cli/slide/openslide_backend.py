@@ -1,26 +1,19 @@
 """Slides through OpenSlide: every vendor format it knows."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import openslide
 
 from tnet_cli.errors import SlideError, UnreadableRegionError
 from tnet_cli.geometry import Region, Size
-from tnet_cli.slide.scale import Scale, option_scale, resolution_scale, stated_scale
-from tnet_cli.slide.slide import WHITE, ProgressFunction, PyramidLevel, Slide, SlideFacts
+from tnet_cli.slide.mpp import StatedMpp, checked_mpp, option_mpp, resolution_mpp
+from tnet_cli.slide.resample import PyramidLevel
+from tnet_cli.slide.slide import WHITE, ProgressFunction, Slide, SlideFacts, told
 from tnet_cli.slide.tiff_pages import snapped_downsample
 
-
-@contextmanager
-def _named(path: str, problem: str, error: type[SlideError] = SlideError) -> Iterator[None]:
-    try:
-        yield
-    except openslide.OpenSlideError as exc:
-        reason = " ".join(str(exc).split()) or type(exc).__name__
-        reason = reason.removeprefix(f"Reading {path}: ").replace(path, "the file")
-        raise error(path, f"{problem}: {reason}") from exc
+_told = partial(told, of=openslide.OpenSlideError)
 
 
 class OpenSlideSlide(Slide):
@@ -29,27 +22,17 @@ class OpenSlideSlide(Slide):
     OpenSlide keeps an error: after one region could not be read, all further reads through the same handle fail. So
     the file is opened anew after an error. A handle is released when the last thread that reads through it is done.
 
-    Args:
-        path: The file.
-        mpp: Overrides the file's scale.
-        on_progress: Told how far a reduction is.
-
-    Raises:
-        SlideError: OpenSlide does not know or cannot open the file.
-        MissingMppError: the scale is implausible.
+    What it takes and raises is that of ``open_slide``.
     """
 
     reader = "openslide"
 
     def __init__(self, path: str, *, mpp: float | None = None, on_progress: ProgressFunction | None = None) -> None:
-        with _named(path, "OpenSlide cannot open it"):
+        with _told(path, "OpenSlide cannot open it"):
             slide = openslide.OpenSlide(path)
-        facts = _facts_of(path, slide, mpp)
-        super().__init__(path, facts, on_progress)
+        super().__init__(path, _facts_of(path, slide, mpp), on_progress)
         self._slide: openslide.OpenSlide | None = slide
         self._downsamples = slide.level_downsamples
-        with _named(path, "its associated images cannot be listed"):
-            self._associated = tuple(slide.associated_images)
 
     def close(self) -> None:
         """Release the file."""
@@ -63,7 +46,7 @@ class OpenSlideSlide(Slide):
             SlideError: the slide is closed.
         """
         self._check_open()
-        with self._lock, _named(self.path, "OpenSlide cannot open it again"):
+        with self._lock, _told(self.path, "OpenSlide cannot open it again"):
             if self._slide is None:
                 self._slide = openslide.OpenSlide(self.path)
             return self._slide
@@ -73,22 +56,9 @@ class OpenSlideSlide(Slide):
             if self._slide is failed:
                 self._slide = None
 
-    @property
-    def associated_images(self) -> tuple[str, ...]:
-        """Names of label, macro and the like."""
-        return self._associated
-
-    def read_associated(self, name: str) -> np.ndarray:
-        """Read an associated image, uint8 (H, W, 3).
-
-        Raises:
-            SlideError: there is none of that name, or it cannot be decoded.
-        """
-        slide = self._handle()
-        if name not in self._associated:
-            return super().read_associated(name)
-        with _named(self.path, f"its image {name!r} cannot be decoded"):
-            return _opaque(np.asarray(slide.associated_images[name]), self.background)
+    def _read_associated(self, name: str) -> np.ndarray:
+        with _told(self.path, f"its image {name!r} cannot be decoded"):
+            return _opaque(np.asarray(self._handle().associated_images[name]), self.background)
 
     def _unit(self, pyramid_level: int) -> Size:
         properties = self.properties
@@ -104,7 +74,7 @@ class OpenSlideSlide(Slide):
         own = self._downsamples[pyramid_level]
         corner = (round(x * own), round(y * own))
         slide = self._handle()
-        with _named(
+        with _told(
             self.path,
             f"the region at {x}, {y} of pyramid level {pyramid_level} cannot be decoded",
             UnreadableRegionError,
@@ -145,19 +115,20 @@ def _facts_of(path: str, slide: openslide.OpenSlide, mpp: float | None) -> Slide
     pyramid = tuple(
         PyramidLevel(Size(*size), snapped_downsample(finest, Size(*size))) for size in slide.level_dimensions
     )
-    scale = option_scale(path, mpp) if mpp is not None else _scale_of(path, properties)
+    with _told(path, "its associated images cannot be listed"):
+        associated_images = tuple(slide.associated_images)
     return SlideFacts(
         pyramid=pyramid,
-        mpp=None if scale is None else scale.mpp,
-        mpp_source=None if scale is None else scale.source,
+        stated_mpp=option_mpp(path, mpp) if mpp is not None else _mpp_of(path, properties),
         vendor=properties.get("openslide.vendor"),
         bounds=_bounds(properties),
         background=_background(properties),
         properties=properties,
+        associated_images=associated_images,
     )
 
 
-def _scale_of(path: str, properties: Mapping[str, str]) -> Scale | None:
+def _mpp_of(path: str, properties: Mapping[str, str]) -> StatedMpp | None:
     vendor = properties.get("openslide.vendor")
     if vendor == "generic-tiff":
         unit = {"centimeter": "cm", "inch": "inch"}.get(properties.get("tiff.ResolutionUnit", ""), "")
@@ -165,12 +136,12 @@ def _scale_of(path: str, properties: Mapping[str, str]) -> Scale | None:
             x, y = float(properties["tiff.XResolution"]), float(properties["tiff.YResolution"])
         except (KeyError, ValueError):
             return None
-        return resolution_scale(x, y, unit)
+        return resolution_mpp(x, y, unit)
     try:
         x, y = float(properties["openslide.mpp-x"]), float(properties["openslide.mpp-y"])
     except (KeyError, ValueError):
         return None
-    return stated_scale(path, x, y, "aperio.MPP" if vendor == "aperio" else "openslide.mpp-x")
+    return checked_mpp(path, x, y, "aperio.MPP" if vendor == "aperio" else "openslide.mpp-x")
 
 
 def _bounds(properties: Mapping[str, str]) -> Region | None:

@@ -10,8 +10,9 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, UnidentifiedI
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Size
-from tnet_cli.slide.scale import option_scale
-from tnet_cli.slide.slide import WHITE, ProgressFunction, PyramidLevel, Slide, SlideFacts
+from tnet_cli.slide.mpp import option_mpp
+from tnet_cli.slide.resample import PyramidLevel
+from tnet_cli.slide.slide import WHITE, ProgressFunction, Slide, SlideFacts
 from tnet_cli.slide.tiff_pages import Orientation
 
 LARGEST_PX = 1_000_000_000
@@ -30,17 +31,12 @@ LARGE_PICTURES: dict[bytes, type[ImageFile.ImageFile]] = {
 
 
 class PillowSlide(Slide):
-    """A picture held in memory. It has no scale of its own: what such files say is meant for printers.
+    """A picture held in memory, for which ``mpp`` is the only scale: what such files say is meant for printers.
+
+    Errors are those of ``open_slide``, and what it takes is explained there but for one.
 
     Args:
-        path: The file.
-        mpp: Micrometres per pixel.
-        on_progress: Told how far a reduction is.
         content: The file's bytes, where they do not lie under ``path``, which then only names them.
-
-    Raises:
-        SlideError: the file is no picture, is damaged, or is too large to be decoded whole.
-        MissingMppError: ``mpp`` is implausible.
     """
 
     reader = "pillow"
@@ -57,9 +53,7 @@ class PillowSlide(Slide):
         height, width = self._pixels.shape[:2]
         facts = SlideFacts(
             pyramid=(PyramidLevel(Size(width, height), 1.0),),
-            mpp=None if mpp is None else option_scale(path, mpp).mpp,
-            mpp_source=None if mpp is None else "option",
-            background=WHITE,
+            stated_mpp=None if mpp is None else option_mpp(path, mpp),
         )
         super().__init__(path, facts, on_progress)
         self._count(width * height, 0)

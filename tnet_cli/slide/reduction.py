@@ -4,13 +4,12 @@ import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from tnet_cli.geometry import Region, Size
-from tnet_cli.slide.blocks import WHOLE, BoxReader, block_size, padded, read_region
+from tnet_cli.slide.resample import WHOLE, BoxReader, PyramidLevel, block_size, read_region
 
 STEP = WHOLE
 BLOCK_PX = 8 * 1024 * 1024
@@ -31,7 +30,10 @@ EXACT_PX = 2 * 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class _Reduced:
     pixels: np.ndarray  # uint8 (H, W, 3), perhaps mapped from a file
-    downsample: float
+    stored: PyramidLevel
+
+    def read_box(self, x: int, y: int, width: int, height: int) -> np.ndarray:
+        return self.pixels[y : y + height, x : x + width]
 
 
 class ReducedLevels:
@@ -39,8 +41,7 @@ class ReducedLevels:
 
     Args:
         read_box: Reads a box of the stored resolution.
-        size: Of the stored resolution.
-        downsample: Of the stored resolution.
+        stored: The resolution that is reduced.
         unit: What the file decodes together, as in ``block_size``.
         on_progress: Told rows done and rows in all.
     """
@@ -48,50 +49,39 @@ class ReducedLevels:
     def __init__(
         self,
         read_box: BoxReader,
-        size: Size,
-        downsample: float,
+        stored: PyramidLevel,
         *,
         unit: Size,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self._levels = [_Reduced(_reduce(read_box, size, unit, on_progress), downsample * STEP)]
+        self._levels = [_reduce(read_box, stored, unit, on_progress)]
         while max(self._levels[-1].pixels.shape[:2]) > SMALLEST_PX:
             finer = self._levels[-1]
-            height, width = finer.pixels.shape[:2]
-            pixels = _reduce(_box_reader(finer.pixels), Size(width, height), Size(width, 1), None)
-            self._levels.append(_Reduced(pixels, finer.downsample * STEP))
+            self._levels.append(_reduce(finer.read_box, finer.stored, Size(finer.stored.size.width, 1), None))
 
     def read(self, region: Region, width_px: int, height_px: int, background: tuple[int, int, int]) -> np.ndarray:
-        """Read a region, as ``Slide.read`` does.
-
-        Args:
-            region: Level-0 pixels; may reach beyond the slide.
-            width_px: Width of the result.
-            height_px: Height of the result.
-            background: Colour outside the slide.
-
-        Returns:
-            uint8 (height_px, width_px, 3).
-        """
+        """Read a region, as ``Slide.read`` does, uint8 (height_px, width_px, 3)."""
         wanted = min(region.width / width_px, region.height / height_px)
-        fitting = [reduced for reduced in self._levels if reduced.downsample * FINER <= wanted]
+        fitting = [reduced for reduced in self._levels if reduced.stored.downsample * FINER <= wanted]
         chosen = fitting[-1] if fitting else self._levels[0]
-        size = Size(chosen.pixels.shape[1], chosen.pixels.shape[0])
         return read_region(
-            partial(padded, _box_reader(chosen.pixels), size, background),
+            chosen.read_box,
+            chosen.stored,
             region,
-            chosen.downsample,
             width_px,
             height_px,
-            unit=Size(size.width, 1),
+            background=background,
+            unit=Size(chosen.stored.size.width, 1),
             most_px=EXACT_PX,
             exact=True,
         )
 
 
-def _reduce(read_box: BoxReader, size: Size, unit: Size, on_progress: Callable[[int, int], None] | None) -> np.ndarray:
+def _reduce(
+    read_box: BoxReader, stored: PyramidLevel, unit: Size, on_progress: Callable[[int, int], None] | None
+) -> _Reduced:
     """Average squares of 4 x 4 pixels, block by block; the last row and column average what there is."""
-    reduced = _empty(-(-size.height // STEP), -(-size.width // STEP))
+    size, reduced = stored.size, _empty(-(-stored.size.height // STEP), -(-stored.size.width // STEP))
     block, done = block_size(size, unit, BLOCK_PX), 0
     for y in range(0, size.height, block.height):
         for x in range(0, size.width, block.width):
@@ -101,11 +91,7 @@ def _reduce(read_box: BoxReader, size: Size, unit: Size, on_progress: Callable[[
             done += width * height
             if on_progress is not None:
                 on_progress(done // size.width, size.height)
-    return reduced
-
-
-def _box_reader(pixels: np.ndarray) -> BoxReader:
-    return lambda x, y, width, height: pixels[y : y + height, x : x + width]
+    return _Reduced(reduced, PyramidLevel(Size(reduced.shape[1], reduced.shape[0]), stored.downsample * STEP))
 
 
 def _empty(height: int, width: int) -> np.ndarray:

@@ -227,9 +227,8 @@ class RemoteTiffSlide(TiffSlide):
         super().close()
         self._remote.close()
 
-    def read_associated(self, name: str) -> np.ndarray:
-        """Read an associated image, uint8 (H, W, 3); see ``TiffSlide``."""
-        pixels = super().read_associated(name)
+    def _read_associated(self, name: str) -> np.ndarray:
+        pixels = super()._read_associated(name)
         self._remote.raise_failure()
         self._count(0, 0, 0)
         return pixels

@@ -3,7 +3,8 @@
 import tempfile
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Self
@@ -12,8 +13,9 @@ import numpy as np
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region, Size
-from tnet_cli.slide.blocks import padded, read_region
+from tnet_cli.slide.mpp import StatedMpp
 from tnet_cli.slide.reduction import ReducedLevels
+from tnet_cli.slide.resample import PyramidLevel, read_region
 
 ProgressFunction = Callable[[int, int], None]
 
@@ -29,40 +31,17 @@ AT_ONCE_PX = 16 * 1024 * 1024
 WHITE = (255, 255, 255)
 
 
-@dataclass(frozen=True, slots=True)
-class PyramidLevel:
-    """A stored resolution.
-
-    Attributes:
-        size: In its own pixels.
-        downsample: Level-0 pixels for each of its own, at least 1.
-    """
-
-    size: Size
-    downsample: float
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlideFacts:
-    """What a backend knows of its slide when it has opened it.
-
-    Attributes:
-        pyramid: Stored resolutions, finest first.
-        mpp: Micrometres per level-0 pixel, or None when the file does not say.
-        mpp_source: Where it stands in the file, or ``option``.
-        vendor: Of the scanner, as OpenSlide names it.
-        bounds: The scanned area, level-0 pixels.
-        background: Colour of what is transparent, missing or outside.
-        properties: The file's own metadata.
-    """
+    """What a backend knows of its slide when it has opened it; the attributes are those of ``Slide``."""
 
     pyramid: tuple[PyramidLevel, ...]
-    mpp: float | None = None
-    mpp_source: str | None = None
+    stated_mpp: StatedMpp | None = None
     vendor: str | None = None
     bounds: Region | None = None
     background: tuple[int, int, int] = WHITE
     properties: Mapping[str, str] = field(default_factory=dict)
+    associated_images: tuple[str, ...] = ()
 
 
 class Slide(ABC):
@@ -70,6 +49,15 @@ class Slide(ABC):
 
     Attributes:
         reader: ``openslide``, ``tifffile`` or ``pillow``.
+        pyramid: Stored resolutions, after orientation; the index is the pyramid level, 0 the finest.
+        size: Of level 0.
+        mpp: Micrometres per level-0 pixel, or None when the file does not say.
+        mpp_source: Where that stands in the file, or ``option``; None when unknown.
+        vendor: Of the scanner, as OpenSlide names it.
+        bounds: The scanned area, level-0 pixels; the whole slide unless the file says otherwise.
+        background: Colour of what is transparent, missing or outside.
+        properties: The file's own metadata.
+        associated_images: Names of label, macro and the like.
         tiles_read: Tiles or strips decoded so far; one again when it is decoded again.
         pixels_read: Every pixel decoded from the file so far, whole tiles included.
         bytes_read: Compressed bytes fetched so far; zero where the reader does not tell (OpenSlide).
@@ -79,7 +67,15 @@ class Slide(ABC):
 
     def __init__(self, path: str, facts: SlideFacts, on_progress: ProgressFunction | None = None) -> None:
         self.path = path
-        self._facts = facts
+        self.pyramid = facts.pyramid
+        self.size = facts.pyramid[0].size
+        self.mpp = None if facts.stated_mpp is None else facts.stated_mpp.mpp
+        self.mpp_source = None if facts.stated_mpp is None else facts.stated_mpp.source
+        self.vendor = facts.vendor
+        self.bounds = facts.bounds or Region(0, 0, self.size.width, self.size.height)
+        self.background = facts.background
+        self.properties = facts.properties
+        self.associated_images = facts.associated_images
         self._on_progress = on_progress
         self._lock = threading.Lock()
         self._reduction_lock = threading.Lock()
@@ -89,59 +85,16 @@ class Slide(ABC):
         self.pixels_read = 0
         self.bytes_read = 0
 
-    @property
-    def size(self) -> Size:
-        """Level-0 size, after orientation."""
-        return self._facts.pyramid[0].size
-
-    @property
-    def pyramid(self) -> tuple[PyramidLevel, ...]:
-        """Stored resolutions; the index is the pyramid level, 0 the finest."""
-        return self._facts.pyramid
-
-    @property
-    def mpp(self) -> float | None:
-        """Micrometres per level-0 pixel, or None when unknown."""
-        return self._facts.mpp
-
-    @property
-    def mpp_source(self) -> str | None:
-        """Where the mpp came from, or None when unknown."""
-        return self._facts.mpp_source
-
-    @property
-    def vendor(self) -> str | None:
-        """Vendor of the scanner, or None."""
-        return self._facts.vendor
-
-    @property
-    def bounds(self) -> Region:
-        """The scanned area, level-0 pixels; the whole slide unless the file says otherwise."""
-        return self._facts.bounds or Region(0, 0, self.size.width, self.size.height)
-
-    @property
-    def background(self) -> tuple[int, int, int]:
-        """Colour of what is transparent, missing or outside."""
-        return self._facts.background
-
-    @property
-    def properties(self) -> Mapping[str, str]:
-        """The file's own metadata."""
-        return self._facts.properties
-
-    @property
-    def associated_images(self) -> tuple[str, ...]:
-        """Names of label, macro and the like."""
-        return ()
-
     def read_associated(self, name: str) -> np.ndarray:
         """Read an associated image, uint8 (H, W, 3).
 
         Raises:
-            SlideError: there is none of that name, or the slide is closed.
+            SlideError: there is none of that name, it cannot be decoded, or the slide is closed.
         """
         self._check_open()
-        raise SlideError(self.path, f"has no associated image {name!r}")
+        if name not in self.associated_images:
+            raise SlideError(self.path, f"has no associated image {name!r}")
+        return self._read_associated(name)
 
     def read(self, region: Region, width_px: int, height_px: int) -> np.ndarray:
         """Read a region at a chosen size.
@@ -150,8 +103,8 @@ class Slide(ABC):
 
         Args:
             region: Level-0 pixels; may reach beyond the slide.
-            width_px: Width of the result.
-            height_px: Height of the result.
+            width_px: Of the result.
+            height_px: Of the result.
 
         Returns:
             uint8 (height_px, width_px, 3), the caller's own; the background colour outside the slide.
@@ -173,11 +126,12 @@ class Slide(ABC):
             reduced = self._reduced_levels(pyramid_level)
             return _own(reduced.read(region, width_px, height_px, self.background))
         pixels = read_region(
-            partial(padded, partial(self._read_stored, pyramid_level), stored.size, self.background),
+            partial(self._read_stored, pyramid_level),
+            stored,
             region,
-            stored.downsample,
             width_px,
             height_px,
+            background=self.background,
             unit=self._unit(pyramid_level),
             most_px=AT_ONCE_PX,
         )
@@ -211,6 +165,10 @@ class Slide(ABC):
     def _read_stored(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         """Read a box that lies inside a pyramid level, in that level's pixels, uint8 (height, width, 3)."""
 
+    def _read_associated(self, name: str) -> np.ndarray:
+        """Read one of the associated images the slide has, uint8 (H, W, 3)."""
+        raise NotImplementedError
+
     def _unit(self, pyramid_level: int) -> Size:
         """Return the size, as shown, of what is decoded together: tiles, strips, or rows where nothing is known."""
         return Size(self.pyramid[pyramid_level].size.width, 1)
@@ -227,8 +185,7 @@ class Slide(ABC):
                 try:
                     self._reduced[pyramid_level] = ReducedLevels(
                         partial(self._read_stored, pyramid_level),
-                        stored.size,
-                        stored.downsample,
+                        stored,
                         unit=self._unit(pyramid_level),
                         on_progress=self._on_progress,
                     )
@@ -249,6 +206,20 @@ class Slide(ABC):
     def _check_open(self) -> None:
         if self._closed:
             raise SlideError(self.path, "is closed and cannot be read any more")
+
+
+@contextmanager
+def told(
+    path: str, problem: str, error: type[SlideError] = SlideError, *, of: type[Exception] | tuple[type[Exception], ...]
+) -> Iterator[None]:
+    """Turn what a library raises, ``of`` these types, into a slide's error, with the library's reason in one line."""
+    try:
+        yield
+    except SlideError:
+        raise
+    except of as exc:
+        reason = " ".join(str(exc).split()).removeprefix(f"Reading {path}: ").replace(path, "the file")
+        raise error(path, f"{problem}: {reason or type(exc).__name__}") from exc
 
 
 def _own(pixels: np.ndarray) -> np.ndarray:

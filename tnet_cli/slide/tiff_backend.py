@@ -1,8 +1,8 @@
 """TIFF-family slides through tifffile's page index: exactly the tiles that are needed, decoded by imagecodecs."""
 
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,9 @@ import tifffile
 
 from tnet_cli.errors import SlideError, UnreadableRegionError
 from tnet_cli.geometry import Size
-from tnet_cli.slide.scale import Scale, aperio_scale, ome_scale, option_scale, resolution_scale
-from tnet_cli.slide.slide import WHITE, ProgressFunction, PyramidLevel, Slide, SlideFacts
+from tnet_cli.slide.mpp import StatedMpp, aperio_mpp, ome_mpp, option_mpp, resolution_mpp
+from tnet_cli.slide.resample import PyramidLevel
+from tnet_cli.slide.slide import WHITE, ProgressFunction, Slide, SlideFacts, told
 from tnet_cli.slide.tiff_pages import (
     Orientation,
     can_be_decompressed,
@@ -52,44 +53,25 @@ DECODING_ERRORS = (
 )
 """What tifffile and imagecodecs raise on damaged files; imagecodecs' own errors derive from RuntimeError."""
 
-
-@contextmanager
-def _named(path: str, problem: str, error: type[SlideError] = SlideError) -> Iterator[None]:
-    try:
-        yield
-    except SlideError:
-        raise
-    except DECODING_ERRORS as exc:
-        reason = " ".join(str(exc).split()) or type(exc).__name__
-        raise error(path, f"{problem}: {reason}") from exc
+_told = partial(told, of=DECODING_ERRORS)
 
 
 class TiffSlide(Slide):
-    """A slide read through tifffile and imagecodecs.
-
-    Args:
-        path: The file.
-        mpp: Overrides the file's scale.
-        on_progress: Told how far a reduction is.
-
-    Raises:
-        SlideError: the file is not a TIFF, is damaged, or holds pixels of a kind this reader does not know.
-        MissingMppError: the scale is implausible.
-    """
+    """A slide read through tifffile and imagecodecs; what it takes and raises is that of ``open_slide``."""
 
     reader = "tifffile"
 
     def __init__(self, path: str, *, mpp: float | None = None, on_progress: ProgressFunction | None = None) -> None:
-        with _named(path, "cannot be read as a TIFF"):
+        with _told(path, "cannot be read as a TIFF"):
             self._tif = self._open_index(path)
         try:
-            with _named(path, "its TIFF directory is damaged"):
+            with _told(path, "its TIFF directory is damaged"):
                 self._pages = pyramid_pages(self._tif)
+                self._associated = _associated_pages(self._tif, self._pages)
                 facts = self._facts_of(path, mpp)
                 self._convert = [_converter(path, page) for page in self._pages]
                 self._layouts = [_layout(path, page) for page in self._pages]
-                self._associated = _associated_pages(self._tif, self._pages)
-            with _named(path, "cannot be opened"):
+            with _told(path, "cannot be opened"):
                 self._file: ByteSource | None = self._open_tiles(path)
         except BaseException:
             self._tif.close()
@@ -120,14 +102,12 @@ class TiffSlide(Slide):
         for page in self._pages:
             size = page_size(page)
             pyramid.append(PyramidLevel(self._orientation.shown(size), snapped_downsample(stored, size)))
-        scale = option_scale(path, mpp) if mpp is not None else _scale_of(path, self._tif, first)
         return SlideFacts(
             pyramid=tuple(pyramid),
-            mpp=None if scale is None else scale.mpp,
-            mpp_source=None if scale is None else scale.source,
+            stated_mpp=option_mpp(path, mpp) if mpp is not None else _mpp_of(path, self._tif, first),
             vendor=_vendor_of(first, self._tif),
-            background=WHITE,
             properties=_properties_of(first),
+            associated_images=tuple(self._associated),
         )
 
     def close(self) -> None:
@@ -138,25 +118,12 @@ class TiffSlide(Slide):
             self._tif.close()
             self._file = None
 
-    @property
-    def associated_images(self) -> tuple[str, ...]:
-        """Names of label, macro, thumbnail and other pages."""
-        return tuple(self._associated)
-
-    def read_associated(self, name: str) -> np.ndarray:
-        """Read an associated image, uint8 (H, W, 3).
-
-        Raises:
-            SlideError: there is none of that name, or it cannot be decoded.
-        """
-        self._check_open()
-        if name not in self._associated:
-            return super().read_associated(name)
+    def _read_associated(self, name: str) -> np.ndarray:
         page = self._associated[name]
         convert = rgb_converter(page, WHITE)
         if convert is None:
             raise SlideError(self.path, f"its image {name!r} is of a kind that is not supported")
-        with _named(self.path, f"its image {name!r} cannot be decoded"):
+        with _told(self.path, f"its image {name!r} cannot be decoded"):
             with self._lock:
                 samples = page.asarray()
             return convert(samples if samples.ndim == 3 else samples[..., None])
@@ -193,7 +160,7 @@ class TiffSlide(Slide):
         return self._cache.get((pyramid_level, column, row), lambda: self._decode_tile(pyramid_level, column, row))
 
     def _decode_tile(self, pyramid_level: int, column: int, row: int) -> np.ndarray:
-        with _named(
+        with _told(
             self.path,
             f"the tile at column {column}, row {row} of pyramid level {pyramid_level} cannot be decoded",
             UnreadableRegionError,
@@ -241,16 +208,16 @@ def _orientation_of(page: tifffile.TiffPage) -> int:
     return value if 1 <= value <= 8 else 1
 
 
-def _scale_of(path: str, tif: tifffile.TiffFile, page: tifffile.TiffPage) -> Scale | None:
+def _mpp_of(path: str, tif: tifffile.TiffFile, page: tifffile.TiffPage) -> StatedMpp | None:
     if is_aperio(page):
-        return aperio_scale(path, str(page.description))
+        return aperio_mpp(path, str(page.description))
     if tif.is_ome and tif.ome_metadata:
-        scale = ome_scale(path, tif.ome_metadata)
-        if scale is not None:
-            return scale
+        stated = ome_mpp(path, tif.ome_metadata)
+        if stated is not None:
+            return stated
     unit = {3: "cm", 2: "inch"}.get(int(page.resolutionunit), "")
     x, y = page.resolution
-    return resolution_scale(float(x), float(y), unit)
+    return resolution_mpp(float(x), float(y), unit)
 
 
 def _vendor_of(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> str | None:

@@ -26,7 +26,7 @@ SQUARE_WITHIN = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class StatedMpp:
     """A slide's scale.
 
     Attributes:
@@ -38,7 +38,7 @@ class Scale:
     source: str
 
 
-def stated_scale(path: str, x: float, y: float, source: str) -> Scale | None:
+def checked_mpp(path: str, x: float, y: float, source: str) -> StatedMpp | None:
     """Accept a scale that the file states outright; the mean of both axes.
 
     Zero, negative and non-finite values are how writers say that they do not know: None.
@@ -58,10 +58,10 @@ def stated_scale(path: str, x: float, y: float, source: str) -> Scale | None:
         raise MissingMppError(
             path, f"{source} says pixels of {x:g} x {y:g} µm, which are not square; give one value with --mpp"
         )
-    return Scale((x + y) / 2, source)
+    return StatedMpp((x + y) / 2, source)
 
 
-def option_scale(path: str, mpp: float) -> Scale:
+def option_mpp(path: str, mpp: float) -> StatedMpp:
     """Accept the user's scale.
 
     Raises:
@@ -73,10 +73,10 @@ def option_scale(path: str, mpp: float) -> Scale:
             f"--mpp {mpp:g} is not between {PLAUSIBLE[0]:g} and {PLAUSIBLE[1]:g} µm per pixel; give the scale of "
             "the finest pixels, such as 0.25 or 0.5",
         )
-    return Scale(mpp, "option")
+    return StatedMpp(mpp, "option")
 
 
-def resolution_scale(x_per_unit: float, y_per_unit: float, unit: str) -> Scale | None:
+def resolution_mpp(x_per_unit: float, y_per_unit: float, unit: str) -> StatedMpp | None:
     """Read bare resolution tags, which often state a print size: believed only when they are plausible.
 
     Args:
@@ -88,7 +88,7 @@ def resolution_scale(x_per_unit: float, y_per_unit: float, unit: str) -> Scale |
         return None
     x, y = MICROMETRES[unit] / x_per_unit, MICROMETRES[unit] / y_per_unit
     plausible = PLAUSIBLE[0] <= x <= PLAUSIBLE[1] and abs(x - y) <= SQUARE_WITHIN * max(x, y)
-    return Scale((x + y) / 2, "tiff resolution") if plausible else None
+    return StatedMpp((x + y) / 2, "tiff resolution") if plausible else None
 
 
 def parse_number(text: str) -> float | None:
@@ -99,7 +99,7 @@ def parse_number(text: str) -> float | None:
         return None
 
 
-def aperio_scale(path: str, description: str) -> Scale | None:
+def aperio_mpp(path: str, description: str) -> StatedMpp | None:
     """Read ``MPP = 0.25`` from an Aperio description, or return None when it has none.
 
     Raises:
@@ -107,10 +107,10 @@ def aperio_scale(path: str, description: str) -> Scale | None:
     """
     match = re.search(r"\|\s*MPP\s*=([^|\r\n]*)", description)
     mpp = parse_number(match[1]) if match else None
-    return None if mpp is None else stated_scale(path, mpp, mpp, "aperio.MPP")
+    return None if mpp is None else checked_mpp(path, mpp, mpp, "aperio.MPP")
 
 
-def ome_scale(path: str, xml: str) -> Scale | None:
+def ome_mpp(path: str, xml: str) -> StatedMpp | None:
     """Read PhysicalSizeX and PhysicalSizeY of the first image of OME-XML, or return None when it has none.
 
     Raises:
@@ -122,11 +122,11 @@ def ome_scale(path: str, xml: str) -> Scale | None:
         return None
     for element in root.iter():
         if element.tag.rpartition("}")[2] == "Pixels":
-            return _ome_pixels_scale(path, element.attrib)
+            return _ome_pixels_mpp(path, element.attrib)
     return None
 
 
-def _ome_pixels_scale(path: str, attributes: Mapping[str, str]) -> Scale | None:
+def _ome_pixels_mpp(path: str, attributes: Mapping[str, str]) -> StatedMpp | None:
     sides = []
     for axis in ("X", "Y"):
         value = parse_number(attributes.get(f"PhysicalSize{axis}", ""))
@@ -134,4 +134,4 @@ def _ome_pixels_scale(path: str, attributes: Mapping[str, str]) -> Scale | None:
         if value is None or factor is None:
             return None
         sides.append(value * factor)
-    return stated_scale(path, sides[0], sides[1], "ome-xml")
+    return checked_mpp(path, sides[0], sides[1], "ome-xml")

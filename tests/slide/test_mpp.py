@@ -8,8 +8,8 @@ import tifffile
 from PIL import Image
 
 from tnet_cli.errors import MissingMppError
+from tnet_cli.slide.mpp import aperio_mpp, checked_mpp, ome_mpp, option_mpp, resolution_mpp
 from tnet_cli.slide.opening import open_slide
-from tnet_cli.slide.scale import aperio_scale, ome_scale, option_scale, resolution_scale, stated_scale
 from tnet_cli.slide.slide import Slide
 
 TILED: dict[str, Any] = {"photometric": "rgb", "tile": (64, 64)}
@@ -123,7 +123,7 @@ def test_ome_units(size, unit, expected):
         '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" '
         f'PhysicalSizeX="{size}" PhysicalSizeY="{size}" {stated}/></Image></OME>'
     )
-    scale = ome_scale("a.ome.tif", xml)
+    scale = ome_mpp("a.ome.tif", xml)
     if expected is None:
         assert scale is None
     else:
@@ -134,7 +134,7 @@ def test_ome_units(size, unit, expected):
 
 @pytest.mark.parametrize("xml", ["", "<OME>", "<OME/>", "<OME><Pixels PhysicalSizeX='1'/></OME>", "not xml"])
 def test_ome_without_sizes(xml):
-    assert ome_scale("a.ome.tif", xml) is None
+    assert ome_mpp("a.ome.tif", xml) is None
 
 
 def test_ome_file(tmp_path, coded):
@@ -164,19 +164,19 @@ def test_ome_beyond_belief_is_refused(tmp_path, coded):
 
 def test_pixels_that_are_not_square_are_refused():
     with pytest.raises(MissingMppError, match=r"pixels of 0\.25 x 0\.5 µm, which are not square"):
-        stated_scale("a.svs", 0.25, 0.5, "openslide.mpp-x")
-    nearly = stated_scale("a.svs", 0.25, 0.252, "openslide.mpp-x")
+        checked_mpp("a.svs", 0.25, 0.5, "openslide.mpp-x")
+    nearly = checked_mpp("a.svs", 0.25, 0.252, "openslide.mpp-x")
     assert nearly is not None
     assert nearly.mpp == pytest.approx(0.251)
 
 
 def test_numbers_without_a_file():
-    assert aperio_scale("a.svs", "Aperio|AppMag = 20|MPP = 0.4990") is not None
-    assert aperio_scale("a.svs", "Aperio|XMPP = 0.4990") is None
-    assert resolution_scale(math.nan, 1, "cm") is None
-    assert resolution_scale(math.inf, math.inf, "cm") is None
-    assert resolution_scale(0, 0, "cm") is None
-    assert option_scale("a.svs", 20).mpp == 20
+    assert aperio_mpp("a.svs", "Aperio|AppMag = 20|MPP = 0.4990") is not None
+    assert aperio_mpp("a.svs", "Aperio|XMPP = 0.4990") is None
+    assert resolution_mpp(math.nan, 1, "cm") is None
+    assert resolution_mpp(math.inf, math.inf, "cm") is None
+    assert resolution_mpp(0, 0, "cm") is None
+    assert option_mpp("a.svs", 20).mpp == 20
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
