@@ -123,7 +123,7 @@ def slides_in(folder: Path, *, recursive: bool = True, out: Path | None = None, 
     if slide := mirax_slide(folder.absolute()):
         beside = folder.parent / slide.name if folder.name not in {"", ".."} else slide
         return [FoundFile(beside, identity_of(beside))]
-    search = _Search(folder, recursive=recursive, out=out, tally=tally)
+    search = _Search(folder=folder, recursive=recursive, results=_slides_of(out), tally=tally)
     return _each_once(search.files(), tally)
 
 
@@ -149,21 +149,23 @@ def slides_matching(pattern: str, *, recursive: bool = True, out: Path | None = 
     except (ValueError, NotImplementedError, OSError) as exc:
         raise UsageError(f"{pattern}: cannot be followed as a pattern: {exc}") from exc
     found: list[FoundFile] = []
-    chosen: dict[Path, list[str]] = {}
+    chosen: dict[Path, set[str]] = {}
     for match in matches:
         if is_folder(match):
             inside = slides_in(match, recursive=recursive, out=out, tally=tally)
             above = match.relative_to(base).parts
             found.extend(FoundFile(file.path, file.identity, (*above, *file.below), file.is_linked) for file in inside)
         else:
-            chosen.setdefault(match.parent, []).append(match.name)
+            chosen.setdefault(match.parent, set()).add(match.name)
     last = suffix_of(rest.rpartition("/")[2])
     spelt = None if is_pattern(last) else last or None
     for folder, names in chosen.items():
         if mirax_slide(folder.absolute()):
             tally.parts += len(names)
             continue
-        search = _Search(folder, recursive=False, out=out, tally=tally, chosen=set(names), spelt_suffix=spelt)
+        search = _Search(
+            folder=folder, recursive=False, results=_slides_of(out), tally=tally, chosen=names, spelt_suffix=spelt
+        )
         below = folder.relative_to(base).parts
         found.extend(FoundFile(file.path, file.identity, below, file.is_linked) for file in search.files())
     return _each_once(found, None)  # patterns often name a file and its folder
@@ -209,50 +211,39 @@ class _Folder:
     is_linked: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Search:
     """One search from one folder down; with a choice of files, only of those directly in it.
 
-    Args:
-        folder: Where it begins.
-        recursive: Whether it goes down.
-        out: The run's folder of results.
+    Attributes:
+        results: Real path of the run's folder of slides, or None without a run.
         tally: Counts what is left out.
         chosen: Names of the files that count; None for all that are not hidden.
         spelt_suffix: A suffix with which files count whatever they are.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        recursive: bool,
-        out: Path | None,
-        tally: Tally,
-        chosen: set[str] | None = None,
-        spelt_suffix: str | None = None,
-    ) -> None:
-        self._folder = folder
-        self._recursive = recursive
-        self._results = None if out is None else Path(os.path.realpath(out), "slides")
-        self._tally = tally
-        self._chosen = chosen
-        self._spelt_suffix = spelt_suffix
+    folder: Path
+    recursive: bool
+    results: str | None
+    tally: Tally
+    chosen: set[str] | None = None
+    spelt_suffix: str | None = None
 
     def files(self) -> Iterator[FoundFile]:
         """Yield the slides, folder by folder."""
-        top = _Folder(os.path.realpath(self._folder))
+        top = _Folder(os.path.realpath(self.folder))
         visited: set[str] = set()
         pending, links = [top], list[_Folder]()
         while pending or links:
             # Links come last, so that a folder which can be reached without one keeps its own place.
             folder = pending.pop() if pending else links.pop(0)
             if folder.real in visited or (folder is not top and _holds(folder.real, top.real)):
-                self._tally.links += folder.is_link
+                self.tally.links += folder.is_link
                 continue
             visited.add(folder.real)
             listing = self._list(folder)
             yield from self._slides(folder, listing)
-            if not self._recursive:
+            if not self.recursive:
                 return
             for name in sorted(listing.folders, key=natural_key):
                 is_link = listing.folders[name]
@@ -269,8 +260,8 @@ class _Search:
                     if not self._is_aside(entry.name):
                         self._sort_in(entry, folder, listing)
         except OSError as exc:
-            where = self._folder.joinpath(*folder.below)
-            self._tally.problems.append(
+            where = self.folder.joinpath(*folder.below)
+            self.tally.problems.append(
                 f"{where}: cannot be listed: {exc.strerror or exc}; slides in it are not among the inputs"
             )
         # The data of a .mrxs stand in a folder of its name.
@@ -281,7 +272,7 @@ class _Search:
         return listing
 
     def _is_aside(self, name: str) -> bool:
-        if self._chosen is not None and name in self._chosen:
+        if self.chosen is not None and name in self.chosen:
             return False
         return name.startswith(".") or name.casefold() in SIDE_FOLDERS
 
@@ -293,20 +284,18 @@ class _Search:
             is_folder = is_file = False
         # Of broken links, those called like slides become rows, and reading them will say what is wrong.
         if not is_writable(entry.name):
-            where = shown(str(self._folder.joinpath(*folder.below, entry.name)))
-            self._tally.problems.append(f"{where}: left out, since its name is not UTF-8 and could not be written down")
+            where = shown(str(self.folder.joinpath(*folder.below, entry.name)))
+            self.tally.problems.append(f"{where}: left out, since its name is not UTF-8 and could not be written down")
         elif is_folder and not entry.name.lower().endswith(".zarr"):
             listing.folders[entry.name] = is_link
         elif is_file or (is_link and not is_folder):
             listing.files[entry.name] = is_link
         elif is_folder:
-            self._tally.others[".zarr"] += 1
+            self.tally.others[".zarr"] += 1
 
     def _slides(self, folder: _Folder, listing: _Listing) -> Iterator[FoundFile]:
         """Yield the slides among the files of one folder."""
-        names = sorted(
-            listing.files.keys() if self._chosen is None else listing.files.keys() & self._chosen, key=natural_key
-        )
+        names = sorted(listing.files if self.chosen is None else listing.files.keys() & self.chosen, key=natural_key)
         parts = parts_of_slides(folder.real, listing.files)
         if self._is_of_results(folder.real, listing):
             names = [name for name in names if suffix_of(name) not in PICTURE_SUFFIXES]
@@ -314,31 +303,35 @@ class _Search:
         for name in names:
             path = f"{folder.real}/{name}"
             if name in parts:
-                self._tally.parts += 1
+                self.tally.parts += 1
             elif is_dicom(path, name):
                 series.append(read_dicom(Path(path)))
-            elif suffix_of(name) == self._spelt_suffix or is_slide(path, name):
+            elif suffix_of(name) == self.spelt_suffix or is_slide(path, name):
                 is_link = listing.files[name]
                 yield self._found(folder, name, os.path.realpath(path) if is_link else path, is_link=is_link)
             else:
-                self._tally.others[suffix_of(name)] += 1
+                self.tally.others[suffix_of(name)] += 1
         if radiology := sum(not file.is_whole_slide for file in series):
-            self._tally.others[".dcm of other kinds"] += radiology
+            self.tally.others[".dcm of other kinds"] += radiology
         for first, group in gather_series(file for file in series if file.is_whole_slide):
-            self._tally.parts += len(group) - 1
+            self.tally.parts += len(group) - 1
             uid = group[0].series
             identity = _series_identity(folder.real, uid) if uid else os.path.realpath(f"{folder.real}/{first.name}")
             yield self._found(folder, first.name, identity, is_link=listing.files[first.name])
 
     def _found(self, folder: _Folder, name: str, identity: str, *, is_link: bool) -> FoundFile:
-        path = self._folder.joinpath(*folder.below, name)
+        path = self.folder.joinpath(*folder.below, name)
         return FoundFile(path, identity, folder.below, is_linked=is_link or folder.is_linked)
 
     def _is_of_results(self, real: str, listing: _Listing) -> bool:
         """Tell whether a folder holds what tnet wrote of a slide: its pictures are no slides."""
         if "result.json" in listing.files and {"regions.csv", "overlay.png"} & listing.files.keys():
             return True
-        return self._results is not None and _holds(str(self._results), real)
+        return self.results is not None and _holds(self.results, real)
+
+
+def _slides_of(out: Path | None) -> str | None:
+    return None if out is None else os.path.realpath(out / "slides")
 
 
 def _holds(folder: str, path: str) -> bool:

@@ -5,7 +5,7 @@ import io
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Self
 from urllib.parse import unquote, urlsplit
@@ -244,14 +244,7 @@ def _each_once(candidates: list[_Candidate], on_note: NoteFunction) -> list[_Can
 
 def _completed(first: SlideInput, again: SlideInput) -> SlideInput:
     """Fill in what the first mention of a slide leaves open."""
-    return replace(
-        first,
-        mpp=first.mpp if first.mpp is not None else again.mpp,
-        label=first.label or again.label,
-        annotation=first.annotation or again.annotation,
-        patient=first.patient or again.patient,
-        split=first.split or again.split,
-    )
+    return replace(first, **{name: value for name, value in asdict(again).items() if getattr(first, name) is None})
 
 
 def read_manifest(path: Path, *, on_note: NoteFunction | None = None) -> list[SlideInput]:

@@ -49,13 +49,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A checkpoint whose index has been read.
-
-    Attributes:
-        prefix: The files' common path, without ``.index`` and ``.data-...``.
-        shards: Number of data files.
-        entries: By key.
-    """
+    """A checkpoint whose index has been read: how many data files it has, and its entries by key."""
 
     prefix: Path
     shards: int
@@ -111,10 +105,7 @@ def find_prefix(given: Path) -> Path:
 
 
 def open_bundle(prefix: Path) -> Bundle:
-    """Read the index of a checkpoint.
-
-    Args:
-        prefix: The checkpoint's files without ``.index`` and ``.data-...``.
+    """Read the index of a checkpoint: ``PREFIX.index``.
 
     Raises:
         ModelFileError: the index is missing, damaged or of a kind that is not read.
