@@ -20,8 +20,6 @@ def describe_slides(
     Args:
         paths: Slides, and what else ``find_inputs`` takes.
         reader: Forces a slide backend.
-        recursive: Whether folders are searched with those below them.
-        on_note: Told what was left out.
 
     Returns:
         A JSON document for each slide, in order; that of one that cannot be opened has ``path`` and ``error`` only.

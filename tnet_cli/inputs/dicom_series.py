@@ -21,7 +21,6 @@ class DicomFile:
     """What a DICOM file says of its place in a slide.
 
     Attributes:
-        name: Of the file.
         series: Series Instance UID, or None when the file cannot be read so far.
         is_whole_slide: Whether it is of whole-slide microscopy; True when that is unknown.
         area_px: Pixels of its image if it is a resolution of the slide, zero for label, overview and thumbnail.
@@ -58,9 +57,6 @@ def _facts(name: str, data: Any) -> DicomFile:
 
 def gather_series(files: Iterable[DicomFile]) -> list[tuple[DicomFile, list[DicomFile]]]:
     """Gather the files of one folder to slides.
-
-    Args:
-        files: In a stable order.
 
     Returns:
         For each slide the file that stands for it, its finest resolution or the first of several, and all files of

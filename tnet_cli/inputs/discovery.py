@@ -37,7 +37,6 @@ class FoundFile:
         path: Begins as the user gave it.
         identity: The same for every way to the file: through links, or through another file of its DICOM series.
         below: Folders between the folder that was given and the file.
-        is_linked: Whether a link leads to it.
     """
 
     path: Path
@@ -113,7 +112,6 @@ def slides_in(folder: Path, *, recursive: bool = True, out: Path | None = None, 
 
     Args:
         folder: As the user gave it.
-        recursive: Whether folders in it are searched too.
         out: The run's folder of results; pictures of results in it are no slides.
         tally: Counts what is left out; folders that cannot be listed become its problems.
 
@@ -133,9 +131,6 @@ def slides_matching(pattern: str, *, recursive: bool = True, out: Path | None = 
     Args:
         pattern: With ``*``, ``?``, ``[...]``, and ``**`` for any number of folders. Hidden files match only where it
             says so. Files that match are sifted like those of a folder, but for a suffix that it spells out.
-        recursive: Whether folders that match are searched with those below them.
-        out: The run's folder of results.
-        tally: Counts what is left out.
 
     Returns:
         Each slide once, in natural order of their paths.
@@ -217,7 +212,6 @@ class _Search:
 
     Attributes:
         results: Real path of the run's folder of slides, or None without a run.
-        tally: Counts what is left out.
         chosen: Names of the files that count; None for all that are not hidden.
         spelt_suffix: A suffix with which files count whatever they are.
     """

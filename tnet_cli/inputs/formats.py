@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 from tnet_cli.slide.openslide_backend import detect_vendor
@@ -57,11 +57,7 @@ def is_dicom(path: str, name: str) -> bool:
 
 
 def parts_of_slides(folder: str, names: Collection[str]) -> dict[str, str]:
-    """Find the files of a folder that are only parts of other slides in it, or show one.
-
-    Args:
-        folder: Where they are.
-        names: All files of the folder.
+    """Find, among all files of a folder, those that are only parts of other slides in it, or show one.
 
     Returns:
         Name of the part to name of the slide: pictures that a ``.vms``, ``.vmu`` or ``.ndpis`` lists, such an index
@@ -90,15 +86,9 @@ def listed_in(index: Path) -> list[str]:
             text = file.read(LARGEST_INDEX).decode("utf-8", errors="replace")
     except OSError:
         return []
-    return list(_values(text.splitlines()))
-
-
-def _values(lines: Sequence[str]) -> Iterator[str]:
-    for line in lines:
-        _, equals, value = line.partition("=")
-        name = value.strip().replace("\\", "/").rpartition("/")[2]
-        if equals and suffix_of(name):
-            yield name
+    values = (line.partition("=")[2] for line in text.splitlines())
+    names = (value.strip().replace("\\", "/").rpartition("/")[2] for value in values)
+    return [name for name in names if suffix_of(name)]
 
 
 def mirax_slide(folder: Path) -> Path | None:

@@ -49,7 +49,6 @@ class AnnotationArea:
     """What one object of the file covers.
 
     Attributes:
-        polygons: Its parts, at least one.
         class_name: Of its classification, such as ``Tumor``; None without one.
         is_computed: Whether a program made it: detections, cells, tiles.
     """

@@ -37,17 +37,14 @@ NOTES_OF_A_KIND = 5
 
 @dataclass(frozen=True, slots=True)
 class SlideInput:
-    """One slide to work on.
+    """One slide to work on, with what a manifest says of it.
 
     Attributes:
         path: As the user gave it, or resolved against the manifest's folder.
         name: Unique among the inputs; names the slide's folder of results. Its parts, if there are several, are
             joined by ``/``.
-        mpp: From the manifest, or None.
-        label: Class name from the manifest, or None.
-        annotation: GeoJSON from the manifest, or None.
-        patient: Whose slide it is, from the manifest, or None.
-        split: What the manifest sets it aside for, or None.
+        annotation: GeoJSON of what is drawn on it.
+        split: What it is set aside for.
     """
 
     path: str
@@ -75,7 +72,6 @@ class _Candidate:
 
     Attributes:
         entry: With the stem for a name.
-        source: What its name is made from.
         identity: The same for every way to the slide.
         parts: Identities of files that belong to it.
     """
@@ -254,7 +250,6 @@ def read_manifest(path: Path, *, on_note: NoteFunction | None = None) -> list[Sl
     are relative to the manifest; URLs and absolute paths stay. A folder stands for the one slide in it.
 
     Args:
-        path: The manifest.
         on_note: Told of slides that are listed twice; they count once.
 
     Raises:

@@ -26,8 +26,7 @@ class NameSource:
 
     Attributes:
         folders: Folders above the file, outermost first, as far as they are known.
-        stem: Of the file.
-        suffix: Of the file, with its dot; tells slides apart that differ in nothing else.
+        suffix: With its dot; tells slides apart that differ in nothing else.
         depth: How many of the last folders belong to the name in any case.
     """
 
@@ -47,9 +46,6 @@ def unique_names(sources: Sequence[NameSource]) -> list[str]:
 
     A slide keeps its name unless another has the same; then folders above them go before it, the suffix after it,
     and where all that is alike a number.
-
-    Args:
-        sources: One for each slide.
 
     Returns:
         Names of one or more parts with ``/`` between, in the order of the sources: relative, without ``.`` and

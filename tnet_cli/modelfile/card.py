@@ -51,15 +51,12 @@ class ModelCard(BaseModel):
         intended_use: One sentence, printed with results and on overlays.
         limits: What it has not been shown to do.
         licence: Terms of the weights (an SPDX identifier where there is one).
-        training_data: Sources with their licences.
         metrics: Measured figures, by name; nested where a figure has an interval.
         created: Day the weights were written.
-        package_version: Version of tnet that wrote them.
         temperature: Divides the logits before the softmax.
         threshold: For two classes: least probability of the last class that calls it.
         made_for: ``synthetic`` for a model that knows nothing but slides of ``tnet synth``.
         domain: How far from what the model knows a slide may be; None where that was not calibrated.
-        network: Architecture, classes, scales and default locations.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

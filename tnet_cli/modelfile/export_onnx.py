@@ -19,13 +19,7 @@ LOOK, CLASSIFY, CARD = "look.onnx", "classify.onnx", "card.json"
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """What was written.
-
-    Attributes:
-        folder: Of the three files.
-        name: Of the model.
-        size_bytes: Of both graphs.
-    """
+    """Where the three files are, of which model, and the size of both graphs."""
 
     folder: Path
     name: str
@@ -66,7 +60,6 @@ def export_model(name: str, folder: Path, *, overwrite: bool = False) -> ExportR
     Args:
         name: Bundled model, model file or hub repository.
         folder: Made if need be.
-        overwrite: Whether files of these names may be replaced.
 
     Raises:
         ModelFileError: the model cannot be used.

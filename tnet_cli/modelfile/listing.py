@@ -64,7 +64,6 @@ class Verification:
 
     Attributes:
         digest: SHA-256 of the file, hexadecimal.
-        tensors: How many it holds.
         weights: How many trainable numbers.
         is_sealed: Whether its header carries the digest of its tensors, which then is theirs. Files of older versions
             carry none: a changed but possible weight goes unnoticed in them.

@@ -186,7 +186,6 @@ def save_model(network: TNet, card: ModelCard, path: Path, *, halve: bool = True
 
     Args:
         network: ``card.network`` must be its configuration.
-        card: What the file says of itself.
         path: Target, ``NAME.safetensors``.
         halve: Whether weights are stored as float16; otherwise as float32.
 
@@ -208,7 +207,6 @@ def copy_model(model: Path, card: ModelCard, target: Path, *, domain: Sequence[F
     """Copy a model file, weights to the bit, with another card; write the card as Markdown beside it.
 
     Args:
-        model: The file to copy.
         card: Of the same network.
         target: ``NAME.safetensors``; may be ``model`` itself.
         domain: What ``card.domain`` has limits of; as in the file when empty.

@@ -72,12 +72,7 @@ def refusal(status: int, sentence: str) -> Response:
 
 
 class _RunNow:
-    """What a run's folder held at one moment; raises UsageError when that is no run.
-
-    Args:
-        path: The run's folder.
-        version: When its tables had been written.
-    """
+    """What a run's folder held when its tables were of a version; raises UsageError when that is no run."""
 
     def __init__(self, path: Path, version: tuple[float, ...]) -> None:
         self.version = version
@@ -96,9 +91,6 @@ class _RunNow:
 
 class RunPages:
     """The pages of one run, made from what its folder holds when they are asked for.
-
-    Args:
-        path: The run's folder.
 
     Raises:
         UsageError: it holds no run.

@@ -33,7 +33,6 @@ class Entry:
         dtype: TensorFlow's number of the type; 1 is float32.
         shard: Number of the data file.
         offset: Bytes from the start of the data file.
-        size: Bytes.
         checksum: Masked CRC-32C of the bytes, or None where none is stored.
         is_sliced: Whether the tensor is stored in slices, as partitioned variables are.
     """

@@ -33,12 +33,8 @@ def read_class_names(path: Path, count: int) -> tuple[str, ...]:
 
     A number before each name, counting up from 0 or 1 as in CUB's ``classes.txt``, is left out. Empty lines are too.
 
-    Args:
-        path: UTF-8.
-        count: How many the model has.
-
     Raises:
-        ManifestError: the file cannot be read, or has another number of names, or the same twice.
+        ManifestError: the file cannot be read, or has not as many names as the model has classes, or the same twice.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

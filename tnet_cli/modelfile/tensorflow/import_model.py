@@ -48,7 +48,6 @@ def import_model(
         out: The model file to write; its card is written beside it.
         classes: Text file of class names, one a line.
         image_px: Side images are resized to; None for the smallest the model was made for.
-        overwrite: Whether existing files are replaced.
 
     Raises:
         UsageError: the target exists, is no ``.safetensors`` file, the model takes no images of that size, or the

@@ -51,10 +51,7 @@ def read_variables(bundle: Bundle) -> dict[str, np.ndarray]:
 
 
 def to_state_dict(variables: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-    """Name and lay out variables as ``TNet.state_dict`` does.
-
-    Args:
-        variables: By the authors' names; all of a model or some.
+    """Name and lay out variables, all of a model or some, as ``TNet.state_dict`` does.
 
     Raises:
         ValueError: a variable has no place in TNet.

@@ -33,7 +33,6 @@ class Variant:
             5 x 5 grid of cells of 0.35 of the side.
         backbone: ``tf_efficientnet_b0`` to ``tf_efficientnet_b4``.
         weighting: Whether it has the feature weighting module.
-        classes: Number of classes.
     """
 
     family: Family
@@ -60,10 +59,7 @@ class Variant:
 
 
 def guess_variant(variables: Mapping[str, np.ndarray]) -> Variant:
-    """Tell which model variables are of.
-
-    Args:
-        variables: By the authors' names.
+    """Tell which model variables are of, by the authors' names for them.
 
     Raises:
         ValueError: they are of no model that can be imported; the message continues the checkpoint's name.
