@@ -1,4 +1,4 @@
-"""``tnet evaluate`` from a CSV to figures, tables, plots and a calibrated model, and what it says of wrong inputs."""
+"""``tnet evaluate`` from a CSV to metrics, tables, plots and a calibrated model, and what it says of wrong inputs."""
 
 import csv
 import json
@@ -14,7 +14,6 @@ from sklearn import metrics
 from tests.model_files import save_random, tiny_network
 from tnet_cli.cli.app import main
 from tnet_cli.modelfile.modelfile import load_model
-from tnet_cli.synth.synthesis import synthesize
 
 ARMS = ("tnet", "random", "coarse", "exhaustive")
 PLOTS = ("roc.png", "precision_recall.png", "confusion_matrix.png", "reliability.png", "accuracy_by_locations.png")
@@ -41,11 +40,9 @@ def tiny_model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
+def rows(small_labelled_slides):
     """The rows of four slides of 1000 px: one of each class to validate on, one of each to test on."""
-    folder = tmp_path_factory.mktemp("slides")
-    synthesize(folder, count=4, side_px=1000, seed=12, mpp=1.0, workers=1)
-    listed = table(folder / "labels.csv")
+    folder, listed = small_labelled_slides.parent, table(small_labelled_slides)
     by_label = {label: [row for row in listed if row["label"] == label] for label in ("benign", "lesion")}
     return [
         {
@@ -104,7 +101,7 @@ def test_a_slide_that_fails_is_a_row_and_exit_code_6(evaluated, document):
     assert document["accuracy_of_listed"]["value"] == pytest.approx(right / 3, abs=1e-5)
 
 
-def test_figures_are_those_of_the_table(evaluated, document):
+def test_metrics_are_those_of_the_table(evaluated, document):
     judged = [row for row in table(evaluated[1] / "predictions.csv") if row["status"] == "ok"]
     truth, called = [row["label"] for row in judged], [row["prediction"] for row in judged]
     lesion = [float(row["prob_lesion"]) for row in judged]

@@ -1,56 +1,46 @@
 """The curve in one pass: the same as one run for each budget, each slide opened once, each region read once."""
 
+from collections import Counter
 from contextlib import closing
-from typing import Any
 
 import pytest
 
 from tnet_cli.evaluation.arms import classify_by_arm
 from tnet_cli.evaluation.curve import CurvePoint, classify_for_curve
 from tnet_cli.geometry import Region
-from tnet_cli.inference import slide_session
 from tnet_cli.inference.classify import EngineOptions
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.inputs.options import TraversalOptions, read_manifest
-from tnet_cli.slide.opening import open_slide
+from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.slide.slide import Slide
-from tnet_cli.synth.synthesis import synthesize
-
-
-@pytest.fixture(scope="module")
-def entries(tmp_path_factory) -> list[SlideInput]:
-    """A benign slide of 1000 px and one with a lesion."""
-    folder = tmp_path_factory.mktemp("slides")
-    synthesize(folder, count=2, side_px=1000, seed=12, mpp=1.0, workers=1)
-    return read_manifest(folder / "labels.csv")
-
 
 ENGINE = EngineOptions()
 POINTS = [CurvePoint("tnet", 2), CurvePoint("tnet", 7), CurvePoint("random", 3), CurvePoint("random", 7)]
 
 
 def test_one_pass_gives_what_each_budget_alone_gives(entries, tiny_model, monkeypatch):
+    entries = entries[:2]
     expected = [
         dict(classify_by_arm(point.arm, entries, tiny_model(), TraversalOptions(budget=point.budget), ENGINE, seed=9))
         for point in POINTS
     ]
-    opened: list[str] = []
+    thumbnails: Counter[str] = Counter()
     read: list[tuple[str, Region, int]] = []
-    read_region = Slide.read
+    read_region, read_thumbnail = Slide.read, Slide.thumbnail
 
-    def counting_open(path: str, **options: Any) -> Slide:
-        opened.append(path)
-        return open_slide(path, **options)
+    def counting_thumbnail(self: Slide, max_px: int):
+        thumbnails[self.path] += 1
+        return read_thumbnail(self, max_px)
 
     def counting_read(self: Slide, region: Region, width_px: int, height_px: int):
         read.append((self.path, region, width_px))
         return read_region(self, region, width_px, height_px)
 
-    monkeypatch.setattr(slide_session, "open_slide", counting_open)
+    monkeypatch.setattr(Slide, "thumbnail", counting_thumbnail)
     monkeypatch.setattr(Slide, "read", counting_read)
     found = dict(classify_for_curve(POINTS, entries, tiny_model(), TraversalOptions(), ENGINE, seed=9))
 
-    assert sorted(opened) == sorted(entry.path for entry in entries)
+    # A slide that is opened is prepared, which takes its thumbnail.
+    assert thumbnails == {entry.path: 1 for entry in entries}
     assert len(read) == len(set(read))
     assert set(found) == {0, 1}
     for number, of_budget in enumerate(expected):
@@ -64,10 +54,9 @@ def test_one_pass_gives_what_each_budget_alone_gives(entries, tiny_model, monkey
 
 
 def test_random_locations_depend_on_seed_and_slide_alone(entries, tiny_model):
-
     def regions(seed: int, slides: list[SlideInput]) -> list[list[Region]]:
-        outcomes = dict(classify_by_arm("random", slides, tiny_model(), TraversalOptions(), ENGINE, seed=seed))
-        return [[each.region for each in outcomes[position].regions] for position in sorted(outcomes)]
+        results = dict(classify_by_arm("random", slides, tiny_model(), TraversalOptions(), ENGINE, seed=seed))
+        return [[each.region for each in results[position].regions] for position in sorted(results)]
 
     assert regions(1, entries[:1]) == regions(1, entries[:2])[:1]
     assert regions(1, entries[:1]) != regions(2, entries[:1])
@@ -90,7 +79,7 @@ def test_a_slide_that_cannot_be_read_fails_at_every_point(tmp_path, entries, tin
     broken = tmp_path / "broken.tif"
     broken.write_bytes(b"no slide")
     entries = [SlideInput(str(broken), "broken"), *entries[:1]]
-    with closing(classify_for_curve(POINTS, entries, tiny_model(), TraversalOptions(), ENGINE, seed=0)) as outcomes:
-        found = dict(outcomes)
+    with closing(classify_for_curve(POINTS, entries, tiny_model(), TraversalOptions(), ENGINE, seed=0)) as results:
+        found = dict(results)
     assert [each.status for each in found[0]] == ["failed"] * len(POINTS)
     assert [each.status for each in found[1]] == ["ok"] * len(POINTS)

@@ -4,12 +4,7 @@ import json
 
 import pytest
 
-from tnet_cli.evaluation.localisation import (
-    LocalisationRow,
-    SlideLocalisation,
-    localise,
-    summarise_localisation,
-)
+from tnet_cli.evaluation.localisation import SlideLocalisation, localise, summarise_localisation
 from tnet_cli.geometry import Region, Size
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.report.attended import AttendedRegion
@@ -24,7 +19,7 @@ def seen(region, processing_level):
         location_probability=1.0,
         path_probability=1.0,
         weight=0.1,
-        probabilities=(0.5, 0.5),
+        class_probabilities=(0.5, 0.5),
     )
 
 
@@ -107,12 +102,11 @@ def test_summary_by_hand(draw):
     entry = draw((0, 0, 100, 100))
     inside, outside = seen(Region(0, 0, 50, 50), 1), seen(Region(900, 900, 50, 50), 1)
     root = seen(Region(0, 0, 2000, 2000), 0)
-    rows = [
-        LocalisationRow(slide=str(number), label="lesion", patient=None, prediction="lesion", found=found)
-        for number, regions in enumerate(([root, inside], [root, inside, outside], [root, outside], [root]))
-        if (found := localise(result_with(regions), entry)) is not None
+    lesions = [
+        located(result_with(regions), entry)
+        for regions in ([root, inside], [root, inside, outside], [root, outside], [root])
     ]
-    summary = summarise_localisation(rows, draws=100, seed=0)
+    summary = summarise_localisation(lesions, list("pqrs"), draws=100, seed=0)
     assert summary.lesion_slides == 4
     # The slide without any location has no share, but was not hit.
     assert summary.share_on_lesion.value == pytest.approx((1 + 0.5 + 0) / 3)
@@ -121,4 +115,4 @@ def test_summary_by_hand(draw):
     assert share.high is not None
     assert 0 <= share.low <= 0.5 <= share.high <= 1
     assert summary.hit_rate.value == 0.5
-    assert "no location" in str(summarise_localisation(rows[3:], draws=10, seed=0).hit_rate.reason)
+    assert "no location" in str(summarise_localisation(lesions[3:], ["s"], draws=10, seed=0).hit_rate.reason)

@@ -29,24 +29,24 @@ def test_reliability_and_ece_by_hand():
     assert expected_calibration_error(bins).value == pytest.approx(expected)
 
 
-def test_what_calibration_is_about(make_answers):
-    two = make_answers([0, 1], probabilities=[0.2, 0.4])
+def test_what_calibration_is_about(make_predictions):
+    two = make_predictions([0, 1], probabilities=[0.2, 0.4])
     stated, came_true = stated_and_true(two)
     assert stated == pytest.approx([0.2, 0.4])
     assert came_true.tolist() == [False, True]
-    three = make_answers([0, 1], logits=np.log([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2]]), classes=("a", "b", "c"))
+    three = make_predictions([0, 1], logits=np.log([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2]]), classes=("a", "b", "c"))
     stated, came_true = stated_and_true(three)
     assert stated == pytest.approx([0.7, 0.5])
     assert came_true.tolist() == [True, False]
 
 
-def test_brier_and_likelihood_against_scikit_learn(make_answers, rng):
+def test_brier_and_likelihood_against_scikit_learn(make_predictions, rng):
     truth = rng.integers(0, 2, 50)
-    answers = make_answers(list(truth), probabilities=rng.uniform(0.05, 0.95, 50), temperature=1.7)
+    predictions = make_predictions(list(truth), probabilities=rng.uniform(0.05, 0.95, 50), temperature=1.7)
     # Brier's own form sums over both classes.
-    assert brier_score(answers).value == pytest.approx(2 * brier_score_loss(truth, answers.probabilities[:, 1]))
-    assert negative_log_likelihood(answers.logits, truth, 1.7) == pytest.approx(
-        log_loss(truth, answers.probabilities[:, 1])
+    assert brier_score(predictions).value == pytest.approx(2 * brier_score_loss(truth, predictions.probabilities[:, 1]))
+    assert negative_log_likelihood(predictions.logits, truth, 1.7) == pytest.approx(
+        log_loss(truth, predictions.probabilities[:, 1])
     )
 
 

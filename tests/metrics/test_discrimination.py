@@ -19,13 +19,13 @@ from tnet_cli.metrics.estimate import Estimate, wilson
 NO_DRAWS = {"count": 0, "seed": 0}
 
 
-def some_answers(make_answers, rng, classes, slides=90, decimals=3):
+def some_predictions(make_predictions, rng, classes, slides=90, decimals=3):
     truth = rng.integers(0, len(classes), slides)
     truth[: len(classes)] = range(len(classes))
     logits = rng.normal(size=(slides, len(classes)))
     logits[np.arange(slides), truth] += 0.8
     # Rounded, so that there are ties.
-    return make_answers(list(truth), logits=np.round(logits, decimals), classes=classes)
+    return make_predictions(list(truth), logits=np.round(logits, decimals), classes=classes)
 
 
 def test_wilson_by_hand():
@@ -39,80 +39,82 @@ def test_wilson_by_hand():
 
 
 @pytest.mark.parametrize("decimals", [0, 1, 6])
-def test_two_classes_against_scikit_learn(make_answers, rng, decimals):
-    answers = some_answers(make_answers, rng, ("benign", "lesion"), decimals=decimals)
-    resampling = resample_patients(answers.truth, answers.patients, **NO_DRAWS)
-    truth, lesion = answers.truth, answers.probabilities[:, 1]
-    assert accuracy(answers).value == metrics.accuracy_score(truth, answers.called)
-    assert balanced_accuracy(answers, resampling).value == pytest.approx(
-        metrics.balanced_accuracy_score(truth, answers.called)
+def test_two_classes_against_scikit_learn(make_predictions, rng, decimals):
+    predictions = some_predictions(make_predictions, rng, ("benign", "lesion"), decimals=decimals)
+    resampling = resample_patients(predictions.truth, predictions.patients, **NO_DRAWS)
+    truth, lesion = predictions.truth, predictions.probabilities[:, 1]
+    assert accuracy(predictions).value == metrics.accuracy_score(truth, predictions.called)
+    assert balanced_accuracy(predictions, resampling).value == pytest.approx(
+        metrics.balanced_accuracy_score(truth, predictions.called)
     )
-    assert auroc(answers, resampling).value == pytest.approx(metrics.roc_auc_score(truth, lesion))
-    assert average_precision(answers, resampling).value == pytest.approx(metrics.average_precision_score(truth, lesion))
-    assert np.array_equal(confusion_matrix(answers), metrics.confusion_matrix(truth, answers.called))
+    assert auroc(predictions, resampling).value == pytest.approx(metrics.roc_auc_score(truth, lesion))
+    assert average_precision(predictions, resampling).value == pytest.approx(
+        metrics.average_precision_score(truth, lesion)
+    )
+    assert np.array_equal(confusion_matrix(predictions), metrics.confusion_matrix(truth, predictions.called))
 
 
-def test_more_classes_against_scikit_learn(make_answers, rng):
-    answers = some_answers(make_answers, rng, ("a", "b", "c", "d"), slides=200)
-    resampling = resample_patients(answers.truth, answers.patients, **NO_DRAWS)
-    assert auroc(answers, resampling).value == pytest.approx(
-        metrics.roc_auc_score(answers.truth, answers.probabilities, multi_class="ovr")
+def test_more_classes_against_scikit_learn(make_predictions, rng):
+    predictions = some_predictions(make_predictions, rng, ("a", "b", "c", "d"), slides=200)
+    resampling = resample_patients(predictions.truth, predictions.patients, **NO_DRAWS)
+    assert auroc(predictions, resampling).value == pytest.approx(
+        metrics.roc_auc_score(predictions.truth, predictions.probabilities, multi_class="ovr")
     )
-    each = np.eye(4)[answers.truth]
-    assert average_precision(answers, resampling).value == pytest.approx(
-        metrics.average_precision_score(each, answers.probabilities)
+    each = np.eye(4)[predictions.truth]
+    assert average_precision(predictions, resampling).value == pytest.approx(
+        metrics.average_precision_score(each, predictions.probabilities)
     )
-    precision, recall, f1, support = metrics.precision_recall_fscore_support(answers.truth, answers.called)
-    for index, row in enumerate(per_class(answers)):
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(predictions.truth, predictions.called)
+    for index, row in enumerate(per_class(predictions)):
         assert row.name == "abcd"[index]
         assert row.support == support[index]
         assert row.precision.value == pytest.approx(precision[index])
         assert row.recall.value == pytest.approx(recall[index])
         assert row.f1.value == pytest.approx(f1[index])
         assert row.auroc.value == pytest.approx(
-            metrics.roc_auc_score(answers.truth == index, answers.probabilities[:, index])
+            metrics.roc_auc_score(predictions.truth == index, predictions.probabilities[:, index])
         )
 
 
-def test_auroc_and_average_precision_by_hand(make_answers):
+def test_auroc_and_average_precision_by_hand(make_predictions):
     # Of the four pairs of a lesion and a benign slide, the lesion stands above in three; one is tied.
-    answers = make_answers([1, 0, 1, 0], probabilities=[0.9, 0.3, 0.3, 0.1])
-    resampling = resample_patients(answers.truth, answers.patients, **NO_DRAWS)
-    assert auroc(answers, resampling).value == pytest.approx((2 + 0.5 + 1) / 4)
+    predictions = make_predictions([1, 0, 1, 0], probabilities=[0.9, 0.3, 0.3, 0.1])
+    resampling = resample_patients(predictions.truth, predictions.patients, **NO_DRAWS)
+    assert auroc(predictions, resampling).value == pytest.approx((2 + 0.5 + 1) / 4)
     # Recall 1/2 at precision 1, then both slides of 0.3 at once: recall 1 at precision 2/3.
-    assert average_precision(answers, resampling).value == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert average_precision(predictions, resampling).value == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
 
 
-def test_one_class_leaves_figures_undefined_with_a_reason(make_answers):
-    answers = make_answers([1, 1], probabilities=[0.9, 0.2])
-    resampling = resample_patients(answers.truth, answers.patients, count=10, seed=0)
+def test_one_class_leaves_figures_undefined_with_a_reason(make_predictions):
+    predictions = make_predictions([1, 1], probabilities=[0.9, 0.2])
+    resampling = resample_patients(predictions.truth, predictions.patients, count=10, seed=0)
     for figure in (auroc, average_precision, balanced_accuracy):
-        estimate = figure(answers, resampling)
+        estimate = figure(predictions, resampling)
         assert estimate.value is None
         assert estimate.reason == "the judged slides are all of one class"
         assert estimate.words() == "undefined"
-    assert accuracy(answers).value == 0.5
-    benign = per_class(answers)[0]
+    assert accuracy(predictions).value == 0.5
+    benign = per_class(predictions)[0]
     assert benign.recall.reason == "no slide is labelled benign"
 
 
-def test_a_class_that_does_not_occur_is_left_out_of_the_mean_and_named(make_answers, rng):
+def test_a_class_that_does_not_occur_is_left_out_of_the_mean_and_named(make_predictions, rng):
     logits = rng.normal(size=(6, 3))
-    answers = make_answers([0, 0, 0, 2, 2, 2], logits=logits, classes=("a", "b", "c"))
-    estimate = auroc(answers, resample_patients(answers.truth, answers.patients, **NO_DRAWS))
-    of_each = [metrics.roc_auc_score(answers.truth == c, answers.probabilities[:, c]) for c in (0, 2)]
+    predictions = make_predictions([0, 0, 0, 2, 2, 2], logits=logits, classes=("a", "b", "c"))
+    estimate = auroc(predictions, resample_patients(predictions.truth, predictions.patients, **NO_DRAWS))
+    of_each = [metrics.roc_auc_score(predictions.truth == c, predictions.probabilities[:, c]) for c in (0, 2)]
     assert estimate.value == pytest.approx(np.mean(of_each))
     assert "no slide is labelled b" in str(estimate.reason)
 
 
-def test_no_slides_at_all(make_answers):
-    answers = make_answers([], logits=np.zeros((0, 2)))
-    resampling = resample_patients(answers.truth, answers.patients, count=5, seed=0)
-    assert accuracy(answers).reason == "no slide could be judged"
-    assert auroc(answers, resampling).reason == "no slide could be judged"
+def test_no_slides_at_all(make_predictions):
+    predictions = make_predictions([], logits=np.zeros((0, 2)))
+    resampling = resample_patients(predictions.truth, predictions.patients, count=5, seed=0)
+    assert accuracy(predictions).reason == "no slide could be judged"
+    assert auroc(predictions, resampling).reason == "no slide could be judged"
 
 
-def test_draws_keep_patients_whole_and_classes_as_many(make_answers):
+def test_draws_keep_patients_whole_and_classes_as_many(make_predictions):
     truth = np.array([0, 0, 0, 1, 1, 1, 1])
     patients = ["p", "p", "q", "r", "r", "r", "s"]
     resampling = resample_patients(truth, patients, count=200, seed=1)
@@ -132,26 +134,27 @@ def test_draws_keep_patients_whole_and_classes_as_many(make_answers):
     assert not all(np.array_equal(a, b) for a, b in zip(resampling.draws(), other.draws(), strict=True))
 
 
-def test_the_interval_is_that_of_the_draws(make_answers, rng):
-    answers = some_answers(make_answers, rng, ("benign", "lesion"), slides=60)
-    resampling = resample_patients(answers.truth, answers.patients, count=100, seed=4)
-    estimate = auroc(answers, resampling)
+def test_the_interval_is_that_of_the_draws(make_predictions, rng):
+    predictions = some_predictions(make_predictions, rng, ("benign", "lesion"), slides=60)
+    resampling = resample_patients(predictions.truth, predictions.patients, count=100, seed=4)
+    estimate = auroc(predictions, resampling)
     figures = [
-        metrics.roc_auc_score(answers.truth[draw], answers.probabilities[draw, 1]) for draw in resampling.draws()
+        metrics.roc_auc_score(predictions.truth[draw], predictions.probabilities[draw, 1])
+        for draw in resampling.draws()
     ]
     assert (estimate.low, estimate.high) == pytest.approx(tuple(np.quantile(figures, [0.025, 0.975])))
     assert estimate.method == "bootstrap over patients"
 
 
-def test_slides_of_one_patient_are_worth_less_than_as_many_patients(make_answers, rng):
+def test_slides_of_one_patient_are_worth_less_than_as_many_patients(make_predictions, rng):
     # Ten patients with eight slides each, all right or all wrong together.
     truth = np.repeat(np.arange(10) % 2, 8)
     right = np.repeat(np.array([1, 1, 1, 0, 1, 1, 0, 1, 1, 1], dtype=bool), 8)
     probabilities = np.where(truth == right, 0.8, 0.2)
     patients = [f"p{number}" for number in np.repeat(np.arange(10), 8)]
-    answers = make_answers(list(truth), probabilities=probabilities, patients=patients)
-    interval = accuracy_over_patients(answers, resample_patients(truth, patients, count=500, seed=0))
-    over_slides = accuracy(answers)
+    predictions = make_predictions(list(truth), probabilities=probabilities, patients=patients)
+    interval = accuracy_over_patients(predictions, resample_patients(truth, patients, count=500, seed=0))
+    over_slides = accuracy(predictions)
     assert interval.value == over_slides.value
     assert interval.low is not None
     assert interval.high is not None
@@ -173,5 +176,5 @@ def test_slides_without_patient_are_apart():
 def test_an_interval_without_width_is_not_shown():
     estimate = Estimate(value=1.0, low=1.0, high=1.0, method="bootstrap over patients", reason="every draw the same")
     assert estimate.words() == "1.000"
-    assert estimate.document()["interval_95"] == [1.0, 1.0]
+    assert estimate.record()["interval_95"] == [1.0, 1.0]
     assert Estimate(value=0.9, low=0.8, high=0.95).words() == "0.900 (0.800 to 0.950)"

@@ -2,15 +2,18 @@
 
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from tnet_cli.errors import UsageError
-from tnet_cli.inference.classify import ClassifyOptions, Events, Outcome, manner_of, work_through
-from tnet_cli.inference.slide_task import SlideWork
+from tnet_cli.inference.classify import EngineOptions, classify_slides
+from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.model.choice import LocationSampler, RandomChoice, TopK
 from tnet_cli.modelfile.modelfile import LoadedModel
+from tnet_cli.results.result import SlideResult
 
 ARMS = {
     "tnet": "the most probable locations",
@@ -35,19 +38,17 @@ class NoLocation:
         return np.empty(0, dtype=np.int64)
 
 
-def parse_arms(text: str) -> tuple[str, ...]:
-    """Read a list of arms, such as ``tnet,random``.
+def check_arms(arms: Sequence[str]) -> None:
+    """Refuse a list of arms that cannot be run.
 
     Raises:
         UsageError: an arm is unknown or named twice.
     """
-    arms = tuple(part.strip() for part in text.split(","))
     for arm in arms:
         if arm not in ARMS:
-            raise UsageError(f"--arms {text}: unknown arm {arm!r}; expected some of {', '.join(ARMS)}")
+            raise UsageError(f"--arms {','.join(arms)}: unknown arm {arm!r}; expected some of {', '.join(ARMS)}")
     if len(set(arms)) < len(arms):
-        raise UsageError(f"--arms {text}: name each arm once")
-    return arms
+        raise UsageError(f"--arms {','.join(arms)}: name each arm once")
 
 
 def sampler_of(arm: str, seed: int, position: int) -> LocationSampler:
@@ -68,36 +69,27 @@ def classify_by_arm(
     arm: str,
     inputs: Sequence[SlideInput],
     model: LoadedModel,
-    options: ClassifyOptions,
+    options: TraversalOptions,
+    engine: EngineOptions,
     *,
     seed: int = 0,
-    events: Events | None = None,
-) -> Generator[tuple[int, Outcome], None, None]:
-    """Classify slides the way of one arm.
+    progress: Progress | None = None,
+) -> Generator[tuple[int, SlideResult], None, None]:
+    """Classify slides the way of one arm; arguments, errors and what is yielded as for ``classify_slides``.
 
     Args:
         arm: One of ``ARMS``.
         inputs: The slides.
         model: The same weights for every arm.
-        options: Their locations or budget hold for the budgeted arms; the other arms have their own.
+        options: Their locations or budget hold for the budgeted arms, their ``stop_at`` for ``tnet`` alone.
+        engine: Device, batches and threads.
         seed: Of the random arm.
-        events: Who wants to know how it goes.
-
-    Yields:
-        The slide's position in ``inputs`` and its outcome, as it ends.
-
-    Raises:
-        UsageError: the options do not fit the model.
-        RunStoppedError: the device or the storage answers no more.
+        progress: Told of batches and reductions.
     """
     if arm == "exhaustive":
         # A slide in which everything is looked at fills the memory alone.
-        everything = (EVERYTHING,) * len(model.card.network.locations)
-        options = replace(options, locations=everything, budget=None, slides_in_flight=1)
+        engine = replace(engine, slides_in_flight=1)
+        options = replace(options, locations=(EVERYTHING,) * len(model.card.network.locations), budget=None)
     if arm != "tnet":
         options = replace(options, stop_at=None)
-    works = (
-        SlideWork(position, entry, manner_of(model, options, sampler_of(arm, seed, position), events))
-        for position, entry in enumerate(inputs)
-    )
-    yield from work_through(works, SlideWork.conclude, model, options, events=events)
+    return classify_slides(inputs, model, options, engine, sampler_of=partial(sampler_of, arm, seed), progress=progress)

@@ -1,13 +1,16 @@
 """Temperature, threshold and domain fitted on a calibration split."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from tnet_cli.errors import UsageError
-from tnet_cli.evaluation.domain_fitting import LevelFeatures, fit_domain
 from tnet_cli.evaluation.judge import ArmRun
+from tnet_cli.inference.domain_check import slide_distance
 from tnet_cli.metrics.calibration import (
     Fitted,
     choose_threshold,
@@ -19,7 +22,16 @@ from tnet_cli.metrics.calibration import (
 )
 from tnet_cli.metrics.estimate import rounded
 from tnet_cli.model.domain import FeatureDomain
-from tnet_cli.modelfile.card import ModelCard
+from tnet_cli.modelfile.card import DomainLimits, ModelCard
+
+LevelFeatures = Mapping[int, np.ndarray]
+"""What was looked at on one slide: processing level -> features, float32 (N, D)."""
+
+LEAST_SLIDES = 8
+"""Fewer cannot say how far slides of one kind lie apart."""
+
+PARTS = 4
+MARGIN = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +56,7 @@ class Fit:
     threshold: Fitted
     domain: tuple[FeatureDomain, ...] = ()
 
-    def document(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """Return it as it stands in ``metrics.json`` and in the card."""
         return {
             "split": self.split,
@@ -65,11 +77,11 @@ def _fitted(before: float, fitted: Fitted) -> dict[str, Any]:
 
 
 def _quality(run: ArmRun, card: ModelCard) -> dict[str, Any]:
-    answers = run.answers(card)
-    if len(answers) == 0:
+    predictions = run.predictions(card)
+    if len(predictions) == 0:
         return {"negative_log_likelihood": None, "expected_calibration_error": None}
-    error = expected_calibration_error(reliability(*stated_and_true(answers)))
-    likelihood = negative_log_likelihood(answers.logits, answers.truth, card.temperature)
+    error = expected_calibration_error(reliability(*stated_and_true(predictions)))
+    likelihood = negative_log_likelihood(predictions.logits, predictions.truth, card.temperature)
     return {"negative_log_likelihood": rounded(likelihood), "expected_calibration_error": rounded(error.value)}
 
 
@@ -82,16 +94,13 @@ def fit_card(run: ArmRun, card: ModelCard, split: str, features: Sequence[LevelF
         split: The split's name.
         features: Of each slide of the split.
     """
-    answers = run.answers(card)
-    temperature = fit_temperature(answers.logits, answers.truth, otherwise=card.temperature)
+    predictions = run.predictions(card)
+    temperature = fit_temperature(predictions.logits, predictions.truth, otherwise=card.temperature)
     scaled = card.model_copy(update={"temperature": temperature.value})
-    if len(answers):
-        at_this_temperature = run.answers(scaled)
-        threshold = choose_threshold(
-            at_this_temperature.probabilities, at_this_temperature.truth, otherwise=card.threshold
-        )
-    else:
-        threshold = Fitted(card.threshold, "no slide of the calibration split could be judged")
+    threshold = Fitted(card.threshold, "no slide of the calibration split could be judged")
+    if len(predictions):
+        predictions = run.predictions(scaled)
+        threshold = choose_threshold(predictions.probabilities, predictions.truth, otherwise=card.threshold)
     fitted = scaled.model_copy(update={"threshold": threshold.value})
     domain: tuple[FeatureDomain, ...] = ()
     if (found := fit_domain(features, card.network.processing_levels)) is not None:
@@ -100,6 +109,46 @@ def fit_card(run: ArmRun, card: ModelCard, split: str, features: Sequence[LevelF
     return Fit(
         split=split, run=run, before=card, card=fitted, temperature=temperature, threshold=threshold, domain=domain
     )
+
+
+def fit_domain(
+    slides: Sequence[LevelFeatures], processing_levels: int
+) -> tuple[tuple[FeatureDomain, ...], DomainLimits] | None:
+    """Fit a domain to slides, and its limits: a quarter above the largest distance of a slide it was not fitted to.
+
+    Args:
+        slides: Features of each.
+        processing_levels: Of the model.
+
+    Returns:
+        The domain of all slides at each processing level, and the limits; None where a processing level has too few
+        slides.
+    """
+    domains: list[FeatureDomain] = []
+    limits: list[float] = []
+    for processing_level in range(processing_levels):
+        features = [slide[processing_level] for slide in slides if processing_level in slide]
+        if len(features) < LEAST_SLIDES:
+            return None
+        domains.append(_domain_of(features))
+        limits.append(MARGIN * max(_held_out_distances(features)))
+    return tuple(domains), DomainLimits(limits=tuple(limits), slides=len(slides))
+
+
+def _held_out_distances(features: Sequence[np.ndarray]) -> list[float]:
+    """Return the distance of each slide from the domain of the slides of other parts."""
+    # Slides come in the order of a manifest, often class by class.
+    order = np.random.default_rng(0).permutation(len(features))
+    distances = []
+    for part in range(PARTS):
+        domain = _domain_of([features[number] for place, number in enumerate(order) if place % PARTS != part])
+        mine = [features[number] for place, number in enumerate(order) if place % PARTS == part]
+        distances += [slide_distance(domain, each) for each in mine]
+    return distances
+
+
+def _domain_of(features: Sequence[np.ndarray]) -> FeatureDomain:
+    return FeatureDomain.fit(torch.from_numpy(np.concatenate(features)))
 
 
 def check_model_target(path: Path, model: Path, *, overwrite: bool) -> None:

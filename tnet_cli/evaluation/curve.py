@@ -4,7 +4,7 @@ The traversals of a slide follow one another in one job. A region that an earlie
 looked at again: with the same weights the network sees the same.
 """
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,20 +12,19 @@ import torch
 
 from tnet_cli.evaluation.arms import sampler_of
 from tnet_cli.geometry import Region
-from tnet_cli.inference.classify import ClassifyOptions, Events, manner_of, work_through
-from tnet_cli.inference.flight import TraversalJob, TraversalResult
-from tnet_cli.inference.outcome import Outcome
+from tnet_cli.inference.classify import EngineOptions, run_sessions
 from tnet_cli.inference.prepare import Preparation
 from tnet_cli.inference.prepare_image import ImagePreparation
-from tnet_cli.inference.slide_task import Manner, SlideWork, job_of
+from tnet_cli.inference.progress import Progress
+from tnet_cli.inference.slide_session import SlideSession
+from tnet_cli.inference.traversal_job import TraversalJob, TraversalResult, TraversalSteps, traversal_job
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.model.choice import LocationSampler
-from tnet_cli.model.tnet import TNet
+from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.model.choice import TopK
 from tnet_cli.model.traversal import Look, Traversal, Wanted
 from tnet_cli.modelfile.modelfile import LoadedModel
+from tnet_cli.results.result import SlideResult
 from tnet_cli.slide.slide import Slide
-
-TraversalSteps = Generator[Wanted, Look, Traversal]
 
 Seen = tuple[int, Region, tuple[int, ...], bool]
 """What a look depends on: processing level, region, its position in the grids, and whether cells were asked for."""
@@ -48,80 +47,81 @@ def classify_for_curve(
     points: Sequence[CurvePoint],
     inputs: Sequence[SlideInput],
     model: LoadedModel,
-    options: ClassifyOptions,
+    options: TraversalOptions,
+    engine: EngineOptions,
     *,
     seed: int,
-    events: Events | None = None,
-) -> Generator[tuple[int, tuple[Outcome, ...]], None, None]:
+    progress: Progress | None = None,
+) -> Generator[tuple[int, tuple[SlideResult, ...]], None, None]:
     """Classify each slide once for every point.
 
     Args:
         points: Arms and budgets.
         inputs: The slides.
         model: The same weights for all points.
-        options: All but locations and budget.
+        options: How slides are read; locations, budget and ``stop_at`` are the points' own.
+        engine: Device, batches and threads.
         seed: Of the random arm; a point draws what the arm alone with this budget would.
-        events: Who wants to know how it goes.
+        progress: Told of batches and reductions.
 
     Yields:
-        The slide's position in ``inputs`` and an outcome for each point, as the slide ends. What was read and how
-        long it took is that of the whole pass up to there.
+        The slide's position in ``inputs`` and a result for each point, as the slide ends. What was read and how long
+        it took is that of the whole pass up to there.
 
     Raises:
         UsageError: a budget does not fit the model.
         RunStoppedError: the device or the storage answers no more.
     """
-
-    def works() -> Iterable[CurveWork]:
-        for position, entry in enumerate(inputs):
-            samplers = [sampler_of(point.arm, seed, position) for point in points]
-            manner = manner_of(model, replace(options, locations=None, budget=None, stop_at=None), samplers[0], events)
-            yield CurveWork(position, entry, manner, [point.budget for point in points], samplers)
-
-    yield from work_through(works(), CurveWork.conclude_each, model, options, events=events)
+    progress = progress or Progress()
+    sessions = (
+        CurveSession(position, entry, model, options, points, seed, progress) for position, entry in enumerate(inputs)
+    )
+    yield from run_sessions(sessions, CurveSession.conclude_each, model, engine, progress)
 
 
-class CurveWork(SlideWork):
-    """One slide under way, for several points.
-
-    Args:
-        position: Of the slide among the inputs.
-        entry: The input.
-        manner: How it is opened; its locations, budget and sampler are not used.
-        budgets: Of each point.
-        samplers: Of each point.
-    """
+class CurveSession(SlideSession):
+    """One slide under way, for several points."""
 
     def __init__(
         self,
         position: int,
         entry: SlideInput,
-        manner: Manner,
-        budgets: Sequence[int],
-        samplers: Sequence[LocationSampler],
+        model: LoadedModel,
+        options: TraversalOptions,
+        points: Sequence[CurvePoint],
+        seed: int,
+        progress: Progress,
     ) -> None:
-        super().__init__(position, entry, manner)
-        self._network = manner.card.network
-        self._points = tuple(zip(budgets, samplers, strict=True))
+        super().__init__(position, entry, model, options, TopK(), progress)
+        self._points = [(point.budget, sampler_of(point.arm, seed, position)) for point in points]
         self._traversals: list[Traversal] = []
 
-    def _job(self, slide: Slide, preparation: Preparation | ImagePreparation) -> TraversalJob | None:
-        jobs = [job_of(slide, preparation, self._network, None, budget, sampler) for budget, sampler in self._points]
-        there = [job for job in jobs if job is not None]
-        if not there:
-            return None
-        steps = one_after_another([job.traversal for job in there], self._traversals.append)
-        return TraversalJob(traversal=steps, read=there[0].read)
+    def job(self, slide: Slide, preparation: Preparation | ImagePreparation) -> TraversalJob | None:
+        """Return the job of all points, one after another; None when there is nothing to look at.
 
-    def conclude_each(self, ended: TraversalResult | BaseException, network: TNet) -> tuple[Outcome, ...]:
-        """Turn what the engine says of the slide into an outcome for each point.
+        Raises:
+            UsageError: a budget does not fit the model.
+        """
+        config = self.model.card.network
+        jobs = []
+        for budget, sampler in self._points:
+            options = replace(self.options, locations=None, budget=budget, stop_at=None)
+            job = traversal_job(slide, preparation, config, options, sampler)
+            if job is None:
+                return None
+            jobs.append(job)
+        steps = one_after_another([job.traversal for job in jobs], self._traversals.append)
+        return TraversalJob(traversal=steps, read=jobs[0].read, keeps_patches=False)
+
+    def conclude_each(self, ended: TraversalResult | BaseException) -> tuple[SlideResult, ...]:
+        """Turn what the engine says of the slide into a result for each point.
 
         Raises:
             UsageError: a budget does not fit the model.
         """
         if isinstance(ended, BaseException):
-            return (self.conclude(ended, network),) * len(self._points)
-        return tuple(self.conclude(TraversalResult(traversal, ()), network) for traversal in self._traversals)
+            return (self.conclude(ended),) * len(self._points)
+        return tuple(self.conclude(TraversalResult(traversal, ())) for traversal in self._traversals)
 
 
 def one_after_another(traversals: Sequence[TraversalSteps], on_end: Callable[[Traversal], None]) -> TraversalSteps:

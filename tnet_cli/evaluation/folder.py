@@ -7,32 +7,36 @@ from typing import Any
 
 from tnet_cli.errors import UsageError
 from tnet_cli.evaluation.arms import ARMS
-from tnet_cli.evaluation.judge import ArmSummary, JudgedSlide
-from tnet_cli.evaluation.localisation import LOCALISATION_COLUMNS
+from tnet_cli.evaluation.judge import JudgedSlide
+from tnet_cli.evaluation.metrics import Metrics
+from tnet_cli.evaluation.plots import PLOTS
 from tnet_cli.files import table_text, write_json, write_text_whole, written_whole
-from tnet_cli.metrics.discrimination import ClassFigures
-from tnet_cli.metrics.estimate import rounded
-from tnet_cli.results.layout import prediction_columns
+from tnet_cli.results.layout import PREDICTIONS
+from tnet_cli.results.result import prediction_columns
 
 METRICS = "metrics.json"
-PREDICTIONS = "predictions.csv"
 RUN = "run.json"
 MODEL = "model.safetensors"
-CURVE_COLUMNS = (
-    *("arm", "budget", "judged", "failed", "no_tissue"),
-    *("accuracy", "accuracy_low", "accuracy_high", "auroc", "locations"),
-)
-ARM_COLUMNS = (
-    *("arm", "judged", "failed", "no_tissue"),
-    *("accuracy", "accuracy_low", "accuracy_high", "auroc", "auroc_low", "auroc_high"),
-    *("locations", "fraction_read", "seconds_per_slide"),
-)
-CLASS_COLUMNS = (
-    *("class", "support", "called", "precision", "precision_low", "precision_high"),
-    *("recall", "recall_low", "recall_high", "f1", "auroc", "average_precision"),
-)
-PLOTS = ("roc.png", "precision_recall.png", "confusion_matrix.png", "reliability.png", "accuracy_by_locations.png")
-TABLES = ("per_class.csv", "arms.csv", "curve.csv", "localisation.csv")
+TABLES = {
+    "per_class.csv": (
+        *("class", "support", "called", "precision", "precision_low", "precision_high"),
+        *("recall", "recall_low", "recall_high", "f1", "auroc", "average_precision"),
+    ),
+    "arms.csv": (
+        *("arm", "judged", "failed", "no_tissue"),
+        *("accuracy", "accuracy_low", "accuracy_high", "auroc", "auroc_low", "auroc_high"),
+        *("locations", "fraction_read", "seconds_per_slide"),
+    ),
+    "curve.csv": (
+        *("arm", "budget", "judged", "failed", "no_tissue"),
+        *("accuracy", "accuracy_low", "accuracy_high", "auroc", "locations"),
+    ),
+    "localisation.csv": (
+        *("arm", "slide", "label", "patient", "prediction"),
+        *("finest_locations", "on_lesion", "share_on_lesion", "hit"),
+    ),
+}
+"""File -> its columns."""
 
 
 def predictions_name(arm: str, first: str) -> str:
@@ -40,15 +44,15 @@ def predictions_name(arm: str, first: str) -> str:
     return PREDICTIONS if arm == first else f"predictions_{arm}.csv"
 
 
-FILES = frozenset({METRICS, PREDICTIONS, RUN, *TABLES, *PLOTS, *(f"predictions_{arm}.csv" for arm in ARMS)})
+FILES = frozenset({METRICS, PREDICTIONS, RUN, *TABLES, *PLOTS, *(predictions_name(arm, "") for arm in ARMS)})
 """Every name that an evaluation writes, but for the calibrated model, which is not removed once it is there."""
 
 
-class EvaluationDirectory:
+class EvaluationFolder:
     """The folder an evaluation writes into. Nothing in it that tnet did not write is touched.
 
     Args:
-        path: The folder; made on the first write.
+        path: Made on the first write.
     """
 
     def __init__(self, path: Path) -> None:
@@ -91,58 +95,43 @@ class EvaluationDirectory:
         columns = [*prediction_columns(class_names), "label", "patient", "split"]
         self._write_table(name, columns, [slide.row() for slide in slides])
 
-    def write_classes(self, classes: Sequence[ClassFigures]) -> None:
-        """Write ``per_class.csv``."""
-        rows = [
-            {
-                "class": each.name,
-                "support": each.support,
-                "called": each.called,
-                **each.precision.cells("precision"),
-                **each.recall.cells("recall"),
-                "f1": rounded(each.f1.value),
-                "auroc": rounded(each.auroc.value),
-                "average_precision": rounded(each.average_precision.value),
-            }
-            for each in classes
-        ]
-        self._write_table("per_class.csv", CLASS_COLUMNS, rows)
+    def write_tables_and_plots(self, metrics: Metrics, threshold: float) -> None:
+        """Write all tables but those of the predictions, and all plots, where there is something in them.
 
-    def write_arms(self, summaries: Sequence[ArmSummary]) -> None:
-        """Write ``arms.csv``."""
-        self._write_table("arms.csv", ARM_COLUMNS, [_only(ARM_COLUMNS, each.cells()) for each in summaries])
-
-    def write_curve(self, summaries: Sequence[ArmSummary]) -> None:
-        """Write ``curve.csv``."""
-        self._write_table("curve.csv", CURVE_COLUMNS, [_only(CURVE_COLUMNS, each.cells()) for each in summaries])
+        Args:
+            metrics: What they show.
+            threshold: Of the decision, marked in some plots.
+        """
+        rows = {
+            "per_class.csv": [each.cells() for each in metrics.classes],
+            "arms.csv": [each.cells() for each in metrics.arms],
+            "curve.csv": [each.cells() for each in metrics.curve],
+            "localisation.csv": [slide.lesion_row(arm.arm) for arm in metrics.arms for slide in arm.run.lesions],
+        }
+        for name, columns in TABLES.items():
+            if rows[name]:
+                self._write_table(name, columns, [{column: row[column] for column in columns} for row in rows[name]])
+        for name, draw in PLOTS.items():
+            if (png := draw(metrics, threshold)) is not None:
+                with written_whole(self.path / name) as draft:
+                    draft.write_bytes(png)
+                self.written.append(name)
 
     def write_run(self, record: dict[str, Any]) -> None:
         """Write ``run.json``: what the evaluation was."""
         write_json(self.path / RUN, record)
         self.written.append(RUN)
 
-    def write_localisation(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write ``localisation.csv``."""
-        self._write_table("localisation.csv", LOCALISATION_COLUMNS, rows)
-
-    def write_plot(self, name: str, picture: bytes | None) -> None:
-        """Write a PNG; nothing when there is none."""
-        if picture is None:
-            return
-        with written_whole(self.path / name) as draft:
-            draft.write_bytes(picture)
-        self.written.append(name)
-
-    def write_metrics(self, document: dict[str, Any]) -> dict[str, Any]:
+    def write_metrics(self, record: dict[str, Any]) -> dict[str, Any]:
         """Write ``metrics.json``, which names all files, and remove what an evaluation before has written and this not.
 
         Returns:
-            The document as written.
+            The record as written.
         """
         earlier = self._written_before()
-        complete = document | {"files": sorted([*self.written, METRICS])}
+        complete = record | {"files": sorted([*self.written, METRICS])}
         write_json(self.path / METRICS, complete)
-        # A curve of other weights beside the new figures would mislead.
+        # A curve of other weights beside the new metrics would mislead.
         for name in (earlier & FILES) - set(complete["files"]):
             (self.path / name).unlink(missing_ok=True)
         return complete
@@ -155,10 +144,5 @@ class EvaluationDirectory:
             return set()
 
     def _write_table(self, name: str, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-        write_text_whole(self.path / name, table_text(columns, list(rows)))
-        if name not in self.written:
-            self.written.append(name)
-
-
-def _only(columns: Sequence[str], cells: dict[str, Any]) -> dict[str, Any]:
-    return {column: cells[column] for column in columns}
+        write_text_whole(self.path / name, table_text(columns, rows))
+        self.written.append(name)

@@ -8,18 +8,13 @@ import numpy as np
 
 from tnet_cli.inputs.annotation import read_annotation
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.metrics.bootstrap import bootstrapped, patient_or_slide, resample_patients
-from tnet_cli.metrics.estimate import Estimate, rounded, wilson
+from tnet_cli.metrics.bootstrap import bootstrapped, resample_patients
+from tnet_cli.metrics.estimate import Estimate, wilson
 from tnet_cli.results.result import SlideResult
 
 ON_THE_LESION = 0.2
 """A location lies on the lesion when annotations cover this share of it: what gives a patch the lesion's class in
 training. A lesion smaller than a location counts where a location holds this share of the lesion."""
-
-LOCALISATION_COLUMNS = (
-    *("arm", "slide", "label", "patient", "prediction"),
-    *("finest_locations", "on_lesion", "share_on_lesion", "hit"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,44 +71,10 @@ def localise(result: SlideResult, entry: SlideInput) -> SlideLocalisation | None
 
 
 @dataclass(frozen=True, slots=True)
-class LocalisationRow:
-    """A lesion slide of one arm.
-
-    Attributes:
-        slide: Its name.
-        label: From the manifest.
-        patient: From the manifest, or None.
-        prediction: What it was called.
-        found: Where its locations lie.
-    """
-
-    slide: str
-    label: str
-    patient: str | None
-    prediction: str | None
-    found: SlideLocalisation
-
-    def cells(self, arm: str) -> dict[str, Any]:
-        """Return the row of ``localisation.csv``."""
-        return {
-            "arm": arm,
-            "slide": self.slide,
-            "label": self.label,
-            "patient": self.patient,
-            "prediction": self.prediction,
-            "finest_locations": self.found.finest_locations,
-            "on_lesion": self.found.on_lesion,
-            "share_on_lesion": rounded(self.found.share),
-            "hit": self.found.is_hit,
-        }
-
-
-@dataclass(frozen=True, slots=True)
 class Localisation:
     """Localisation of one arm over all lesion slides: judged slides whose annotation has an area.
 
     Attributes:
-        lesion_slides: How many.
         share_on_lesion: Mean over slides of the share of the attended finest locations that lie on the lesion, with
             the bootstrap interval over patients.
         hit_rate: Share of slides with at least one attended finest location on the lesion, with Wilson's interval.
@@ -123,39 +84,38 @@ class Localisation:
     share_on_lesion: Estimate
     hit_rate: Estimate
 
-    def document(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """Return it as it stands in ``metrics.json``."""
         return {
             "lesion_slides": self.lesion_slides,
-            "share_on_lesion": self.share_on_lesion.document(),
-            "hit_rate": self.hit_rate.document(),
+            "share_on_lesion": self.share_on_lesion.record(),
+            "hit_rate": self.hit_rate.record(),
         }
 
 
-def summarise_localisation(rows: Sequence[LocalisationRow], *, draws: int, seed: int) -> Localisation:
+def summarise_localisation(
+    lesions: Sequence[SlideLocalisation], patients: Sequence[str], *, draws: int, seed: int
+) -> Localisation:
     """Sum up one arm.
 
     Args:
-        rows: Its lesion slides.
+        lesions: Of each lesion slide.
+        patients: Of each of them; slides of one name are drawn together.
         draws: Of the bootstrap; 0 for none.
         seed: Names the draws.
     """
-    if not rows:
+    if not lesions:
         missing = Estimate.undefined("no judged slide has an annotation with an area")
         return Localisation(lesion_slides=0, share_on_lesion=missing, hit_rate=missing)
-    attended = [row for row in rows if row.found.finest_locations]
+    attended = [number for number, found in enumerate(lesions) if found.finest_locations]
     if not attended:
         missing = Estimate.undefined("this arm attends no location")
-        return Localisation(lesion_slides=len(rows), share_on_lesion=missing, hit_rate=missing)
-    shares = np.array([row.found.share for row in attended], dtype=np.float64)
-    resampling = resample_patients(
-        np.zeros(len(attended), dtype=np.int64),
-        [patient_or_slide(row.patient, row.slide) for row in attended],
-        count=draws,
-        seed=seed,
-    )
+        return Localisation(lesion_slides=len(lesions), share_on_lesion=missing, hit_rate=missing)
+    shares = np.array([lesions[number].share for number in attended], dtype=np.float64)
+    one_class = np.zeros(len(attended), dtype=np.int64)
+    resampling = resample_patients(one_class, [patients[number] for number in attended], count=draws, seed=seed)
     return Localisation(
-        lesion_slides=len(rows),
+        lesion_slides=len(lesions),
         share_on_lesion=bootstrapped(lambda slides: float(shares[slides].mean()), len(shares), resampling),
-        hit_rate=wilson(sum(row.found.is_hit for row in rows), len(rows)),
+        hit_rate=wilson(sum(found.is_hit for found in lesions), len(lesions)),
     )

@@ -1,12 +1,14 @@
-"""All figures of an evaluation, computed from what the arms found."""
+"""All metrics of an evaluation, computed from what the arms found."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from tnet_cli.evaluation.judge import ArmRun, ArmSummary, resampling_of, summarise_arm
-from tnet_cli.evaluation.localisation import Localisation, LocalisationRow, summarise_localisation
+from tnet_cli.evaluation.judge import ArmRun
+from tnet_cli.evaluation.localisation import Localisation, summarise_localisation
+from tnet_cli.metrics.bootstrap import patient_or_slide, resample_patients
 from tnet_cli.metrics.calibration import (
     ReliabilityBin,
     brier_score,
@@ -16,7 +18,7 @@ from tnet_cli.metrics.calibration import (
     stated_and_true,
 )
 from tnet_cli.metrics.discrimination import (
-    ClassFigures,
+    ClassMetrics,
     accuracy,
     accuracy_over_patients,
     auroc,
@@ -25,133 +27,157 @@ from tnet_cli.metrics.discrimination import (
     confusion_matrix,
     per_class,
 )
-from tnet_cli.metrics.estimate import Estimate, wilson
-from tnet_cli.metrics.predictions import Answers
+from tnet_cli.metrics.estimate import Estimate, rounded, wilson
+from tnet_cli.metrics.predictions import Predictions
 from tnet_cli.modelfile.card import ModelCard
 
 
-@dataclass(frozen=True, slots=True)
-class ArmAnswers:
-    """An arm's answers with the figures its curves are labelled with."""
-
-    arm: str
-    answers: Answers
-    auroc: Estimate
-    average_precision: Estimate
-
-    @property
-    def with_auroc(self) -> tuple[str, Answers, Estimate]:
-        """Arm, answers and AUROC."""
-        return self.arm, self.answers, self.auroc
-
-    @property
-    def with_average_precision(self) -> tuple[str, Answers, Estimate]:
-        """Arm, answers and average precision."""
-        return self.arm, self.answers, self.average_precision
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """What an evaluation found; every figure but the arms' is of the first arm.
+class ArmMetrics:
+    """What one arm, or one point of the curve, comes to over the slides that it judged.
 
     Attributes:
-        run: The first arm's run.
-        answers: Of the first arm.
-        accuracy: Over the judged slides, with Wilson's interval.
-        accuracy_of_listed: The same, failed slides and those without tissue counted as wrong.
-        accuracy_over_patients: The accuracy with the bootstrap interval; undefined where no patient is named.
-        balanced_accuracy: With the bootstrap interval, as the two below.
-        auroc: Area under the ROC.
-        average_precision: Area under precision against recall.
-        confusion: int64 (C, C), row the label.
-        classes: The per-class table.
-        reliability: Bins of the reliability diagram.
-        calibration_error: Over these bins.
-        brier: Brier score.
-        likelihood: Negative log-likelihood.
-        arms: One for each arm.
-        judgements: Answers of each arm.
-        curve: One for each budget and arm of the curve.
-        lesions: Arm -> its lesion slides; empty without annotations.
-        localisation: Arm -> its localisation.
+        accuracy: With Wilson's interval.
+        auroc: With the bootstrap interval.
+        average_precision: With the bootstrap interval; not estimated for a point of the curve.
     """
 
     run: ArmRun
-    answers: Answers
+    predictions: Predictions
     accuracy: Estimate
+    auroc: Estimate
+    average_precision: Estimate
+
+    @property
+    def arm(self) -> str:
+        """One of ``arms.ARMS``."""
+        return self.run.arm
+
+    @property
+    def locations(self) -> float | None:
+        """Mean number of attended locations; None without slides."""
+        return _mean(slide.result.locations for slide in self.run.judged)
+
+    def record(self) -> dict[str, Any]:
+        """Return it as it stands in ``metrics.json``: what weights, slides and seed determine."""
+        return {
+            **self._counts(),
+            "accuracy": self.accuracy.record(),
+            "auroc": self.auroc.record(),
+            "locations": rounded(self.locations),
+        }
+
+    def cells(self) -> dict[str, Any]:
+        """Return the cells for ``arms.csv`` and ``curve.csv``."""
+        return {
+            **self._counts(),
+            **self.accuracy.cells("accuracy"),
+            **self.auroc.cells("auroc"),
+            "locations": rounded(self.locations),
+            **self.cost(),
+        }
+
+    def cost(self) -> dict[str, Any]:
+        """Return what this run took, which another may not take again; None for a point of the curve.
+
+        Mean share of the level-0 pixels that was decoded, and wall time over the slides, failed ones included.
+        """
+        run = self.run
+        read = None if run.seconds is None else _mean(slide.result.fraction_read or 0.0 for slide in run.judged)
+        seconds = run.seconds / len(run.slides) if run.slides and run.seconds is not None else None
+        return {"fraction_read": rounded(read), "seconds_per_slide": rounded(seconds)}
+
+    def _counts(self) -> dict[str, Any]:
+        run = self.run
+        by_status = {name: len(run.of_status(name)) for name in ("failed", "no_tissue")}
+        return {"arm": run.arm, "budget": run.budget, "judged": len(run.judged)} | by_status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metrics:
+    """What an evaluation found; all but the arms', the curve's and the localisation is of the first arm.
+
+    Attributes:
+        arms: The first is judged in full.
+        curve: One for each arm and budget of the curve.
+        accuracy_of_listed: With Wilson's interval, failed slides and those without tissue counted as wrong.
+        accuracy_over_patients: With the bootstrap interval; undefined where no patient is named.
+        balanced_accuracy: With the bootstrap interval.
+        confusion: int64 (C, C), row the label.
+        reliability: Bins of the reliability diagram.
+        calibration_error: Over these bins.
+        localisation: By arm; empty without annotations.
+    """
+
+    arms: tuple[ArmMetrics, ...]
+    curve: tuple[ArmMetrics, ...]
     accuracy_of_listed: Estimate
     accuracy_over_patients: Estimate
     balanced_accuracy: Estimate
-    auroc: Estimate
-    average_precision: Estimate
     confusion: np.ndarray
-    classes: list[ClassFigures]
+    classes: list[ClassMetrics]
     reliability: list[ReliabilityBin]
     calibration_error: Estimate
     brier: Estimate
-    likelihood: Estimate
-    arms: list[ArmSummary]
-    judgements: list[ArmAnswers]
-    curve: list[ArmSummary]
-    lesions: dict[str, list[LocalisationRow]]
+    negative_log_likelihood: Estimate
     localisation: dict[str, Localisation]
 
 
-def figures_of(runs: Sequence[ArmRun], curve: Sequence[ArmRun], card: ModelCard, *, draws: int, seed: int) -> Figures:
+def metrics_of(runs: Sequence[ArmRun], curve: Sequence[ArmRun], card: ModelCard, *, draws: int, seed: int) -> Metrics:
     """Compute everything.
 
     Args:
         runs: One for each arm, the first to be judged in full.
-        curve: One for each budget and arm of the curve.
+        curve: One for each arm and budget of the curve.
         card: Temperature, threshold and classes.
         draws: Of the bootstrap; 0 for none.
         seed: Names the draws.
     """
-    first = runs[0]
-    answers = first.answers(card)
-    resampling = resampling_of(answers, draws=draws, seed=seed)
-    bins = reliability(*stated_and_true(answers))
-    names_patients = any(slide.entry.patient for slide in first.slides)
-    lesions = {run.arm: rows for run in runs if (rows := run.lesions())}
-    judgements = [_arm_answers(run, card, draws=draws, seed=seed) for run in runs]
-    return Figures(
-        run=first,
-        answers=answers,
-        accuracy=accuracy(answers),
-        accuracy_of_listed=wilson(answers.right, len(first.slides)),
-        accuracy_over_patients=(
-            accuracy_over_patients(answers, resampling)
-            if names_patients
-            else Estimate.undefined("the manifest names no patients")
-        ),
-        balanced_accuracy=balanced_accuracy(answers, resampling),
-        auroc=judgements[0].auroc,
-        average_precision=judgements[0].average_precision,
-        confusion=confusion_matrix(answers),
-        classes=per_class(answers),
+    first, predictions = runs[0], runs[0].predictions(card)
+    resampling = resample_patients(predictions.truth, predictions.patients, count=draws, seed=seed)
+    bins = reliability(*stated_and_true(predictions))
+    over_patients = Estimate.undefined("the manifest names no patients")
+    if any(slide.entry.patient for slide in first.slides):
+        over_patients = accuracy_over_patients(predictions, resampling)
+    likelihood = Estimate.undefined()
+    if len(predictions):
+        value = negative_log_likelihood(predictions.logits, predictions.truth, card.temperature)
+        likelihood = Estimate(value=value)
+    return Metrics(
+        arms=tuple(_arm_metrics(run, card, draws, seed) for run in runs),
+        curve=tuple(_arm_metrics(run, card, draws, seed) for run in curve),
+        accuracy_of_listed=wilson(predictions.right, len(first.slides)),
+        accuracy_over_patients=over_patients,
+        balanced_accuracy=balanced_accuracy(predictions, resampling),
+        confusion=confusion_matrix(predictions),
+        classes=per_class(predictions),
         reliability=bins,
         calibration_error=expected_calibration_error(bins),
-        brier=brier_score(answers),
-        likelihood=_likelihood(answers, card),
-        arms=[summarise_arm(run, card, auroc=each.auroc) for run, each in zip(runs, judgements, strict=True)],
-        judgements=judgements,
-        curve=[
-            summarise_arm(run, card, auroc=auroc(of_run, resampling_of(of_run, draws=draws, seed=seed)))
-            for run in curve
-            for of_run in [run.answers(card)]
-        ],
-        lesions=lesions,
-        localisation={arm: summarise_localisation(rows, draws=draws, seed=seed) for arm, rows in lesions.items()},
+        brier=brier_score(predictions),
+        negative_log_likelihood=likelihood,
+        localisation={run.arm: _localisation(run, draws, seed) for run in runs if run.lesions},
     )
 
 
-def _arm_answers(run: ArmRun, card: ModelCard, *, draws: int, seed: int) -> ArmAnswers:
-    answers = run.answers(card)
-    resampling = resampling_of(answers, draws=draws, seed=seed)
-    return ArmAnswers(run.arm, answers, auroc(answers, resampling), average_precision(answers, resampling))
+def _arm_metrics(run: ArmRun, card: ModelCard, draws: int, seed: int) -> ArmMetrics:
+    predictions = run.predictions(card)
+    resampling = resample_patients(predictions.truth, predictions.patients, count=draws, seed=seed)
+    is_point = run.budget is not None
+    return ArmMetrics(
+        run=run,
+        predictions=predictions,
+        accuracy=accuracy(predictions),
+        auroc=auroc(predictions, resampling),
+        average_precision=Estimate.undefined("") if is_point else average_precision(predictions, resampling),
+    )
 
 
-def _likelihood(answers: Answers, card: ModelCard) -> Estimate:
-    if len(answers) == 0:
-        return Estimate.undefined("no slide could be judged")
-    return Estimate(value=negative_log_likelihood(answers.logits, answers.truth, card.temperature))
+def _localisation(run: ArmRun, draws: int, seed: int) -> Localisation:
+    patients = [patient_or_slide(slide.entry.patient, slide.result.slide) for slide in run.lesions]
+    found = [slide.found for slide in run.lesions if slide.found is not None]
+    return summarise_localisation(found, patients, draws=draws, seed=seed)
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    listed = list(values)
+    return float(np.mean(listed)) if listed else None

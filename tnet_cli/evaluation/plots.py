@@ -1,16 +1,15 @@
-"""From the answers of the arms to the plots the report package draws."""
+"""The plots of an evaluation: from its metrics to what the report package draws."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from sklearn import metrics
+from sklearn.metrics import precision_recall_curve, roc_curve
 
-from tnet_cli.evaluation.arms import ARMS
-from tnet_cli.evaluation.judge import ArmSummary
-from tnet_cli.metrics.calibration import BINS, ReliabilityBin, expected_calibration_error
-from tnet_cli.metrics.discrimination import confusion_matrix
+from tnet_cli.evaluation.arms import ARMS, BUDGETED_ARMS
+from tnet_cli.evaluation.metrics import ArmMetrics, Metrics
+from tnet_cli.metrics.calibration import BINS
 from tnet_cli.metrics.estimate import Estimate
-from tnet_cli.metrics.predictions import Answers
+from tnet_cli.metrics.predictions import Predictions
 from tnet_cli.report.plots import (
     Curve,
     Point,
@@ -22,54 +21,40 @@ from tnet_cli.report.plots import (
     roc_plot,
 )
 
-Judgement = tuple[str, Answers, Estimate]
-"""An arm, its answers, and its figure with interval for the legend."""
 
-
-def roc_picture(arms: Sequence[Judgement], threshold: float) -> bytes | None:
-    """Draw the ROC of each arm, or of each class of the first arm when there are more than two.
-
-    Args:
-        arms: With their AUROC; the first is judged in full.
-        threshold: Of the decision, marked on the first arm's curve of two classes.
-
-    Returns:
-        A PNG, or None when fewer than two classes occur.
-    """
+def _roc(metrics: Metrics, threshold: float) -> bytes | None:
     curves = []
-    for answers, of_class, text, colour in _drawn(arms, "AUROC"):
-        false, true, _ = metrics.roc_curve(answers.truth == of_class, answers.probabilities[:, of_class])
+    for predictions, of_class, text, colour in _drawn(metrics.arms, "AUROC", lambda arm: arm.auroc):
+        false, true, _ = roc_curve(predictions.truth == of_class, predictions.probabilities[:, of_class])
         curves.append(Curve(false, true, text, colour))
-    if not curves:
-        return None
-    return roc_plot(curves, _operating(arms[0][1], threshold, "roc"))
+    return roc_plot(curves, _operating(metrics, threshold, "roc")) if curves else None
 
 
-def precision_recall_picture(arms: Sequence[Judgement], threshold: float) -> bytes | None:
-    """Draw precision against recall; arguments and result as for ``roc_picture``, with the average precision."""
+def _precision_recall(metrics: Metrics, threshold: float) -> bytes | None:
     curves = []
-    for answers, of_class, text, colour in _drawn(arms, "AP"):
-        precision, recall, _ = metrics.precision_recall_curve(
-            answers.truth == of_class, answers.probabilities[:, of_class]
+    for predictions, of_class, text, colour in _drawn(metrics.arms, "AP", lambda arm: arm.average_precision):
+        precision, recall, _ = precision_recall_curve(
+            predictions.truth == of_class, predictions.probabilities[:, of_class]
         )
         curves.append(Curve(recall[::-1], precision[::-1], text, colour))
     if not curves:
         return None
-    first = arms[0][1]
+    first = metrics.arms[0].predictions
     prevalence = float(np.mean(first.truth == 1)) if first.is_binary else None
-    return precision_recall_plot(curves, prevalence, _operating(first, threshold, "precision-recall"))
+    return precision_recall_plot(curves, prevalence, _operating(metrics, threshold, "precision-recall"))
 
 
-def _drawn(arms: Sequence[Judgement], figure: str) -> list[tuple[Answers, int, str, int]]:
-    """Return answers, class, words and colour of each curve."""
-    usable = [arm for arm in arms if len(np.unique(arm[1].truth)) > 1]
+def _drawn(
+    arms: Sequence[ArmMetrics], name: str, area: Callable[[ArmMetrics], Estimate]
+) -> list[tuple[Predictions, int, str, int]]:
+    """Return predictions, class, words and colour of each curve: of each arm, or of each class where there are more."""
+    usable = [arm for arm in arms if len(np.unique(arm.predictions.truth)) > 1]
     if not usable:
         return []
-    first = usable[0][1]
+    first = usable[0].predictions
     if first.is_binary:
         return [
-            (answers, 1, f"{name}, {figure} {estimate.words()}", list(ARMS).index(name))
-            for name, answers, estimate in usable
+            (arm.predictions, 1, f"{arm.arm}, {name} {area(arm).words()}", list(ARMS).index(arm.arm)) for arm in usable
         ]
     return [
         (first, of_class, first.class_names[of_class], number)
@@ -77,11 +62,12 @@ def _drawn(arms: Sequence[Judgement], figure: str) -> list[tuple[Answers, int, s
     ]
 
 
-def _operating(answers: Answers, threshold: float, plot: str) -> tuple[float, float, str] | None:
-    """Return where the decision threshold stands: x, y and words."""
-    if not answers.is_binary or len(np.unique(answers.truth)) < 2:
+def _operating(metrics: Metrics, threshold: float, plot: str) -> tuple[float, float, str] | None:
+    """Return where the decision threshold stands on the first arm's curve of two classes: x, y and words."""
+    predictions = metrics.arms[0].predictions
+    if not predictions.is_binary or len(np.unique(predictions.truth)) < 2:
         return None
-    positive, called = answers.truth == 1, answers.called == 1
+    positive, called = predictions.truth == 1, predictions.called == 1
     sensitivity = float(called[positive].mean())
     words = f"decision threshold {threshold:.3g}"
     if plot == "roc":
@@ -89,65 +75,67 @@ def _operating(answers: Answers, threshold: float, plot: str) -> tuple[float, fl
     return (sensitivity, float(positive[called].mean()), words) if called.any() else None
 
 
-def confusion_picture(answers: Answers) -> bytes | None:
-    """Draw the confusion matrix; None without slides."""
-    return confusion_plot(confusion_matrix(answers), answers.class_names) if len(answers) else None
+def _confusion(metrics: Metrics, _threshold: float) -> bytes | None:
+    predictions = metrics.arms[0].predictions
+    return confusion_plot(metrics.confusion, predictions.class_names) if len(predictions) else None
 
 
-def reliability_picture(answers: Answers, bins: list[ReliabilityBin]) -> bytes | None:
-    """Draw the reliability diagram; None without slides."""
-    if len(answers) == 0:
+def _reliability(metrics: Metrics, _threshold: float) -> bytes | None:
+    predictions, bins = metrics.arms[0].predictions, metrics.reliability
+    if len(predictions) == 0:
         return None
     points = [
         Point(x, y, each.observed.low or 0.0, each.observed.high or 0.0)
         for each in bins
         if (x := each.mean_probability) is not None and (y := each.observed.value) is not None
     ]
-    binary = answers.is_binary
-    error = expected_calibration_error(bins).value or 0.0
+    stated, observed = "Stated probability of the likeliest class", "Share for which it is the label"
+    if predictions.is_binary:
+        positive = predictions.class_names[1]
+        stated, observed = f"Stated probability of {positive}", f"Share labelled {positive}"
     return reliability_plot(
         points,
         np.array([each.count for each in bins]),
         np.linspace(0, 1, len(bins) + 1),
-        stated=f"Stated probability of {answers.class_names[1]}"
-        if binary
-        else "Stated probability of the likeliest class",
-        observed=f"Share labelled {answers.class_names[1]}" if binary else "Share for which it is the label",
-        summary=f"ECE {error:.3f} ({BINS} bins)\n{len(answers)} slides",
+        stated=stated,
+        observed=observed,
+        summary=f"ECE {metrics.calibration_error.value or 0.0:.3f} ({BINS} bins)\n{len(predictions)} slides",
     )
 
 
-def locations_picture(curve: Sequence[ArmSummary], arms: Sequence[ArmSummary]) -> bytes | None:
-    """Draw accuracy against locations.
-
-    Args:
-        curve: One for each budget and arm that was run.
-        arms: The arms at the model's or the user's own locations; those no budget changes are drawn across.
-
-    Returns:
-        A PNG, or None when no point can be drawn.
-    """
+def _accuracy_by_locations(metrics: Metrics, _threshold: float) -> bytes | None:
+    """Draw the curve, and across it the arms that no budget changes, at the locations that they attend."""
     order = list(ARMS)
     series = []
-    for name in dict.fromkeys(summary.arm for summary in curve):
-        points = tuple(point for summary in curve if summary.arm == name and (point := _point(summary)) and point.x > 0)
+    for name in dict.fromkeys(each.arm for each in metrics.curve):
+        of_arm = [_point(each) for each in metrics.curve if each.arm == name]
+        points = tuple(point for point in of_arm if point is not None and point.x > 0)
         if points:
             series.append(Series(points, name, order.index(name)))
-    budgeted = {each.arm for each in curve}
-    levels = [
+    across = [
         Series((point,), f"{each.arm} ({_locations(each)})", order.index(each.arm))
-        for each in arms
-        if each.arm not in budgeted and each.arm in {"coarse", "exhaustive"} and (point := _point(each))
+        for each in metrics.arms
+        if each.arm not in BUDGETED_ARMS and (point := _point(each)) is not None
     ]
-    return locations_plot(series, levels) if series else None
+    return locations_plot(series, across) if series else None
 
 
-def _point(summary: ArmSummary) -> Point | None:
-    estimate = summary.accuracy
-    if estimate.value is None or estimate.low is None or estimate.high is None or summary.locations is None:
+def _point(arm: ArmMetrics) -> Point | None:
+    estimate, locations = arm.accuracy, arm.locations
+    if estimate.value is None or estimate.low is None or estimate.high is None or locations is None:
         return None
-    return Point(summary.locations, estimate.value, estimate.low, estimate.high)
+    return Point(locations, estimate.value, estimate.low, estimate.high)
 
 
-def _locations(summary: ArmSummary) -> str:
-    return f"{summary.locations:.0f} locations" if summary.locations else "no location"
+def _locations(arm: ArmMetrics) -> str:
+    return f"{arm.locations:.0f} locations" if arm.locations else "no location"
+
+
+PLOTS: dict[str, Callable[[Metrics, float], bytes | None]] = {
+    "roc.png": _roc,
+    "precision_recall.png": _precision_recall,
+    "confusion_matrix.png": _confusion,
+    "reliability.png": _reliability,
+    "accuracy_by_locations.png": _accuracy_by_locations,
+}
+"""File -> draws it from metrics and decision threshold: a PNG, or None where there is nothing to draw."""

@@ -1,7 +1,7 @@
-"""A whole run of ``tnet evaluate``: labelled slides in, a folder of figures, tables and plots out."""
+"""A whole run of ``tnet evaluate``: labelled slides in, a folder of metrics, tables and plots out."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,29 +11,16 @@ import torch
 
 from tnet_cli.errors import InterruptedRunError, RunStoppedError, raise_for_failed
 from tnet_cli.evaluation.calibrate import Fit, check_model_target, fit_card
-from tnet_cli.evaluation.documents import asked_document, evaluation_document, run_document
-from tnet_cli.evaluation.domain_fitting import LevelFeatures, features_of
-from tnet_cli.evaluation.folder import METRICS, EvaluationDirectory, predictions_name
-from tnet_cli.evaluation.judge import (
-    ArmRun,
-    ArmSummary,
-    JudgedSlide,
-    failures_of,
-    judge,
-    judge_curve,
-)
-from tnet_cli.evaluation.metrics import Figures, figures_of
-from tnet_cli.evaluation.plots import (
-    confusion_picture,
-    locations_picture,
-    precision_recall_picture,
-    reliability_picture,
-    roc_picture,
-)
-from tnet_cli.evaluation.request import EvaluateEvents, EvaluateRequest
+from tnet_cli.evaluation.folder import METRICS, EvaluationFolder, predictions_name
+from tnet_cli.evaluation.judge import ArmRun, JudgedSlide, OnSlide, failures_of, run_arm, run_curve
+from tnet_cli.evaluation.metrics import metrics_of
+from tnet_cli.evaluation.record import metrics_record, run_record
+from tnet_cli.evaluation.request import EvaluateRequest
 from tnet_cli.evaluation.selection import Selection, select_rows
-from tnet_cli.inference.classify import ClassifyOptions, Events
+from tnet_cli.inference.classify import EngineOptions
 from tnet_cli.inference.device import choose_device, reader_threads, usable_cores
+from tnet_cli.inference.progress import Progress
+from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.metrics.estimate import Estimate
 from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import LoadedModel, copy_model, find_model, load_model
@@ -44,16 +31,14 @@ class EvaluationReport:
     """What became of an evaluation.
 
     Attributes:
-        document: What ``metrics.json`` holds, and under ``run`` what ``run.json`` does.
-        accuracy: Of the first arm.
-        auroc: Of the first arm.
+        record: What ``metrics.json`` holds, and under ``run`` what ``run.json`` does.
+        accuracy: Of the first arm, as is ``auroc``.
         judged: Slides of the first arm that were called.
         failures: Slides that failed, with the arm in which they did.
         slides: How many slides the evaluation has, those that calibrate included.
-        out: The folder.
     """
 
-    document: dict[str, Any]
+    record: dict[str, Any]
     accuracy: Estimate
     auroc: Estimate
     judged: int
@@ -70,17 +55,12 @@ class EvaluationReport:
         )
 
     def raise_for_failures(self) -> None:
-        """Turn failed slides into the error whose exit code says so.
-
-        Raises:
-            SlideError: the only slide failed.
-            PartialFailureError: some of several slides failed.
-        """
+        """Turn failed slides into an error as ``errors.raise_for_failed`` does."""
         sentences = [(slide.entry.path, slide.result.error or slide.entry.path) for _, slide in self.failures]
         raise_for_failed(sentences, self.slides, file=METRICS)
 
 
-def run_evaluation(request: EvaluateRequest, events: EvaluateEvents | None = None) -> EvaluationReport:
+def run_evaluation(request: EvaluateRequest, progress: Progress | None = None) -> EvaluationReport:
     """Judge a model on labelled slides and write what was found.
 
     Raises:
@@ -90,11 +70,11 @@ def run_evaluation(request: EvaluateRequest, events: EvaluateEvents | None = Non
         RunStoppedError: the disk is full, or the device or the storage answers no more.
         InterruptedRunError: the user interrupted it.
     """
-    events = events or EvaluateEvents()
+    progress = progress or Progress()
     started = time.perf_counter()
     request.check()
-    directory = EvaluationDirectory(request.out)
-    directory.refuse_if_taken(overwrite=request.overwrite)
+    folder = EvaluationFolder(request.out)
+    folder.refuse_if_taken(overwrite=request.overwrite)
     device = choose_device(request.device)
     model_path = find_model(request.model)
     target = request.calibrated_model
@@ -107,29 +87,29 @@ def run_evaluation(request: EvaluateRequest, events: EvaluateEvents | None = Non
         model.card.network.class_names,
         split=request.split,
         calibrate=request.calibrate,
-        on_note=events.on_note,
+        on_note=progress.note,
     )
-    directory.make()
+    folder.make()
     torch.set_num_threads(usable_cores())
     with _stopping_in_a_sentence(request.out):
-        fit, runs, curve = _Evaluation(request, events, directory, model, selection, device).run()
+        fit, runs, curve = _Evaluation(request, progress, folder, model, selection, device).run()
         card = model.card if fit is None else fit.card
-        figures = figures_of(runs, curve, card, draws=request.bootstrap, seed=request.seed)
+        metrics = metrics_of(runs, curve, card, draws=request.bootstrap, seed=request.seed)
         failures = failures_of([*([fit.run] if fit else []), *runs, *curve])
-        _write(directory, figures, card)
-        figures_document = evaluation_document(figures, card, fit=fit, selection=selection, failures=failures)
-        document = asked_document(request, model, selection) | figures_document
+        folder.write_tables_and_plots(metrics, card.threshold)
+        record = metrics_record(request, model, selection, metrics, card, fit=fit, failures=failures)
         if fit is not None and target is not None:
-            copy_model(model.path, _evaluated_card(card, document, fit), target, domain=fit.domain)
-            directory.note_model(target)
-        record = run_document(request, model, device, figures.arms, time.perf_counter() - started)
-        directory.write_run(record)
-        document = directory.write_metrics(document)
+            copy_model(model.path, _evaluated_card(record, fit), target, domain=fit.domain)
+            folder.note_model(target)
+        run = run_record(request, model, device, metrics, time.perf_counter() - started)
+        folder.write_run(run)
+        record = folder.write_metrics(record)
+    first = metrics.arms[0]
     return EvaluationReport(
-        document={"run": record} | document,
-        accuracy=figures.accuracy,
-        auroc=figures.auroc,
-        judged=len(figures.answers),
+        record={"run": run} | record,
+        accuracy=first.accuracy,
+        auroc=first.auroc,
+        judged=len(first.predictions),
         failures=tuple(failures),
         slides=len(selection.judged) + len(selection.calibration),
         out=request.out,
@@ -153,131 +133,91 @@ class _Evaluation:
     def __init__(
         self,
         request: EvaluateRequest,
-        events: EvaluateEvents,
-        directory: EvaluationDirectory,
+        progress: Progress,
+        folder: EvaluationFolder,
         model: LoadedModel,
         selection: Selection,
         device: torch.device,
     ) -> None:
         self.request = request
-        self.events = events
-        self.directory = directory
+        self.progress = progress
+        self.folder = folder
         self.model = model
         self.selection = selection
-        several = len(request.arms) > 1
-        self.options = ClassifyOptions(
-            locations=request.locations,
-            budget=request.budget,
-            stop_at=request.stop_at,
-            mpp=request.mpp,
-            reader=request.reader,
+        self.engine = EngineOptions(
             device=device,
             batch_size=request.batch_size,
             readers=reader_threads(request.workers),
             # Arms whose times are compared take the slides one by one, as the exhaustive arm must.
-            slides_in_flight=1 if several else 2 if device.type == "cpu" else 8,
+            slides_in_flight=1 if len(request.arms) > 1 else 2 if device.type == "cpu" else 8,
         )
+        # A domain is of the locations that the model attends, whichever arm is judged first.
+        has_domain = request.arms[0] == "tnet" or model.card.network.mpp is None
+        self.calibrating_arms = (request.arms[0],) if has_domain else (request.arms[0], "tnet")
 
     def run(self) -> tuple[Fit | None, list[ArmRun], list[ArmRun]]:
         """Return what was fitted, the arms' runs, and those of the curve, decided by the fitted card."""
         request, judged = self.request, self.selection.judged
-        if self.events.on_start is not None:
-            often = len(self.selection.calibration) + len(judged) * (len(request.arms) + bool(request.curve_points))
-            self.events.on_start(often, self.model.card.introduction)
+        passes = len(request.arms) + bool(request.curve_points)
+        often = len(self.selection.calibration) * len(self.calibrating_arms) + len(judged) * passes
+        self.progress.start(often, self.model.card.introduction)
         fit = self._fit()
         card = self.model.card if fit is None else fit.card
         runs = [self._judge_and_keep(arm, card) for arm in request.arms]
-        curve = judge_curve(
+        curve = run_curve(
             request.curve_points,
             judged,
             self.model,
-            self.options,
+            request.traversal,
+            self.engine,
             seed=request.seed,
-            events=self._looks(),
-            on_slide=lambda _position, slide: self._tell(slide),
+            progress=self.progress,
         )
         return fit, runs, [run.decided_by(card) for run in curve]
 
     def _fit(self) -> Fit | None:
-        if not self.selection.calibration:
+        rows = self.selection.calibration
+        if not rows:
             return None
-        run = judge(
-            self.request.arms[0],
-            self.selection.calibration,
-            self.model,
-            self.options,
-            seed=self.request.seed,
-            events=self._looks(),
-            on_slide=lambda _position, slide: self._tell(slide),
-        )
-        features: list[LevelFeatures] = []
-        if self.model.card.network.mpp is not None:
-            features = features_of(self.selection.calibration, self.model, self.options, events=self._looks())
-        return fit_card(run, self.model.card, str(self.request.calibrate), features)
+        runs = [self._run_arm(arm, rows, keep_features=arm == "tnet") for arm in self.calibrating_arms]
+        has_scale = self.model.card.network.mpp is not None
+        features = [slide.features for slide in runs[-1].judged] if has_scale else []
+        return fit_card(runs[0], self.model.card, str(self.request.calibrate), features)
 
     def _judge_and_keep(self, arm: str, card: ModelCard) -> ArmRun:
         """Run an arm and write its table, also of the slides that ended before an interruption."""
         ended: dict[int, JudgedSlide] = {}
         try:
-            return self._judge(arm, ended).decided_by(card)
+            return self._run_arm(arm, self.selection.judged, on_slide=ended.__setitem__).decided_by(card)
         finally:
             slides = [ended[position].decided_by(card) for position in sorted(ended)]
             name = predictions_name(arm, self.request.arms[0])
-            self.directory.write_predictions(name, slides, card.network.class_names)
+            self.folder.write_predictions(name, slides, card.network.class_names)
 
-    def _judge(self, arm: str, ended: dict[int, JudgedSlide]) -> ArmRun:
-        def on_slide(position: int, slide: JudgedSlide) -> None:
-            ended[position] = slide
-            self._tell(slide)
-
-        return judge(
+    def _run_arm(
+        self, arm: str, inputs: Sequence[SlideInput], *, keep_features: bool = False, on_slide: OnSlide | None = None
+    ) -> ArmRun:
+        return run_arm(
             arm,
-            self.selection.judged,
+            inputs,
             self.model,
-            self.options,
+            self.request.traversal,
+            self.engine,
             seed=self.request.seed,
-            events=self._looks(),
+            keep_features=keep_features,
+            progress=self.progress,
             on_slide=on_slide,
         )
 
-    def _looks(self) -> Events:
-        return Events(on_look=self.events.on_look, on_reduce=self.events.on_reduce)
 
-    def _tell(self, slide: JudgedSlide) -> None:
-        if self.events.on_slide is not None:
-            self.events.on_slide(slide)
-
-
-def _write(directory: EvaluationDirectory, figures: Figures, card: ModelCard) -> None:
-    """Write the tables and plots, all but the predictions."""
-    directory.write_classes(figures.classes)
-    directory.write_arms(figures.arms)
-    if figures.curve:
-        directory.write_curve(figures.curve)
-    if figures.lesions:
-        directory.write_localisation([row.cells(arm) for arm, rows in figures.lesions.items() for row in rows])
-    arms = figures.judgements
-    directory.write_plot("roc.png", roc_picture([arm.with_auroc for arm in arms], card.threshold))
-    directory.write_plot(
-        "precision_recall.png", precision_recall_picture([arm.with_average_precision for arm in arms], card.threshold)
-    )
-    directory.write_plot("confusion_matrix.png", confusion_picture(figures.answers))
-    directory.write_plot("reliability.png", reliability_picture(figures.answers, figures.reliability))
-    directory.write_plot("accuracy_by_locations.png", locations_picture(figures.curve, _levels(figures)))
-
-
-def _levels(figures: Figures) -> list[ArmSummary]:
-    return [summary for summary in figures.arms if summary.arm not in {each.arm for each in figures.curve}]
-
-
-def _evaluated_card(card: ModelCard, document: dict[str, Any], fit: Fit) -> ModelCard:
-    """Return the card with what was measured, beside what it already says."""
+def _evaluated_card(record: dict[str, Any], fit: Fit) -> ModelCard:
+    """Return the fitted card with what was measured, beside what it already says."""
     evaluation = {
-        "manifest": document["manifest"],
-        "split": document["split"],
-        "slides": document["slides"]["judged"],
-        "accuracy": _for_card(document["accuracy"]),
-        "AUROC": _for_card(document["auroc"]),
+        "manifest": record["manifest"],
+        "split": record["split"],
+        "slides": record["slides"]["judged"],
+        "accuracy": _for_card(record["accuracy"]),
+        "AUROC": _for_card(record["auroc"]),
     }
     fitted = {
         "split": fit.split,
@@ -285,7 +225,8 @@ def _evaluated_card(card: ModelCard, document: dict[str, Any], fit: Fit) -> Mode
         "temperature": fit.temperature.value,
         "threshold": fit.threshold.value,
     }
-    return card.model_copy(update={"metrics": card.metrics | {"evaluation": evaluation, "calibration": fitted}})
+    measured = fit.card.metrics | {"evaluation": evaluation, "calibration": fitted}
+    return fit.card.model_copy(update={"metrics": measured})
 
 
 def _for_card(estimate: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The bootstrap over patients, stratified by class: how far a figure would move with other patients.
+"""The bootstrap over patients, stratified by class: how far a metric would move with other patients.
 
 Slides of one patient are alike, so patients are drawn, not slides. Each class keeps its number of patients, so no
 draw lacks a class.
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tnet_cli.metrics.estimate import BOOTSTRAP, CONFIDENCE, Estimate, UndefinedMetricError
+from tnet_cli.metrics.estimate import BOOTSTRAP, CONFIDENCE, NO_SLIDE, Estimate, UndefinedMetricError
 
 Statistic = Callable[[np.ndarray], float]
-"""Indices of slides, int64 (M,), some of them repeated -> the figure of these slides."""
+"""Indices of slides, int64 (M,), some of them repeated -> the metric over these slides."""
 
 FEWEST_PATIENTS = 2
 """A class needs as many patients for an interval: one alone would always be drawn again."""
@@ -32,7 +32,6 @@ class Resampling:
     Attributes:
         strata: For each set of classes that patients have: for each of these patients the indices of the slides.
         count: Number of draws.
-        seed: Names the draws.
         obstacle: Why no interval can be drawn, or None.
     """
 
@@ -78,7 +77,7 @@ def resample_patients(truth: np.ndarray, patients: Sequence[str], *, count: int,
     if count == 0:
         obstacle = "no bootstrap was asked for"
     elif not slides_of:
-        obstacle = "no slide could be judged"
+        obstacle = NO_SLIDE
     elif min(patients_with.values()) < FEWEST_PATIENTS:
         obstacle = f"an interval needs at least {FEWEST_PATIENTS} patients of each class that occurs"
     return Resampling(
@@ -87,24 +86,25 @@ def resample_patients(truth: np.ndarray, patients: Sequence[str], *, count: int,
 
 
 def bootstrapped(statistic: Statistic, slides: int, resampling: Resampling) -> Estimate:
-    """Estimate a figure with the percentile interval of the bootstrap.
+    """Estimate a metric with the percentile interval of the bootstrap.
 
-    The interval runs from the 2.5th to the 97.5th percentile of the figure over the draws. Where every draw gives the
-    same figure, as for an AUROC of 1, it has no width; the estimate says so, for that is not certainty.
+    The interval runs from the 2.5th to the 97.5th percentile of the metric over the draws. Where every draw gives the
+    same value, as for an AUROC of 1, it has no width; the estimate says so, for that is not certainty.
 
     Args:
         statistic: Of indices of slides; raises ``UndefinedMetricError`` where it is undefined.
-        slides: Number of slides; the value is the statistic of each of them once.
-        resampling: The draws.
+        slides: How many there are; the value is the statistic of each of them once.
     """
+    if slides == 0:
+        return Estimate.undefined()
     try:
         value = float(statistic(np.arange(slides)))
     except UndefinedMetricError as undefined:
         return Estimate.undefined(str(undefined))
     if resampling.obstacle is not None:
         return Estimate(value=value, reason=f"no interval: {resampling.obstacle}")
-    figures = [float(statistic(draw)) for draw in resampling.draws()]
+    drawn = [float(statistic(draw)) for draw in resampling.draws()]
     tail = (1 - CONFIDENCE) / 2
-    low, high = (float(each) for each in np.quantile(figures, [tail, 1 - tail]))
+    low, high = (float(each) for each in np.quantile(drawn, [tail, 1 - tail]))
     reason = None if high > low else "every draw gives the same figure, so the interval does not tell how sure it is"
     return Estimate(value=value, low=low, high=high, method=BOOTSTRAP, reason=reason)

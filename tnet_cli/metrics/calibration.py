@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
 from tnet_cli.metrics.estimate import Estimate, wilson
-from tnet_cli.metrics.predictions import Answers
+from tnet_cli.metrics.predictions import Predictions
 
 BINS = 10
 """Bins of the reliability diagram and of the ECE, of equal width over [0, 1]."""
@@ -36,15 +36,16 @@ class ReliabilityBin:
     observed: Estimate
 
 
-def stated_and_true(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
+def stated_and_true(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     """Return the probabilities that calibration is about, float64 (N,), and whether each came true, bool (N,).
 
     Of two classes: the probability of the last, and whether it is the label. Of more: the greatest probability (the
     confidence), and whether the label is its class.
     """
-    if answers.is_binary:
-        return answers.probabilities[:, 1], answers.truth == 1
-    return answers.probabilities.max(axis=1, initial=0.0), answers.probabilities.argmax(axis=1) == answers.truth
+    probabilities = predictions.probabilities
+    if predictions.is_binary:
+        return probabilities[:, 1], predictions.truth == 1
+    return probabilities.max(axis=1, initial=0.0), probabilities.argmax(axis=1) == predictions.truth
 
 
 def reliability(probabilities: np.ndarray, came_true: np.ndarray, *, bins: int = BINS) -> list[ReliabilityBin]:
@@ -85,7 +86,7 @@ def expected_calibration_error(bins: list[ReliabilityBin]) -> Estimate:
     """
     slides = sum(each.count for each in bins)
     if slides == 0:
-        return Estimate.undefined("no slide could be judged")
+        return Estimate.undefined()
     distances = [
         each.count * abs(each.observed.value - each.mean_probability)
         for each in bins
@@ -94,15 +95,15 @@ def expected_calibration_error(bins: list[ReliabilityBin]) -> Estimate:
     return Estimate(value=sum(distances) / slides)
 
 
-def brier_score(answers: Answers) -> Estimate:
+def brier_score(predictions: Predictions) -> Estimate:
     """Mean over slides of Σ_c (p_c − [label is c])²; 0 is perfect, 2 the worst.
 
     Source: G. W. Brier, Mon. Weather Rev. 78 (1950) 1-3, in its original form, over all classes.
     """
-    if len(answers) == 0:
-        return Estimate.undefined("no slide could be judged")
-    wanted = np.eye(len(answers.class_names))[answers.truth]
-    return Estimate(value=float(np.mean(((answers.probabilities - wanted) ** 2).sum(axis=1))))
+    if len(predictions) == 0:
+        return Estimate.undefined()
+    wanted = np.eye(len(predictions.class_names))[predictions.truth]
+    return Estimate(value=float(np.mean(((predictions.probabilities - wanted) ** 2).sum(axis=1))))
 
 
 def negative_log_likelihood(logits: np.ndarray, truth: np.ndarray, temperature: float) -> float:

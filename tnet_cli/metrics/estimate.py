@@ -1,4 +1,4 @@
-"""A measured figure with its interval, or the reason why there is none."""
+"""A metric with its interval, or the reason why there is none."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -8,20 +8,19 @@ from scipy.stats import binomtest
 CONFIDENCE = 0.95
 WILSON = "Wilson"
 BOOTSTRAP = "bootstrap over patients"
+NO_SLIDE = "no slide could be judged"
 
 
 class UndefinedMetricError(ValueError):
-    """A figure that these slides cannot give; the message is the reason, in plain words."""
+    """A metric that these slides cannot give; the message is the reason, in plain words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A figure with its 95 % interval.
+    """A metric with its 95 % interval.
 
     Attributes:
-        value: The figure, or None when it is undefined.
-        low: Lower end of the interval, or None.
-        high: Upper end, or None.
+        value: None when it is undefined.
         method: How the interval was made: ``Wilson`` or ``bootstrap over patients``; None without one.
         reason: Why the value or the interval is missing, or what to mind when reading it; None when nothing is amiss.
     """
@@ -33,11 +32,11 @@ class Estimate:
     reason: str | None = None
 
     @classmethod
-    def undefined(cls, reason: str) -> Self:
-        """Return the estimate of a figure that these slides cannot give."""
+    def undefined(cls, reason: str = NO_SLIDE) -> Self:
+        """Return the estimate of a metric that these slides cannot give."""
         return cls(value=None, reason=reason)
 
-    def document(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """Return the estimate as it stands in ``metrics.json``; numbers with six significant figures."""
         has_interval = self.low is not None and self.high is not None
         return {
@@ -60,7 +59,7 @@ class Estimate:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-def wilson(successes: int, trials: int, *, nothing: str = "no slide could be judged") -> Estimate:
+def wilson(successes: int, trials: int, *, nothing: str = NO_SLIDE) -> Estimate:
     """Estimate a proportion with Wilson's score interval at 95 %.
 
     (p + z²/2n ± z √(p(1 − p)/n + z²/4n²)) / (1 + z²/n), with p = successes / n, n = trials and z = 1.96. It stays
@@ -75,9 +74,7 @@ def wilson(successes: int, trials: int, *, nothing: str = "no slide could be jud
     if trials == 0:
         return Estimate.undefined(nothing)
     interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
-    return Estimate(
-        value=successes / trials, low=float(interval.low), high=float(interval.high), method=WILSON, reason=None
-    )
+    return Estimate(value=successes / trials, low=float(interval.low), high=float(interval.high), method=WILSON)
 
 
 def rounded(value: float | None) -> float | None:

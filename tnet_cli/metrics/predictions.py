@@ -1,4 +1,4 @@
-"""What a model answered on labelled slides, as arrays: all that the metrics know of slides."""
+"""What a model predicted of labelled slides, as arrays: all that the metrics know of slides."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,8 @@ import numpy as np
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
-    """Labels and answers of N slides, C classes.
+class Predictions:
+    """Labels and predictions of N slides, C classes.
 
     Attributes:
         class_names: The model's classes, in its order. Of two, the last is the one to be found ("positive").
