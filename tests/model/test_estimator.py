@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tests.model.test_choice import agrees
-from tests.model.test_traversal import Choice, plan, travel
+from tests.model.test_traversal import Choice, plan, run
 from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.model import sampling_log_probs as scheme_module
 from tnet_cli.model.choice import GumbelTopK, LocationSampler, StochasticBeam, TopK
@@ -83,9 +83,9 @@ class Game:
         cells = [int(y * self.grid.n + x) for y, x, _ in wanted.positions]
         return Look(features, second[roots, cells])
 
-    def travel(self, sampler: LocationSampler, locations: tuple[int, ...], choice: Choice) -> Traversal:
+    def traverse(self, sampler: LocationSampler, locations: tuple[int, ...], choice: Choice) -> Traversal:
         steps = plan(self.grid, locations, choice, sampler)
-        return travel(ROOTS[: self.roots], self.root_log_probs, steps, self.answer, self.allowed)
+        return run(ROOTS[: self.roots], self.root_log_probs, steps, self.answer, self.allowed)
 
     def paths(self, traversal: Traversal) -> list[list[tuple[int, ...]]]:
         """Root, cell, cell of the cell: for each processing level after the first."""
@@ -178,19 +178,19 @@ ENUMERATED = [
 ]
 
 
-@pytest.mark.parametrize(("drawing", "enumerate_draws", "n", "roots", "k"), ENUMERATED)
-def test_the_mean_over_all_draws_is_the_gradient_of_the_expected_reward(drawing, enumerate_draws, n, roots, k):
+@pytest.mark.parametrize(("scheme", "enumerate_draws", "n", "roots", "k"), ENUMERATED)
+def test_the_mean_over_all_draws_is_the_gradient_of_the_expected_reward(scheme, enumerate_draws, n, roots, k):
     game = Game(n, roots)
-    choice: Choice = "per_grid" if drawing == "per_grid" else "beam"
+    choice: Choice = "per_grid" if scheme == "per_grid" else "beam"
     whole, expected, estimated, estimated_greedy = 0.0, torch.zeros(()), torch.zeros(()), torch.zeros(())
     greedy = torch.zeros(())
     for script, chances in enumerate_draws(game, k):
-        traversal = game.travel(Scripted(script, flat=choice == "beam"), k, choice)
+        traversal = game.traverse(Scripted(script, flat=choice == "beam"), k, choice)
         levels = game.paths(traversal)
         chance = torch.cat(chances).prod()
         whole += float(chance.detach())
         expected = expected - chance * slide_reward(levels)
-        log_probs = sampling_log_probs(traversal, drawing)
+        log_probs = sampling_log_probs(traversal, scheme)
         assert float(torch.cat(log_probs).detach().sum().exp()) == pytest.approx(float(chance.detach()))
         estimated = estimated + chance.detach() * gradient(game, traversal, log_probs, WEIGHTS)
         estimated_greedy = estimated_greedy + chance.detach() * gradient(game, traversal, log_probs, FEATURE_WEIGHTS)
@@ -229,7 +229,7 @@ def test_the_cells_log_probabilities_are_no_score_of_several_draws():
     for k, is_exact in ((1, True), (3, False)):
         expected, estimated = torch.zeros(()), torch.zeros(())
         for script, chances in per_grid_draws(game, (k,)):
-            traversal = game.travel(Scripted(script, flat=False), (k,), "per_grid")
+            traversal = game.traverse(Scripted(script, flat=False), (k,), "per_grid")
             chance = torch.cat(chances).prod()
             expected = expected - chance * slide_reward(game.paths(traversal))
             cells = [record.location_log_probs for record in traversal.levels[1:]]
@@ -277,7 +277,7 @@ def searched() -> tuple[Game, list[Outcome], Tensor, Tensor]:
     sampler = StochasticBeam(np.random.default_rng(77))
     found, gradients, scores = [], [], []
     for number in range(2500):
-        traversal = game.travel(sampler, (2, 2), "beam")
+        traversal = game.traverse(sampler, (2, 2), "beam")
         found.append(outcome_of(game, traversal))
         log_probs = sampling_log_probs(traversal, "beam_search")
         gradients.append(gradient(game, traversal, log_probs, WEIGHTS))
@@ -304,7 +304,7 @@ def test_a_stochastic_beam_search_draws_whole_paths_without_replacement(searched
     assert agrees(found, chances)
     # With noise drawn anew at each step the same test fails: paths of one cell come together too often.
     sampler = GumbelTopK(np.random.default_rng(78))
-    anew = [outcome_of(game, game.travel(sampler, (2, 2), "beam")) for _ in range(3000)]
+    anew = [outcome_of(game, game.traverse(sampler, (2, 2), "beam")) for _ in range(3000)]
     assert not agrees(anew, chances)
 
 
@@ -316,7 +316,7 @@ def test_the_best_value_below_a_region_is_the_regions_own():
     keys = StochasticBeam(np.random.default_rng(4)).perturb(values, parents)
     np.testing.assert_array_equal(keys[:2].max(axis=1), parents[:2])
     np.testing.assert_array_equal(np.isfinite(keys), np.isfinite(values))
-    traversal = game.travel(StochasticBeam(np.random.default_rng(5)), (3, 3), "beam")
+    traversal = game.traverse(StochasticBeam(np.random.default_rng(5)), (3, 3), "beam")
     middle, last = traversal.levels[1:]
     assert middle.perturbed is not None
     assert last.perturbed is not None
@@ -352,7 +352,7 @@ def test_the_density_of_one_race_is_that_of_its_order_when_waiting_times_are_the
         keys[list(order)] = -np.log(np.cumsum(waits))
         keys[1] = -np.inf
         timed = Timed(keys[None])
-        traversal = game.travel(timed, (3,), "beam")
+        traversal = game.traverse(timed, (3,), "beam")
         above, record = traversal.levels
         assert record.perturbed is not None
         race = scheme_module._race(above, record, record.perturbed)
@@ -374,7 +374,7 @@ class Timed(Scripted):
 
 
 def test_what_was_not_sampled_has_no_probability():
-    traversal = Game(2).travel(TopK(), (2, 2), "beam")
+    traversal = Game(2).traverse(TopK(), (2, 2), "beam")
     with pytest.raises(ValueError, match="not sampled"):
         sampling_log_probs(traversal, "redrawn")
 
@@ -383,16 +383,16 @@ PerturbingSampler = Callable[[np.random.Generator], LocationSampler]
 
 
 @pytest.mark.parametrize(
-    ("sampler", "drawing", "choice"),
+    ("sampler", "scheme", "choice"),
     [(GumbelTopK, "per_grid", "per_grid"), (GumbelTopK, "redrawn", "beam"), (StochasticBeam, "beam_search", "beam")],
 )
 def test_certain_draws_have_certainty_and_finite_gradients(
-    sampler: PerturbingSampler, drawing: SamplingScheme, choice: Choice
+    sampler: PerturbingSampler, scheme: SamplingScheme, choice: Choice
 ):
     """Everything that may be drawn is drawn: no draw can raise or lower what it expects."""
     game = Game(2)
-    traversal = game.travel(sampler(np.random.default_rng(6)), (4, 40) if choice == "beam" else (4, 4), choice)
-    log_probs = torch.cat(sampling_log_probs(traversal, drawing))
+    traversal = game.traverse(sampler(np.random.default_rng(6)), (4, 40) if choice == "beam" else (4, 4), choice)
+    log_probs = torch.cat(sampling_log_probs(traversal, scheme))
     assert torch.isfinite(log_probs).all()
     (score,) = torch.autograd.grad(log_probs.sum(), game.logits)
     assert torch.isfinite(score).all()

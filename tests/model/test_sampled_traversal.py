@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from tests.model.test_choice import PROBS, agrees, log, subsets_by_enumeration
-from tests.model.test_traversal import fixed, plan, travel
+from tests.model.test_traversal import fixed, plan, run
 from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.model.choice import GumbelTopK
 
@@ -21,7 +21,7 @@ def test_per_grid_samples_every_grid_without_replacement_and_on_its_own():
     steps = plan(GRID, (2,), "per_grid", sampler)
     pairs: list[list[tuple[int, ...]]] = [[], []]
     for _ in range(4000):
-        level = travel(ROOTS, np.log(SHARES), steps, fixed(log(PROBS))).levels[1]
+        level = run(ROOTS, np.log(SHARES), steps, fixed(log(PROBS))).levels[1]
         for root in (0, 1):
             pairs[root].append(tuple(level.cells[level.parents == root].tolist()))
     chances = subsets_by_enumeration(PROBS, 2)
@@ -53,7 +53,7 @@ def test_a_beam_samples_the_joint_probabilities_of_what_each_step_has_reached():
     steps = plan(GRID, (2, 2), "beam", sampler)
     drawn = []
     for _ in range(4000):
-        middle, last = travel(ROOTS, np.log(SHARES), steps, fixed(log(FEW))).levels[1:]
+        middle, last = run(ROOTS, np.log(SHARES), steps, fixed(log(FEW))).levels[1:]
         before = middle.parents * 9 + middle.cells
         drawn.append(tuple(sorted((before[last.parents] * 9 + last.cells).tolist())))
     chances = paths_step_by_step(2)
@@ -69,7 +69,7 @@ def test_a_single_location_is_drawn_with_the_probability_of_its_path():
     steps = plan(GRID, (1, 1), "beam", sampler)
     drawn: list[tuple[int, ...]] = []
     for _ in range(4000):
-        middle, last = travel(ROOTS, np.log(SHARES), steps, fixed(log(FEW))).levels[1:]
+        middle, last = run(ROOTS, np.log(SHARES), steps, fixed(log(FEW))).levels[1:]
         drawn.append((int((middle.parents[0] * 9 + middle.cells[0]) * 9 + last.cells[0]),))
     whole = np.multiply.outer(np.outer(SHARES, FEW), FEW).ravel()
     assert agrees(drawn, {(int(path),): float(whole[path]) for path in np.flatnonzero(whole)})

@@ -16,7 +16,7 @@ from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.model.choice import GumbelTopK, LocationSampler, RandomChoice, TopK
 from tnet_cli.model.traversal import Look, Traversal, TraversalPlan, Wanted, traverse
 
-Answer = Callable[[Wanted], Look]
+Network = Callable[[Wanted], Look]
 Choice = Literal["per_grid", "beam"]
 
 
@@ -24,11 +24,11 @@ def plan(grid: AttentionGrid, locations: tuple[int, ...], choice: Choice, sample
     return TraversalPlan(grid, len(locations) + 1, locations, choice, sampler or TopK())
 
 
-def travel(
+def run(
     roots: Sequence[Region],
     root_log_probs: Any,
     plan: TraversalPlan,
-    answer: Answer,
+    answer: Network,
     allowed: Callable[[Sequence[Region]], np.ndarray] | None = None,
 ) -> Traversal:
     generator = traverse(roots, root_log_probs, plan, allowed)
@@ -49,7 +49,7 @@ def masked_log_softmax(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     return out
 
 
-def answering(seed: int) -> Answer:
+def answering(seed: int) -> Network:
     """A network that answers the same for the same regions, whatever the order in which it is asked."""
 
     def answer(wanted: Wanted) -> Look:
@@ -98,7 +98,7 @@ def traversed_slides(draw: st.DrawFn, any_grid: bool = False):
 @given(traversed_slides(any_grid=True))
 def test_what_is_recorded_is_consistent(traversed):
     plan, roots, root_log_probs, allowed, seed = traversed
-    traversal = travel(roots, root_log_probs, plan, answering(seed), allowed)
+    traversal = run(roots, root_log_probs, plan, answering(seed), allowed)
     first = traversal.levels[0]
     assert first.regions == tuple(roots)
     assert (first.parents == -1).all()
@@ -126,7 +126,7 @@ def test_what_is_recorded_is_consistent(traversed):
 @given(traversed_slides())
 def test_tiling_grids_lead_nowhere_twice_and_stay_inside(traversed):
     plan, roots, root_log_probs, allowed, seed = traversed
-    traversal = travel(roots, root_log_probs, plan, answering(seed), allowed)
+    traversal = run(roots, root_log_probs, plan, answering(seed), allowed)
     for record in traversal.levels:
         assert len(set(record.regions)) == len(record.regions)
         assert np.exp(record.path_log_probs).sum() <= 1 + 1e-9
@@ -138,7 +138,7 @@ def test_tiling_grids_lead_nowhere_twice_and_stay_inside(traversed):
 @given(traversed_slides(any_grid=True))
 def test_the_budget_is_spent_and_never_overspent(traversed):
     plan, roots, root_log_probs, allowed, seed = traversed
-    traversal = travel(roots, root_log_probs, plan, answering(seed), allowed)
+    traversal = run(roots, root_log_probs, plan, answering(seed), allowed)
     for number, record in enumerate(traversal.levels[:-1]):
         assert record.allowed is not None
         k, open_cells = plan.locations[number], record.allowed.sum(axis=1)
@@ -157,7 +157,7 @@ def test_the_budget_is_spent_and_never_overspent(traversed):
 def test_top_k_takes_the_oracles_path(traversed):
     drawn, roots, root_log_probs, allowed, seed = traversed
     best = plan(drawn.grid, drawn.locations, drawn.choice)
-    traversal = travel(roots, root_log_probs, best, answering(seed), allowed)
+    traversal = run(roots, root_log_probs, best, answering(seed), allowed)
     boxes = [
         oracles.Box(r.x, r.y, r.width, r.height, (0, 0, 0), float(p))
         for r, p in zip(roots, root_log_probs, strict=True)
@@ -175,7 +175,7 @@ def test_top_k_takes_the_oracles_path(traversed):
         np.testing.assert_allclose(record.path_log_probs, [box.path for box in boxes], atol=1e-9)
 
 
-def fixed(log_probs: np.ndarray) -> Answer:
+def fixed(log_probs: np.ndarray) -> Network:
     def answer(wanted: Wanted) -> Look:
         features = np.zeros((len(wanted.regions), 1))
         return Look(features, None if wanted.allowed is None else np.tile(log_probs, (len(wanted.regions), 1)))
@@ -186,9 +186,9 @@ def fixed(log_probs: np.ndarray) -> Answer:
 def test_a_beam_spends_the_slides_budget_where_the_path_is_likely():
     roots = [Region(0, 0, 8, 8), Region(8, 0, 8, 8)]
     log_probs = np.log([0.4, 0.3, 0.2, 0.1])
-    beam = travel(roots, np.log([0.9, 0.1]), plan(AttentionGrid(2, 0.5), (4,), "beam"), fixed(log_probs))
+    beam = run(roots, np.log([0.9, 0.1]), plan(AttentionGrid(2, 0.5), (4,), "beam"), fixed(log_probs))
     assert beam.levels[1].parents.tolist() == [0, 0, 0, 0]
-    per_grid = travel(roots, np.log([0.9, 0.1]), plan(AttentionGrid(2, 0.5), (2,), "per_grid"), fixed(log_probs))
+    per_grid = run(roots, np.log([0.9, 0.1]), plan(AttentionGrid(2, 0.5), (2,), "per_grid"), fixed(log_probs))
     assert per_grid.levels[1].parents.tolist() == [0, 0, 1, 1]
     assert per_grid.levels[1].cells.tolist() == [0, 1, 0, 1]
     np.testing.assert_allclose(np.exp(per_grid.levels[1].path_log_probs), [0.36, 0.27, 0.04, 0.03])
@@ -200,7 +200,7 @@ def test_a_region_without_allowed_cells_is_a_leaf_and_the_others_go_on():
     allowed = lambda regions: np.array([outside[0](r) is None for r in regions])  # noqa: E731
     for choice in ("per_grid", "beam"):
         steps = plan(AttentionGrid(2, 0.5), (2, 4), choice)
-        traversal = travel(roots, np.log([0.01, 0.98, 0.01]), steps, answering(1), allowed)
+        traversal = run(roots, np.log([0.01, 0.98, 0.01]), steps, answering(1), allowed)
         assert 1 not in traversal.levels[1].parents
         assert len(traversal.levels) == 3
         assert {region.x // 8 for region in traversal.levels[2].regions} <= {0, 2}
@@ -210,14 +210,14 @@ def test_a_network_that_favours_what_is_not_allowed_is_not_followed():
     half = lambda regions: np.array([region.x >= 4 for region in regions])  # noqa: E731
     for choice in ("per_grid", "beam"):
         steps = plan(AttentionGrid(2, 0.5), (2,), choice)
-        traversal = travel([Region(0, 0, 8, 8)], np.zeros(1), steps, fixed(np.log([0.4, 0.1, 0.4, 0.1])), half)
+        traversal = run([Region(0, 0, 8, 8)], np.zeros(1), steps, fixed(np.log([0.4, 0.1, 0.4, 0.1])), half)
         assert traversal.levels[1].cells.tolist() == [1, 3]
 
 
 def test_nothing_allowed_ends_the_traversal_at_the_roots():
     steps = plan(AttentionGrid(2, 0.5), (2, 2), "beam")
     nothing = lambda regions: np.zeros(len(regions), dtype=bool)  # noqa: E731
-    traversal = travel([Region(0, 0, 8, 8)], np.zeros(1), steps, answering(1), nothing)
+    traversal = run([Region(0, 0, 8, 8)], np.zeros(1), steps, answering(1), nothing)
     assert len(traversal.levels) == 1
     assert traversal.location_count == 0
 
@@ -243,7 +243,7 @@ def test_gumbel_samples_the_joint_probabilities_of_a_whole_slide():
     expected = oracles.sequential_inclusion(np.outer(shares, cells).ravel(), 3)
     sampler, counts, runs = GumbelTopK(np.random.default_rng(7)), np.zeros(8), 4000
     for _ in range(runs):
-        level = travel(roots, np.log(shares), plan(AttentionGrid(2, 0.5), (3,), "beam", sampler), answer).levels[1]
+        level = run(roots, np.log(shares), plan(AttentionGrid(2, 0.5), (3,), "beam", sampler), answer).levels[1]
         counts[level.parents * 4 + level.cells] += 1
     # Four standard deviations of a share of 4000 runs are at most 0.032.
     np.testing.assert_allclose(counts / runs, expected, atol=0.032)
@@ -261,7 +261,7 @@ def test_gradients_flow_through_the_paths_and_only_through_those_taken():
         return Look(features, torch.log_softmax(seen[wanted.processing_level], dim=1))
 
     steps = plan(AttentionGrid(2, 0.5), (2, 1), "per_grid")
-    traversal = travel([Region(0, 0, 8, 8)], np.zeros(1), steps, answer)
+    traversal = run([Region(0, 0, 8, 8)], np.zeros(1), steps, answer)
     last = traversal.levels[2].path_log_probs
     assert last.tolist() == pytest.approx([2 * np.log(0.25)] * 2)
     last[0].backward()
@@ -284,8 +284,8 @@ def test_arrays_and_tensors_may_meet(roots_kind, looks_kind):
         return Look(torch.from_numpy(look.features), torch.from_numpy(look.cell_log_probs).float())
 
     steps = plan(AttentionGrid(2, 0.5), (3, 3), "beam")
-    traversal = travel([Region(0, 0, 8, 8), Region(8, 0, 8, 8)], root_log_probs, steps, answer)
-    expected = travel([Region(0, 0, 8, 8), Region(8, 0, 8, 8)], shares, steps, answering(3))
+    traversal = run([Region(0, 0, 8, 8), Region(8, 0, 8, 8)], root_log_probs, steps, answer)
+    expected = run([Region(0, 0, 8, 8), Region(8, 0, 8, 8)], shares, steps, answering(3))
     for record, plain in zip(traversal.levels, expected.levels, strict=True):
         assert record.regions == plain.regions
         assert isinstance(record.path_log_probs, np.ndarray if looks_kind == "numpy" else torch.Tensor)

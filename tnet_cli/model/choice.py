@@ -1,5 +1,6 @@
 """Which locations are attended: the most probable ones, or a sample without replacement."""
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -9,14 +10,11 @@ class LocationSampler(Protocol):
     """Chooses some of the candidates."""
 
     def __call__(self, log_probs: np.ndarray, k: int) -> np.ndarray:
-        """Choose at most k candidates without replacement.
+        """Choose at most k candidates without replacement; return their indices, int64, ascending.
 
         Args:
             log_probs: (M,) float64; -inf where a candidate must not be chosen.
             k: How many, at least 1; fewer are returned when fewer may be chosen.
-
-        Returns:
-            Indices int64, ascending.
         """
         ...
 
@@ -26,15 +24,12 @@ class PerturbingSampler(LocationSampler, Protocol):
     """Chooses the candidates with the largest perturbed log-probabilities, and can say what those were."""
 
     def perturb(self, log_probs: np.ndarray, parents: np.ndarray | None) -> np.ndarray:
-        """Perturb log-probabilities.
+        """Perturb log-probabilities: (N, G) float64, -inf where ``log_probs`` is.
 
         Args:
             log_probs: (N, G) float64: the cells of N regions; -inf where a cell must not be chosen.
             parents: (N,) perturbed log-probabilities of the regions themselves; None where they were not sampled, or
                 where every grid is drawn from on its own.
-
-        Returns:
-            (N, G) float64; -inf where ``log_probs`` is.
         """
         ...
 
@@ -47,6 +42,7 @@ class TopK:
         return largest(log_probs, log_probs, k)
 
 
+@dataclass(frozen=True, slots=True)
 class GumbelTopK:
     """Samples k candidates without replacement, each time in proportion to the probabilities that remain.
 
@@ -55,13 +51,9 @@ class GumbelTopK:
     traversal each processing level is such a sample among what the one before has reached. Noise is drawn anew at
     every processing level, so several locations over several processing levels are no sample without replacement of
     whole paths; ``StochasticBeam`` gives that.
-
-    Args:
-        rng: Source of randomness.
     """
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
+    rng: np.random.Generator
 
     def __call__(self, log_probs: np.ndarray, k: int) -> np.ndarray:
         """Choose as ``LocationSampler`` says."""
@@ -82,9 +74,6 @@ class StochasticBeam(GumbelTopK):
     it is the noise which the paths below would have had if all of them had been perturbed at once. The k paths of a
     processing level are then a sample of k paths without replacement, as long as no processing level before kept
     fewer. Where grids are drawn from on their own it is ``GumbelTopK``. Source: arXiv:1903.06059, Sec. 3 and App. B.
-
-    Args:
-        rng: Source of randomness.
     """
 
     def perturb(self, log_probs: np.ndarray, parents: np.ndarray | None) -> np.ndarray:
@@ -101,15 +90,11 @@ class StochasticBeam(GumbelTopK):
         return np.asarray(-np.logaddexp(-parents[:, None], log_distance))
 
 
+@dataclass(frozen=True, slots=True)
 class RandomChoice:
-    """Takes k candidates at random, all alike: the baseline that any attention must beat.
+    """Takes k candidates at random, all alike: the baseline that any attention must beat."""
 
-    Args:
-        rng: Source of randomness.
-    """
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
+    rng: np.random.Generator
 
     def __call__(self, log_probs: np.ndarray, k: int) -> np.ndarray:
         """Choose as ``LocationSampler`` says."""
