@@ -15,7 +15,7 @@ from tnet_cli.errors import SlideError, UnreadableRegionError
 from tnet_cli.geometry import Region
 from tnet_cli.slide import tiff_backend
 from tnet_cli.slide.opening import open_slide
-from tnet_cli.slide.tile_cache import TileCache
+from tnet_cli.slide.slide import Slide
 
 TILE = 256
 
@@ -167,60 +167,61 @@ def test_two_halves_are_one_read(tiled, x, y, width, height, share, across):
     np.testing.assert_array_equal(np.concatenate(parts, axis=1 if across else 0), whole)
 
 
-def test_cache_keeps_the_latest_up_to_its_capacity():
-    cache, decoded = TileCache(3 * 100), []
-
-    def get(key: int) -> np.ndarray:
-        def decode() -> np.ndarray:
-            decoded.append(key)
-            return np.full(100, key, np.uint8)
-
-        return cache.get(key, decode)
-
-    for key in (1, 2, 3, 1, 4, 1, 3, 2):
-        assert get(key)[0] == key
-    # 4 drops 2, which was used longest ago; so 2 is decoded again.
-    assert decoded == [1, 2, 3, 4, 2]
-    cache.clear()
-    get(1)
-    assert decoded[-1] == 1
+def read_tile(slide: Slide, number: int) -> np.ndarray:
+    """One of the five tiles in the first row, or of those below."""
+    return slide.read(Region(number % 5 * TILE, number // 5 * TILE, TILE, TILE), TILE, TILE)
 
 
-def test_a_tile_larger_than_the_cache_is_kept_until_the_next():
-    cache = TileCache(10)
-    big = cache.get("big", lambda: np.zeros(1000, np.uint8))
-    assert cache.get("big", lambda: np.ones(1, np.uint8)) is big
-    cache.get("other", lambda: np.ones(5, np.uint8))
-    assert len(cache.get("big", lambda: np.ones(3, np.uint8))) == 3
+def test_the_latest_tiles_are_kept_up_to_the_capacity(tiled, monkeypatch):
+    monkeypatch.setattr(tiff_backend, "CACHE_BYTES", 3 * TILE * TILE * 3)
+    with open_slide(tiled) as slide:
+        decoded = []
+        for number in (0, 1, 2, 0, 3, 0, 2, 1):
+            before = slide.tiles_read
+            read_tile(slide, number)
+            decoded += [number] * (slide.tiles_read - before)
+        # 3 drops 1, which was used longest ago; so 1 is decoded again.
+        assert decoded == [0, 1, 2, 3, 1]
 
 
-def test_threads_that_want_one_tile_decode_it_once():
-    cache, decoded, started = TileCache(0), [], threading.Barrier(8)
-
-    def decode() -> np.ndarray:
-        decoded.append(1)
-        slow.wait(0.2)
-        return np.zeros(10, np.uint8)
-
-    def want(_: int) -> np.ndarray:
-        started.wait()
-        return cache.get("tile", decode)
-
-    slow = threading.Event()
-    with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(want, range(8)))
-    assert len(decoded) == 1
-    assert all(tile is found[0] for tile in found)
-    assert not found[0].flags.writeable
+def test_a_tile_larger_than_the_cache_is_kept_until_the_next(tiled, monkeypatch):
+    monkeypatch.setattr(tiff_backend, "CACHE_BYTES", 10)
+    monkeypatch.setattr(tiff_backend, "MOST_CACHE_BYTES", 10)
+    with open_slide(tiled) as slide:
+        counts = []
+        for number in (0, 0, 1, 0):
+            read_tile(slide, number)
+            counts.append(slide.tiles_read)
+    assert counts == [1, 1, 2, 3]
 
 
-def test_a_tile_that_failed_is_tried_again():
-    cache = TileCache(100)
+def test_threads_that_want_one_tile_decode_it_once(tiled):
+    started = threading.Barrier(8)
 
-    def fail() -> np.ndarray:
-        raise ValueError("damaged")
+    def read_all(_: int) -> list[np.ndarray]:
+        found = []
+        for number in range(15):
+            started.wait()
+            found.append(read_tile(slide, number))
+        return found
 
-    for _ in range(2):
-        with pytest.raises(ValueError, match="damaged"):
-            cache.get("tile", fail)
-    assert cache.get("tile", lambda: np.ones(3, np.uint8)).tolist() == [1, 1, 1]
+    with open_slide(tiled) as slide, ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(read_all, range(8)))
+        assert slide.tiles_read == 15
+    for tiles in found[1:]:
+        np.testing.assert_array_equal(tiles, found[0])
+
+
+def test_a_tile_that_failed_is_tried_again(tiled, coded):
+    with tifffile.TiffFile(tiled) as tif:
+        offset, count = tif.pages.first.dataoffsets[0], tif.pages.first.databytecounts[0]
+    whole = tiled.read_bytes()
+    tiled.write_bytes(whole[:offset] + bytes(count) + whole[offset + count :])
+    with open_slide(tiled) as slide:
+        for _ in range(2):
+            with pytest.raises(UnreadableRegionError, match="the tile at column 0, row 0"):
+                read_tile(slide, 0)
+        with tiled.open("r+b") as file:
+            file.seek(offset)
+            file.write(whole[offset : offset + count])
+        np.testing.assert_array_equal(read_tile(slide, 0), coded(TILE, TILE))

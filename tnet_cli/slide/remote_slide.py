@@ -292,7 +292,7 @@ class RemoteTiffSlide(TiffSlide):
         return [
             place
             for column, row in tiles
-            if (pyramid_level, column, row) not in self._cache
+            if (pyramid_level, column, row) not in self._tiles
             for place in self._places(pyramid_level, column, row)
         ]
 

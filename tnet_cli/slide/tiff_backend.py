@@ -1,12 +1,14 @@
 """TIFF-family slides through tifffile's page index: exactly the tiles that are needed, decoded by imagecodecs."""
 
 import struct
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import tifffile
+from cachetools import LRUCache, cached
 
 from tnet_cli.errors import SlideError, UnreadableRegionError
 from tnet_cli.geometry import Size
@@ -23,7 +25,6 @@ from tnet_cli.slide.tiff_pages import (
     snapped_downsample,
 )
 from tnet_cli.slide.tiff_segments import ByteSource, SharedFile, TileLayout
-from tnet_cli.slide.tile_cache import TileCache
 
 CACHE_BYTES = 32 * 1024 * 1024
 MOST_CACHE_BYTES = 192 * 1024 * 1024
@@ -77,7 +78,14 @@ class TiffSlide(Slide):
             self._tif.close()
             raise
         three_tiles = 3 * max(layout.tile_bytes for layout in self._layouts)
-        self._cache = TileCache(max(CACHE_BYTES, min(three_tiles, MOST_CACHE_BYTES)))
+        capacity = max(CACHE_BYTES, min(three_tiles, MOST_CACHE_BYTES))
+        # A tile larger than that counts as all of it, and is kept until the next one comes.
+        self._tiles: LRUCache[tuple[int, ...], np.ndarray] = LRUCache(
+            capacity, getsizeof=lambda tile: min(tile.nbytes, capacity)
+        )
+        # A tile that several threads want at once is decoded by one of them, and the others wait for it.
+        self._tiles_lock = threading.Condition()
+        self._tile = cached(self._tiles, key=lambda *place: place, condition=self._tiles_lock)(self._decode_tile)
         super().__init__(path, facts, on_progress)
 
     def _open_index(self, path: str) -> tifffile.TiffFile:
@@ -114,7 +122,8 @@ class TiffSlide(Slide):
         """Release the file."""
         if not self._closed:
             super().close()
-            self._cache.clear()
+            with self._tiles_lock:
+                self._tiles.clear()
             self._tif.close()
             self._file = None
 
@@ -155,11 +164,8 @@ class TiffSlide(Slide):
                 pixels[y0 - y : y1 - y, x0 - x : x1 - x] = tile[y0 - top : y1 - top, x0 - left : x1 - left]
         return pixels
 
-    def _tile(self, pyramid_level: int, column: int, row: int) -> np.ndarray:
-        """Return a tile, cut to the image, uint8 (h, w, 3), read-only."""
-        return self._cache.get((pyramid_level, column, row), lambda: self._decode_tile(pyramid_level, column, row))
-
     def _decode_tile(self, pyramid_level: int, column: int, row: int) -> np.ndarray:
+        """Return a tile, cut to the image, uint8 (h, w, 3), read-only because others may hold the same pixels."""
         with _told(
             self.path,
             f"the tile at column {column}, row {row} of pyramid level {pyramid_level} cannot be decoded",
@@ -170,14 +176,13 @@ class TiffSlide(Slide):
                 raise SlideError(self.path, "is closed and cannot be read any more")
             decoded = self._layouts[pyramid_level].decode(file.read, column, row)
             self._count(decoded.pixels, decoded.compressed_bytes)
-            if decoded.samples is not None:
-                return self._convert[pyramid_level](decoded.samples)
-        page, tile_size = self._pages[pyramid_level], self._layouts[pyramid_level].tile
-        width = min(tile_size.width, page.imagewidth - column * tile_size.width)
-        height = min(tile_size.height, page.imagelength - row * tile_size.height)
-        missing = np.empty((height, width, 3), np.uint8)
-        missing[...] = self.background
-        return missing
+            if decoded.samples is None:
+                shown = self._layouts[pyramid_level].shown(column, row)
+                tile = np.full((shown.height, shown.width, 3), self.background, np.uint8)
+            else:
+                tile = self._convert[pyramid_level](decoded.samples)
+        tile.flags.writeable = False
+        return tile
 
 
 def _converter(path: str, page: tifffile.TiffPage) -> Callable[[np.ndarray], np.ndarray]:

@@ -107,7 +107,7 @@ class TileLayout:
             ValueError: the file's directory does not fit the image.
             IndexError: it is too short.
         """
-        shown = self._shown(column, row)
+        shown = self.shown(column, row)
         places = [self._place(plane, column, row, shown) for plane in range(self._planes)]
         return [place for place in places if place[1] > 0]
 
@@ -123,7 +123,7 @@ class TileLayout:
             ValueError: the file ends too early, or the tile is smaller than it should be.
             RuntimeError: the tile's data are damaged.
         """
-        shown = self._shown(column, row)
+        shown = self.shown(column, row)
         planes, pixels, compressed_bytes = [], 0, 0
         for plane in range(self._planes):
             offset, count = self._place(plane, column, row, shown)
@@ -143,7 +143,7 @@ class TileLayout:
             planes.append(samples)
         return DecodedTile(planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2), pixels, compressed_bytes)
 
-    def _shown(self, column: int, row: int) -> Size:
+    def shown(self, column: int, row: int) -> Size:
         """Return the part of a tile that lies inside the image."""
         return Size(
             min(self.tile.width, self._page.imagewidth - column * self.tile.width),
