@@ -23,7 +23,7 @@ from tnet_cli.model.config import TNetConfig
 from tnet_cli.modelfile.card import CARD_KEY, ModelCard
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.report.overlay import PANEL_KEY, OverlaySubject, draw_overlay
-from tnet_cli.report.thumbnail import THUMBNAIL_KEY, THUMBNAIL_PX, thumbnail_in
+from tnet_cli.report.thumbnail import THUMBNAIL_KEY, THUMBNAIL_PX, overlay_file, thumbnail_in
 from tnet_cli.results import html_report as review
 from tnet_cli.results.html_report import report_text, write_report
 from tnet_cli.results.layout import RunDirectory, prediction_columns
@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> Callable[..., RunDirectory]:
     def write(*, record: dict[str, Any] | None = RECORD) -> RunDirectory:
         directory = RunDirectory(tmp_path / "out")
         results = [done("a"), failed_result("b"), done("c")]
-        directory.write_slide(results[0], overlay())
+        directory.write_slide(results[0], overlay_file(overlay()))
         directory.write_slide(results[1], None)
         directory.write_slide(results[2], None)
         directory.write_predictions([result.row() for result in results], ("benign", "lesion"))

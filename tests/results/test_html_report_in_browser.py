@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.results.runs_made_by_hand import RECORD, done, failed_result
 from tnet_cli.geometry import Size
-from tnet_cli.report.thumbnail import overlay_note
+from tnet_cli.report.thumbnail import overlay_file, overlay_note
 from tnet_cli.results.html_report import write_report
 from tnet_cli.results.layout import RunDirectory
 from tnet_cli.results.result import SlideResult
@@ -92,7 +92,7 @@ def watched(browser: "Browser") -> Iterator[Watched]:
 def a_run(folder: Path, results: list[SlideResult], *, picture: Image.Image | None = None) -> Path:
     directory = RunDirectory(folder)
     for result in results:
-        directory.write_slide(result, picture if result.status == "ok" else None)
+        directory.write_slide(result, overlay_file(picture) if result.status == "ok" else None)
     directory.write_predictions([result.row() for result in results], ("benign", "lesion"))
     directory.write_run(RECORD)
     return folder

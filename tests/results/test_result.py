@@ -14,6 +14,7 @@ from tnet_cli.files import table_text
 from tnet_cli.geometry import Region, Size
 from tnet_cli.metrics.predictions import softmax
 from tnet_cli.report.attended import AttendedRegion
+from tnet_cli.report.thumbnail import overlay_file
 from tnet_cli.results.layout import RunDirectory, prediction_columns
 from tnet_cli.results.result import SlideResult
 
@@ -69,7 +70,7 @@ def test_tables_and_documents_are_written(tmp_path: Path):
         made_result(),
         SlideResult(slide="b", path="b.svs", status="failed", class_names=CLASSES, error='no, "b" is empty'),
     ]
-    rows = [directory.write_slide(results[0], Image.new("RGB", (4, 3))), directory.write_slide(results[1], None)]
+    rows = [directory.write_slide(results[0], overlay_file(Image.new("RGB", (4, 3)))), directory.write_slide(results[1], None)]
     directory.write_predictions([row.values for row in rows], CLASSES)
 
     with (tmp_path / "predictions.csv").open(newline="") as file:
@@ -98,7 +99,7 @@ def test_tables_and_documents_are_written(tmp_path: Path):
 
 def test_a_slides_files_are_replaced_together_and_the_users_own_are_kept(tmp_path: Path):
     directory = RunDirectory(tmp_path)
-    directory.write_slide(made_result(), Image.new("RGB", (4, 3)))
+    directory.write_slide(made_result(), overlay_file(Image.new("RGB", (4, 3))))
     folder = tmp_path / "slides" / "a"
     (folder / "my notes.txt").write_text("look again")
     row = directory.write_slide(
@@ -115,16 +116,15 @@ def test_a_slides_files_are_replaced_together_and_the_users_own_are_kept(tmp_pat
 def test_rows_of_another_run_are_protected(tmp_path: Path):
     directory = RunDirectory(tmp_path)
     directory.write_predictions([made_result().row()], CLASSES)
-    directory.refuse_if_it_holds_another_run(["x/a.svs", "more.svs"], overwrite=False)
+    directory.refuse_if_it_holds_another_run(["x/a.svs", "more.svs"])
     with pytest.raises(UsageError, match=r"1 slides not in this one, such as x/a\.svs"):
-        directory.refuse_if_it_holds_another_run(["more.svs"], overwrite=False)
-    directory.refuse_if_it_holds_another_run(["more.svs"], overwrite=True)
+        directory.refuse_if_it_holds_another_run(["more.svs"])
 
 
 def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path):
     (tmp_path / "out").touch()
     with pytest.raises(UsageError, match="is a file"):
-        RunDirectory(tmp_path / "out").refuse_if_it_holds_another_run([], overwrite=False)
+        RunDirectory(tmp_path / "out").refuse_if_it_holds_another_run([])
 
 
 def test_a_row_with_an_unknown_column_is_refused():

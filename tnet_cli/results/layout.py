@@ -11,12 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL.Image import Image
-
 from tnet_cli.errors import UsageError
 from tnet_cli.files import table_text, write_json, write_text_whole
 from tnet_cli.report.geojson import regions_geojson
-from tnet_cli.report.thumbnail import overlay_file
 from tnet_cli.results.result import SlideResult, SlideRow, prediction_columns, region_row
 
 RUN_RECORD = "run.json"
@@ -122,12 +119,12 @@ class RunDirectory:
         except OSError:
             return False
 
-    def write_slide(self, result: SlideResult, overlay: Image | bytes | None) -> SlideRow:
+    def write_slide(self, result: SlideResult, overlay: bytes | None) -> SlideRow:
         """Write one slide's files: a new folder appears with all of them; in an old one they are replaced.
 
         Args:
             result: What was found.
-            overlay: The picture or its file, or None for none.
+            overlay: Its file, or None for none.
 
         Returns:
             The slide's row, with the files that were written.
@@ -181,7 +178,7 @@ def refuse_to_lose(out: Path, lost: Sequence[str]) -> None:
         )
 
 
-def _write_files(folder: Path, result: SlideResult, overlay: Image | bytes | None) -> None:
+def _write_files(folder: Path, result: SlideResult, overlay: bytes | None) -> None:
     details = result.row() | {
         "logits": list(result.logits),
         "width": result.size.width if result.size else None,
@@ -195,7 +192,7 @@ def _write_files(folder: Path, result: SlideResult, overlay: Image | bytes | Non
         write_text_whole(folder / REGIONS, table_text(list(rows[0]), rows))
         write_json(folder / GEOJSON, _geojson(result))
     if overlay is not None:
-        (folder / OVERLAY).write_bytes(overlay if isinstance(overlay, bytes) else overlay_file(overlay))
+        (folder / OVERLAY).write_bytes(overlay)
 
 
 def _geojson(result: SlideResult) -> dict[str, Any]:
