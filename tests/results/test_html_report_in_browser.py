@@ -92,7 +92,7 @@ def watched(browser: "Browser") -> Iterator[Watched]:
 def a_run(folder: Path, results: list[SlideResult], *, picture: Image.Image | None = None) -> Path:
     directory = RunDirectory(folder)
     for result in results:
-        directory.write_slide(result, overlay_file(picture) if result.status == "ok" else None)
+        directory.write_slide(result, overlay_file(picture) if picture and result.status == "ok" else None)
     directory.write_predictions([result.row() for result in results], ("benign", "lesion"))
     directory.write_run(RECORD)
     return folder

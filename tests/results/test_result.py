@@ -70,7 +70,10 @@ def test_tables_and_documents_are_written(tmp_path: Path):
         made_result(),
         SlideResult(slide="b", path="b.svs", status="failed", class_names=CLASSES, error='no, "b" is empty'),
     ]
-    rows = [directory.write_slide(results[0], overlay_file(Image.new("RGB", (4, 3)))), directory.write_slide(results[1], None)]
+    rows = [
+        directory.write_slide(results[0], overlay_file(Image.new("RGB", (4, 3)))),
+        directory.write_slide(results[1], None),
+    ]
     directory.write_predictions([row.values for row in rows], CLASSES)
 
     with (tmp_path / "predictions.csv").open(newline="") as file:
