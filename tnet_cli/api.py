@@ -69,6 +69,7 @@ def classify(
     batch_size: int = 16,
     workers: int | None = None,
     overlay: bool = True,
+    report: bool = True,
     overwrite: bool = False,
     fail_fast: bool = False,
     recursive: bool = True,
@@ -93,6 +94,7 @@ def classify(
         batch_size: Patches in one forward pass.
         workers: Threads that read and decode, or processes of ``cluster="local"``; one a core when None.
         overlay: Draw an overlay for each slide.
+        report: Write the run on one page, ``report.html``; without it one that an earlier run left is removed.
         overwrite: Do everything again, in place of what is in the folder.
         fail_fast: Stop at the first slide that fails.
         recursive: Search folders with all those below them.
@@ -121,6 +123,7 @@ def classify(
         batch_size=batch_size,
         workers=workers,
         overlay=overlay,
+        report=report,
         overwrite=overwrite,
         fail_fast=fail_fast,
         recursive=recursive,

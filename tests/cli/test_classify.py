@@ -16,7 +16,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 
 def test_one_slide_gives_a_line_a_row_and_the_files(tnet, made_slide, untrained_model, tmp_path):
-    ran = tnet("classify", made_slide.path, "-m", untrained_model)
+    ran = tnet("classify", made_slide, "-m", untrained_model)
     assert ran.code == 0
     assert ran.out.startswith("made: ")
     assert ran.out.count("\n") == 1
@@ -49,7 +49,7 @@ def test_one_slide_gives_a_line_a_row_and_the_files(tnet, made_slide, untrained_
 
 def test_a_second_run_gives_the_same_row_but_for_the_time(tnet, made_slide, untrained_model, tmp_path):
     for folder in ("first", "second"):
-        assert tnet("classify", made_slide.path, "-m", untrained_model, "-o", folder, "--no-overlay").code == 0
+        assert tnet("classify", made_slide, "-m", untrained_model, "-o", folder, "--no-overlay").code == 0
     first, second = rows_of(tmp_path / "first"), rows_of(tmp_path / "second")
     for row in (*first, *second):
         del row["seconds"]
@@ -58,7 +58,7 @@ def test_a_second_run_gives_the_same_row_but_for_the_time(tnet, made_slide, untr
 
 
 def test_json_is_one_document_with_the_rows(tnet, made_slide, untrained_model, tmp_path):
-    ran = tnet("classify", made_slide.path, "-m", untrained_model, "--json", "--locations", "1,1,2")
+    ran = tnet("classify", made_slide, "-m", untrained_model, "--json", "--locations", "1,1,2")
     document = json.loads(ran.out)
     assert list(document) == ["run", "slides"]
     assert list(document["slides"][0]) == list(rows_of(tmp_path / "tnet-out")[0])
@@ -67,7 +67,7 @@ def test_json_is_one_document_with_the_rows(tnet, made_slide, untrained_model, t
 
 
 def test_a_budget_is_kept(tnet, made_slide, untrained_model):
-    ran = tnet("classify", made_slide.path, "-m", untrained_model, "--json", "--budget", "6", "--no-overlay")
+    ran = tnet("classify", made_slide, "-m", untrained_model, "--json", "--budget", "6", "--no-overlay")
     assert json.loads(ran.out)["slides"][0]["locations"] == 6
 
 
@@ -75,8 +75,8 @@ def test_several_slides_one_of_them_broken(tnet, made_slide, untrained_model, tm
     broken = tmp_path / "broken.svs"
     broken.write_bytes(b"not a slide at all")
     copy = tmp_path / "copy.tif"
-    shutil.copy(made_slide.path, copy)
-    ran = tnet("classify", made_slide.path, broken, copy, "-m", untrained_model, "--no-overlay")
+    shutil.copy(made_slide, copy)
+    ran = tnet("classify", made_slide, broken, copy, "-m", untrained_model, "--no-overlay")
     assert ran.code == 6
     assert [row["status"] for row in rows_of(tmp_path / "tnet-out")] == ["ok", "failed", "ok"]
     assert "1 of 3 slides failed" in ran.err
@@ -94,7 +94,7 @@ def test_the_only_slide_broken(tnet, untrained_model, tmp_path):
 
 
 def test_fail_fast_stops_at_the_first(tnet, made_slide, untrained_model, tmp_path):
-    ran = tnet("classify", "gone.svs", made_slide.path, made_slide.path, "-m", untrained_model, "--fail-fast")
+    ran = tnet("classify", "gone.svs", made_slide, made_slide, "-m", untrained_model, "--fail-fast")
     assert ran.code != 0
     assert rows_of(tmp_path / "tnet-out")[0]["status"] == "failed"
 
@@ -138,15 +138,28 @@ def test_wrong_usage_is_one_sentence_and_the_right_code(tnet, arguments, code, c
 
 
 def test_options_that_do_not_fit_the_model(tnet, made_slide, untrained_model):
-    both = tnet("classify", made_slide.path, "-m", untrained_model, "--locations", "1,1,1", "--budget", "9")
+    both = tnet("classify", made_slide, "-m", untrained_model, "--locations", "1,1,1", "--budget", "9")
     assert (both.code, "exclude each other" in both.err) == (2, True)
-    short = tnet("classify", made_slide.path, "-m", untrained_model, "--locations", "1,1")
+    short = tnet("classify", made_slide, "-m", untrained_model, "--locations", "1,1")
     assert (short.code, "needs 3 positive numbers" in short.err) == (2, True)
 
 
 def test_another_run_in_the_folder_is_protected(tnet, made_slide, untrained_model, tmp_path):
-    assert tnet("classify", made_slide.path, "-m", untrained_model, "--no-overlay").code == 0
+    assert tnet("classify", made_slide, "-m", untrained_model, "--no-overlay").code == 0
     refused = tnet("classify", "other.tif", "-m", untrained_model)
     assert refused.code == 2
     assert "holds the results of another run" in refused.err
     assert rows_of(tmp_path / "tnet-out")[0]["slide"] == "made"
+
+
+def test_without_a_report_nothing_is_left_of_one(tnet, made_slide, untrained_model, tmp_path):
+    page = tmp_path / "tnet-out" / "report.html"
+    command = ("classify", made_slide, "-m", untrained_model, "--no-overlay")
+    told = tnet(*command)
+    assert page.is_file()
+    assert f"review them in {page.relative_to(tmp_path)}" in told.err
+    told = tnet(*command, "--no-report")
+    assert told.code == 0
+    assert not page.exists()
+    assert "report.html" not in told.err
+    assert rows_of(tmp_path / "tnet-out")[0]["status"] == "ok"

@@ -22,7 +22,7 @@ from tnet_cli.inputs.inputs import SlideInput, find_inputs
 from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model
 from tnet_cli.results.html_report import write_report
-from tnet_cli.results.layout import FAILURES, RunDirectory
+from tnet_cli.results.layout import FAILURES, REPORT, RunDirectory
 from tnet_cli.results.ledger import RunIdentity
 from tnet_cli.results.result import SlideResult, SlideRow
 from tnet_cli.results.resume import RunStore, opened_store
@@ -43,6 +43,7 @@ class RunRequest:
     batch_size: int = 16
     workers: int | None = None
     overlay: bool = True
+    report: bool = True
     overwrite: bool = False
     fail_fast: bool = False
     recursive: bool = True
@@ -58,6 +59,7 @@ class RunReport:
         record: What ``run.json`` holds.
         rows: One for each input that has ended, in input order.
         overlays: Where each of their overlays is, None for none.
+        page: Where the page of the run is, or None where none was wanted.
         inputs: How many slides there were.
         skipped: How many of them had been done before.
     """
@@ -65,6 +67,7 @@ class RunReport:
     record: dict[str, Any]
     rows: tuple[SlideRow, ...]
     overlays: tuple[Path | None, ...]
+    page: Path | None
     inputs: int
     skipped: int
 
@@ -116,11 +119,14 @@ def run_classify(request: RunRequest, progress: Progress | None = None) -> RunRe
         seconds = time.perf_counter() - started if len(ended) == len(inputs) else None
         record = run_record(request, model, devices, ended, seconds)
         directory.write_run(record)
-        write_report(directory.path)
+        page = write_report(directory.path) if request.report else None
+        if page is None:
+            (directory.path / REPORT).unlink(missing_ok=True)  # an earlier run's would tell of other rows
     return RunReport(
         record=record,
         rows=ended,
         overlays=tuple(directory.overlay_of(row) for row in ended),
+        page=page,
         inputs=len(inputs),
         skipped=store.skipped,
     )

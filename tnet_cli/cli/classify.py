@@ -40,6 +40,9 @@ def classify(
         typer.Option("--workers", "-j", min=1, help="Threads that read and decode; with --cluster local, processes."),
     ] = None,
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Draw an overlay for each slide.")] = True,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Write the run on one page, report.html.")
+    ] = True,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Do everything again, in place of what is in the folder.")
     ] = False,
@@ -61,7 +64,7 @@ def classify(
     """Classify slides: label, probability and an overlay that shows where the model looked."""
     load("classification.run")
     with slide_progress() as progress:
-        report = api.classify(
+        run = api.classify(
             inputs,
             out=out,
             model=model,
@@ -70,6 +73,7 @@ def classify(
             batch_size=batch_size,
             workers=workers,
             overlay=overlay,
+            report=report,
             overwrite=overwrite,
             fail_fast=fail_fast,
             recursive=recursive,
@@ -78,16 +82,16 @@ def classify(
             progress=progress,
         )
     if as_json:
-        answer_json({"run": report.record, "slides": [row.values for row in report.rows]})
+        answer_json({"run": run.record, "slides": [row.values for row in run.rows]})
     else:
-        for row, picture in zip(report.rows, report.overlays, strict=True):
+        for row, picture in zip(run.rows, run.overlays, strict=True):
             answer(describe(row, picture))
             for line in row.notes:
                 note(f"{row.values['slide']}: {line}")
-        note(f"results: {out}; review them in {out / 'report.html'}")
-    if report.skipped:
-        note(f"{report.skipped} of {report.inputs} slides were done before and have not changed; they were skipped")
-    report.raise_for_failures()
+        note(f"results: {out}; review them in {run.page}" if run.page else f"results: {out}")
+    if run.skipped:
+        note(f"{run.skipped} of {run.inputs} slides were done before and have not changed; they were skipped")
+    run.raise_for_failures()
 
 
 def describe(row: "SlideRow", overlay: Path | None) -> str:
