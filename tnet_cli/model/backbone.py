@@ -8,10 +8,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tnet_cli.errors import install_hint
 from tnet_cli.model.small_backbone import SmallBackbone
-from tnet_cli.model.tf_padding import pad_like_tensorflow
 
 MAP_STRIDE = 16
 
@@ -61,7 +61,6 @@ class TappedBackbone(nn.Module):
 
     Args:
         network: Patches (N, 3, H, W) to vectors (N, D).
-        name: Named in errors.
         base_px: Side of the patches it will see; it is run once to learn its shapes.
         tap: Name of the module whose output is the location map; found by trial when None.
 
@@ -109,6 +108,43 @@ def _paper_efficientnet(name: str) -> nn.Module:
     for number, block in enumerate(blocks, start=1):
         block.p = PAPER_BLOCK_DROP * number / len(blocks)
     return network
+
+
+class SamePaddingConv2d(nn.Conv2d):
+    """A convolution that pads as TensorFlow's "same" does: as much as its stride needs, the odd pixel at the end.
+
+    The published weights were trained with it. torchvision pads strided convolutions alike on both sides, which shifts
+    every map by half a pixel.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Convolve (N, C, H, W) to (N, C', ceil(H / stride), ceil(W / stride))."""
+        pads: list[int] = []
+        for side, kernel, stride in zip(
+            (maps.shape[3], maps.shape[2]), self.kernel_size[::-1], self.stride[::-1], strict=True
+        ):
+            total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+            pads += [total // 2, total - total // 2]
+        return functional.conv2d(
+            functional.pad(maps, pads), self.weight, self.bias, self.stride, 0, self.dilation, self.groups
+        )
+
+
+def pad_like_tensorflow(module: nn.Module) -> None:
+    """Replace every convolution that pads by one that pads like TensorFlow, in place, weights kept."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Conv2d and child.kernel_size != (1, 1):
+                same = SamePaddingConv2d(
+                    child.in_channels,
+                    child.out_channels,
+                    child.kernel_size,  # type: ignore[arg-type]
+                    stride=child.stride,  # type: ignore[arg-type]
+                    groups=child.groups,
+                    bias=child.bias is not None,
+                )
+                same.load_state_dict(child.state_dict())
+                setattr(parent, name, same)
 
 
 def _torchvision_network(name: str) -> nn.Module:

@@ -5,13 +5,7 @@ from torch.nn import functional
 
 
 class Classification(nn.Module):
-    """Class logits of feature vectors.
-
-    Args:
-        feature_length: D.
-        classes: C.
-        dropout: Share of features dropped while training.
-    """
+    """Class logits of feature vectors."""
 
     def __init__(self, feature_length: int, classes: int, dropout: float) -> None:
         super().__init__()

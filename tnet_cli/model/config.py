@@ -116,8 +116,6 @@ class TNetConfig(BaseModel):
             mpp=(32.0, 8.0, 2.0, 0.5),
             choice="beam",
             locations=(12, 12, 12),
-            location_pool="max",
-            location_softmax="plain",
             position_axes="s",
             weighting=True,
             dropout=0.2,
@@ -129,23 +127,21 @@ class TNetConfig(BaseModel):
 
         Source: arXiv:2102.10212, Sec. 4.2: EfficientNet-B0, base resolution 224, a 3 x 3 grid of half-size cells.
         """
-        levels = 1 + round(math.log2(image_px / 224))
+        processing_levels = 1 + round(math.log2(image_px / 224))
         return cls(
             backbone="tf_efficientnet_b0",
             class_names=class_names,
             base_px=224,
             grid=3,
             cell_fraction=0.5,
-            processing_levels=levels,
+            processing_levels=processing_levels,
             image_px=image_px,
             choice="per_grid",
-            locations=(2, 1)[: levels - 1],
+            locations=(2, 1)[: processing_levels - 1],
             location_pool="slice",
             location_slice=(2, 4),
             location_softmax="l2",
             position_length=320,
-            position_axes="yxs",
-            weighting=False,
             dropout=0.5,
         )
 
@@ -157,11 +153,6 @@ class TNetConfig(BaseModel):
 
         Source: arXiv:2102.10212, Sec. 4.3 (fine-grained recognition): EfficientNet-B0 to B4, base resolution 224 for
         each of them, a 5 x 5 grid of cells of 0.35 of the side, three locations, features weighted.
-
-        Args:
-            class_names: In the order of the logits.
-            backbone: ``tf_efficientnet_b0`` to ``tf_efficientnet_b4``.
-            weighting: Whether the feature weighting module combines the features.
         """
         # B0 locates in the first block of stride 16 (14 x 14), the others in the second block of stride 8 (28 x 28).
         smallest = backbone == "tf_efficientnet_b0"
@@ -179,7 +170,6 @@ class TNetConfig(BaseModel):
             location_pool="slice",
             location_slice=(2, 2, 11) if smallest else (5, 4, 22),
             location_softmax="l2",
-            position_axes="yxs",
             weighting=weighting,
             dropout=0.75,
         )

@@ -34,10 +34,7 @@ class FeatureDomain:
 
     @classmethod
     def fit(cls, features: Tensor) -> Self:
-        """Fit mean and covariance.
-
-        Args:
-            features: (N, D), at least two.
+        """Fit mean and covariance to features (N, D).
 
         Raises:
             ValueError: there are fewer than two.
@@ -56,13 +53,9 @@ class FeatureDomain:
         return cls(mean=mean.float(), directions=(axes[:count] / deviations[:, None]).float(), rest=rest.sqrt().float())
 
     def distances(self, features: Tensor) -> Tensor:
-        """Return the Mahalanobis distance of each feature over the square root of D: about one for its own kind.
+        """Return the Mahalanobis distance of each of the features (N, D) over the square root of D, float64 (N,).
 
-        Args:
-            features: (N, D).
-
-        Returns:
-            float64 (N,).
+        It is about one for features of the Gaussian's own kind.
         """
         wide = features.double()
         away = wide - self.mean.double()
@@ -78,11 +71,7 @@ class FeatureDomain:
 
     @classmethod
     def from_state(cls, state: dict[str, Tensor], length: int) -> Self:
-        """Make it of its tensors.
-
-        Args:
-            state: As ``state`` gives them.
-            length: D of the network whose features it is for.
+        """Make it of its tensors, as ``state`` gives them, for a network whose features are so long.
 
         Raises:
             ValueError: they are not those of a Gaussian over such features.

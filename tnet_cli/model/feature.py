@@ -13,9 +13,6 @@ class FeatureExtraction(nn.Module):
 
     Source: arXiv:2102.10212, Sec. 3, feature extraction module.
 
-    Args:
-        config: ``backbone``, ``tap``, ``base_px``, ``grid``, ``location_pool`` and the normalisation of pixels.
-
     Raises:
         ValueError: the backbone cannot be built.
     """

@@ -13,10 +13,6 @@ class Location(nn.Module):
     1 x 1 convolutions, a squeeze-and-excitation over the cells for context, the cells' own coordinates, and one logit
     a cell. Source: arXiv:2102.10212, Sec. 3, location module. The softmax over unit-norm logits (``l2``) is that of the
     authors' models; it bounds every probability, so slide models use a plain one.
-
-    Args:
-        config: ``grid`` and ``location_softmax``.
-        channels: Of the location features.
     """
 
     coordinates: Tensor

@@ -64,12 +64,7 @@ class ObjectiveInput:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Objective:
-    """The terms, weighted, and what they sum to.
-
-    Attributes:
-        cross_entropy, feature_cross_entropy, reinforce, feature_reinforce: Weighted terms, scalars.
-        baseline: The baseline after this step.
-    """
+    """The terms, weighted scalars, and the baseline after this step."""
 
     cross_entropy: Tensor
     feature_cross_entropy: Tensor
@@ -79,7 +74,7 @@ class Objective:
 
     @property
     def total(self) -> Tensor:
-        """Return the sum of the terms."""
+        """The sum of the terms."""
         return self.cross_entropy + self.feature_cross_entropy + self.reinforce + self.feature_reinforce
 
 
@@ -98,9 +93,7 @@ def objective(
     Means run over the batch of all processes: each process's terms are its share of them, so that gradients add up.
 
     Args:
-        said: What the network said.
         baseline: Before this step.
-        weights: Of the terms.
         total: Sums over the processes; called once.
     """
     owners = torch.cat(
@@ -108,17 +101,18 @@ def objective(
         if said.feature_labels is None
         else list(said.feature_labels)
     )
-    logits, levels = torch.cat(list(said.feature_logits)), torch.cat(list(said.processing_levels))
-    counted = torch.ones_like(levels, dtype=torch.bool) if said.regularised is None else levels < said.regularised
-    counted &= owners >= 0
-    moved = counted & (levels > 0)
+    logits, processing_levels = torch.cat(list(said.feature_logits)), torch.cat(list(said.processing_levels))
+    counted = owners >= 0
+    if said.regularised is not None:
+        counted &= processing_levels < said.regularised
+    moved = counted & (processing_levels > 0)
     reward, feature_reward = _is_right(said.logits, said.labels), _is_right(logits, owners)[moved]
     local = [len(reward), int(counted.sum()), int(moved.sum()), float(reward.sum()), float(feature_reward.sum())]
     tally = _tally(local, total)
 
     chosen = torch.stack([each.sum() for each in said.location_log_probs])
-    log_probs = logits.new_zeros(len(levels))
-    log_probs[levels > 0] = torch.cat(list(said.location_log_probs)).to(logits.dtype)
+    log_probs = logits.new_zeros(len(processing_levels))
+    log_probs[processing_levels > 0] = torch.cat(list(said.location_log_probs)).to(logits.dtype)
     cross_entropy = functional.cross_entropy(said.logits, said.labels, reduction="sum") / tally.slides
     feature_cross_entropy = functional.cross_entropy(logits[counted], owners[counted], reduction="sum") / tally.counted
     reinforce = -((reward - baseline) * chosen).sum() / tally.slides

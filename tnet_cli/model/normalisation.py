@@ -14,8 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 def freeze_normalisation(module: nn.Module) -> None:
     """Use running statistics from now on, in training mode too, and never change them again.
 
-    Args:
-        module: Changed in place; each batch normalisation in it ignores later calls of ``train``.
+    Each batch normalisation in the module ignores later calls of ``train``.
     """
     for child in module.modules():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 (the common base has no public name)
@@ -28,12 +27,9 @@ def _stay_in_evaluation(self: nn.Module, mode: bool = True) -> nn.Module:  # noq
 
 
 def fold_normalisation(module: nn.Module) -> None:
-    """Fold each batch normalisation into the convolution before it, for evaluation only.
+    """Fold each batch normalisation into the convolution before it, in place, for evaluation only.
 
     Only pairs that stand next to each other in a ``nn.Sequential`` are folded.
-
-    Args:
-        module: In evaluation mode; changed in place.
 
     Raises:
         ValueError: the module is in training mode.

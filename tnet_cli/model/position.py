@@ -15,10 +15,6 @@ class Position(nn.Module):
     """Adds a projection of the sine and cosine code of y, x and scale to the feature vector, then the non-linearity.
 
     Source: arXiv:2102.10212, Sec. 3, positional encoding module.
-
-    Args:
-        config: ``position_length`` and ``position_axes``.
-        feature_length: D.
     """
 
     def __init__(self, config: TNetConfig, feature_length: int) -> None:

@@ -16,11 +16,7 @@ def _convolution(channels_in: int, channels_out: int, stride: int) -> nn.Sequent
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions around which the input is added.
-
-    Args:
-        channels: Of input and output.
-    """
+    """Two 3 x 3 convolutions around which the input is added."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -54,14 +50,7 @@ class SmallBackbone(nn.Module):
         self.coarse = nn.Sequential(_convolution(MAP_CHANNELS, TOP_CHANNELS, 2), ResidualBlock(TOP_CHANNELS))
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Return feature vectors and location maps.
-
-        Args:
-            patches: (N, 3, H, W) float32, normalised.
-
-        Returns:
-            Vectors (N, 320) and maps (N, 96, H / 16, W / 16).
-        """
+        """Return vectors (N, 320) and location maps (N, 96, H / 16, W / 16) of normalised patches (N, 3, H, W)."""
         maps = self.fine(patches)
         top = self.coarse(maps)
         return torch.cat([top.mean(dim=(2, 3)), top.amax(dim=(2, 3))], dim=1), maps

@@ -9,9 +9,6 @@ class FeatureWeighting(nn.Module):
     """Weights that sum to one over all features of a slide, from each feature and the context of all.
 
     Source: arXiv:2102.10212, Sec. 4.3 (fine-grained recognition): gate by context, one score a feature, softmax.
-
-    Args:
-        feature_length: D.
     """
 
     def __init__(self, feature_length: int) -> None:
