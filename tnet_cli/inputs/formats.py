@@ -45,7 +45,9 @@ def is_slide(path: str, name: str) -> bool:
     suffix = suffix_of(name)
     if suffix in SLIDE_SUFFIXES or suffix in PICTURE_SUFFIXES:
         return True
-    return suffix not in OTHER_SUFFIXES and _starts_like_a_slide(path) and detect_vendor(path) is not None
+    start = b"" if suffix in OTHER_SUFFIXES else _first_bytes(path)
+    is_like_one = start.startswith((*_TIFF_STARTS, b"ZISRAWFILE")) or start[128:] == b"DICM"
+    return is_like_one and detect_vendor(path) is not None
 
 
 def is_dicom(path: str, name: str) -> bool:
@@ -107,11 +109,6 @@ def is_file(path: str | Path) -> bool:
 def is_folder(path: str | Path) -> bool:
     """Tell whether there is such a folder; other than that of ``Path``, this never raises."""
     return os.path.isdir(path)  # noqa: PTH112
-
-
-def _starts_like_a_slide(path: str) -> bool:
-    start = _first_bytes(path)
-    return start.startswith(_TIFF_STARTS) or start.startswith(b"ZISRAWFILE") or start[128:] == b"DICM"
 
 
 def _first_bytes(path: str) -> bytes:

@@ -24,14 +24,11 @@ from tnet_cli.errors import ManifestError
 LARGEST_BYTES = 1 << 30
 """Of a file unpacked; a million cells take a quarter of it."""
 
-DRAWN = frozenset({"annotation", "PathAnnotationObject", "unknown"})
-"""Object types of what a person draws; QuPath makes annotations of objects without a type, as here."""
-
 COMPUTED = frozenset(
     {"detection", "cell", "tile", "tmaCore", "tma_core", "root"}
     | {"PathDetectionObject", "PathCellObject", "PathTileObject", "TMACoreObject", "PathRootObject"}
 )
-"""Object types of what a program finds, by QuPath's names of today and of version 0.2."""
+"""Object types of what a program finds, by QuPath's names of today and of version 0.2; all others a person draws."""
 
 WITHOUT_AREA = frozenset({"Point", "MultiPoint", "LineString", "MultiLineString"})
 
@@ -106,22 +103,15 @@ def _documents(path: Path) -> Iterator[bytes]:
                 yield _whole(packed)
         elif start.startswith(b"PK\x03\x04"):
             with zipfile.ZipFile(file) as archive:
-                yield from _packed(archive)
+                named = [name for name in archive.namelist() if name.lower().endswith((".geojson", ".json"))]
+                names = [name for name in named if not name.startswith("__MACOSX/")]
+                if not names:
+                    raise ValueError("the zip holds no .geojson file")
+                for name in names:
+                    with archive.open(name) as member:
+                        yield _whole(member)
         else:
             yield _whole(file)
-
-
-def _packed(archive: zipfile.ZipFile) -> Iterator[bytes]:
-    names = [
-        name
-        for name in archive.namelist()
-        if name.lower().endswith((".geojson", ".json")) and not name.startswith("__MACOSX/")
-    ]
-    if not names:
-        raise ValueError("the zip holds no .geojson file")
-    for name in names:
-        with archive.open(name) as member:
-            yield _whole(member)
 
 
 def _whole(file: "io.BufferedIOBase | gzip.GzipFile | Any") -> bytes:

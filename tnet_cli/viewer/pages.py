@@ -7,7 +7,6 @@ and a file one whose real place is inside the run's folder.
 import math
 import os
 import re
-import stat
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -148,15 +147,10 @@ class RunPages:
             previous_address=_page_address(names[at - 1]) if at else None,
             next_address=_page_address(names[at + 1]) if at + 1 < len(names) else None,
         )
-        text = render_viewer(self._shown(page, now.run, record))
-        return Response(200, HTML, text.encode("utf-8", "replace"), {"Content-Security-Policy": _VIEWER_POLICY})
-
-    def _shown(self, page: ViewerPage, run: RunOnDisk, record: SlideRecord) -> ViewerPage:
-        """Add what is known of the slide when it is open, or why it cannot be opened."""
         try:
             with self._slides.reading(record) as slide:
                 zoom = DeepZoom(slide.size)
-                return replace(
+                page = replace(
                     page,
                     size=slide.size,
                     mpp=slide.mpp,
@@ -164,11 +158,13 @@ class RunPages:
                     # Nobody needs the slide in less than one tile.
                     first_zoom_level=min(zoom.last_zoom_level, (TILE_PX - 1).bit_length()),
                     last_zoom_level=zoom.last_zoom_level,
-                    regions=tuple(_regions(record, run.class_names)),
-                    class_names=run.class_names,
+                    regions=tuple(_regions(record, now.run.class_names)),
+                    class_names=now.run.class_names,
                 )
         except TnetError as error:
-            return replace(page, notice=record.text("error") or str(error))
+            page = replace(page, notice=record.text("error") or str(error))
+        text = render_viewer(page)
+        return Response(200, HTML, text.encode("utf-8", "replace"), {"Content-Security-Policy": _VIEWER_POLICY})
 
     def _tile(self, name: str, zoom_level: int, column: int, row: int) -> Response:
         record = self._current().by_name.get(name)
@@ -189,7 +185,7 @@ class RunPages:
             return nothing
         try:
             real = self._path.joinpath(*parts).resolve(strict=True)
-            if not real.is_relative_to(self._real_path) or not stat.S_ISREG(real.stat().st_mode):
+            if not real.is_relative_to(self._real_path) or not real.is_file():
                 return nothing
         except (OSError, ValueError, RuntimeError):
             return nothing

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tnet_cli.errors import SlideError
+from tnet_cli.inputs.formats import is_file
 from tnet_cli.results.reader import SlideRecord
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.slide import Slide
@@ -115,11 +116,8 @@ def find_again(record: SlideRecord, run_path: Path) -> str:
         return path
     folders = [Path()] if Path(path).is_absolute() else [Path(), run_path, *run_path.resolve().parents]
     for folder in folders:
-        try:
-            if path and (folder / path).is_file():
-                return str(folder / path)
-        except (OSError, ValueError):
-            break
+        if path and is_file(folder / path):
+            return str(folder / path)
     raise SlideError(
         path or record.slide,
         "the slide is not there any more, so it cannot be opened for zooming; put it back where it was, "

@@ -3,7 +3,7 @@
 import pytest
 
 from tnet_cli.errors import ManifestError
-from tnet_cli.modelfile.tensorflow.class_names import FMOW, numbered_names, read_class_names
+from tnet_cli.modelfile.tensorflow.import_model import FMOW, numbered_names, read_class_names
 
 
 def test_the_order_of_the_published_satellite_model():

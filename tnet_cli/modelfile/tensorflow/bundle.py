@@ -116,28 +116,14 @@ def open_bundle(prefix: Path) -> Bundle:
     except OSError as exc:
         raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
     try:
-        entries = dict(_table(index))
-        return Bundle(
-            prefix=prefix,
-            shards=_shards(entries.pop(b"", b"")),
-            entries={key.decode(): _entry(value) for key, value in entries.items()},
-        )
-    except _UnreadableIndexError as exc:
-        raise ModelFileError(f"{path}: {exc}") from exc
-    except (IndexError, ValueError, TypeError, struct.error) as exc:
+        stored = dict(_table(path, index))
+        header, _ = _fields(stored.pop(b"", b""))
+        entries = {key.decode(): _entry(value) for key, value in stored.items()}
+    except (IndexError, ValueError, struct.error) as exc:
         raise ModelFileError(f"{path}: is truncated or damaged; copy the checkpoint again") from exc
-
-
-class _UnreadableIndexError(Exception):
-    """The index cannot be used, for a reason that can be told."""
-
-
-def _shards(header: bytes) -> int:
-    """Return the number of data files, from the entry without a key."""
-    numbers, _ = _fields(header)
-    if numbers.get(2) == BIG_ENDIAN:
-        raise _UnreadableIndexError("was written on a big-endian machine, which is not supported")
-    return numbers.get(1) or 1
+    if header.get(2) == BIG_ENDIAN:
+        raise ModelFileError(f"{path}: was written on a big-endian machine, which is not supported")
+    return Bundle(prefix, shards=header.get(1) or 1, entries=entries)
 
 
 def _index_of(prefix: Path) -> Path:
@@ -159,32 +145,33 @@ def _prefix_in(folder: Path) -> Path:
     raise ModelFileError(f"{folder}: expected one checkpoint in the folder, found {held}; give its prefix")
 
 
-def _table(index: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _table(path: Path, index: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield keys and values of a LevelDB table."""
     footer = index[-FOOTER_BYTES:]
     if len(footer) < FOOTER_BYTES or struct.unpack("<Q", footer[-8:])[0] != MAGIC:
-        raise _UnreadableIndexError("is not the index of a TensorFlow checkpoint, or is truncated")
+        raise ModelFileError(f"{path}: is not the index of a TensorFlow checkpoint, or is truncated")
     _, at = _varint(footer, 0)
     _, at = _varint(footer, at)
     offset, at = _varint(footer, at)
     size, _ = _varint(footer, at)
-    for _, handle in _block(index, offset, size):
+    for _, handle in _block(path, index[offset:], size):
         block_offset, after = _varint(handle, 0)
         block_size, _ = _varint(handle, after)
-        yield from _block(index, block_offset, block_size)
+        yield from _block(path, index[block_offset:], block_size)
 
 
-def _block(index: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield keys and values of one block, whose keys leave out what they share with the one before."""
-    stored = index[offset : offset + size + BLOCK_TRAILER_BYTES]
+def _block(path: Path, stored: bytes, size: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield keys and values of the first block, whose keys leave out what they share with the one before."""
+    stored = stored[: size + BLOCK_TRAILER_BYTES]
     if len(stored) != size + BLOCK_TRAILER_BYTES:
-        raise _UnreadableIndexError("is truncated; copy the checkpoint again")
+        raise ModelFileError(f"{path}: is truncated; copy the checkpoint again")
     if stored[size] != 0:
-        raise _UnreadableIndexError(
-            "is compressed, which checkpoints of the authors' code are not; save it again with TensorFlow's own saver"
+        raise ModelFileError(
+            f"{path}: is compressed, which checkpoints of the authors' code are not; "
+            "save it again with TensorFlow's own saver"
         )
     if masked_crc32c(stored[: size + 1]) != struct.unpack("<I", stored[size + 1 :])[0]:
-        raise _UnreadableIndexError("is damaged: a check sum is wrong; copy the checkpoint again")
+        raise ModelFileError(f"{path}: is damaged: a check sum is wrong; copy the checkpoint again")
     block = stored[:size]
     end = size - 4 - 4 * struct.unpack("<I", block[-4:])[0]
     at, key = 0, b""
