@@ -1,13 +1,20 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests, and which tests run when nothing is said of them."""
 
 import os
+import re
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+ONLY_WHEN_ASKED = ("fuzz", "long")
+"""Markers of tests that run only where ``-m`` names them."""
 
 
 def pytest_configure() -> None:
@@ -21,6 +28,21 @@ def pytest_configure() -> None:
         os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what runs only when asked for, and begin with the files that take long.
+
+    Processes that share the files among them take them in this order: a long one at the end would run alone.
+    """
+    named = set(re.findall(r"\w+", config.option.markexpr or ""))
+    left_out = [
+        item for item in items if any(item.get_closest_marker(name) for name in ONLY_WHEN_ASKED if name not in named)
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items[:] = sorted((item for item in items if item not in left_out), key=lambda item: -slow[item.path])
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real slides and reference tensors beside the checkout; a fresh clone has none."""
@@ -30,14 +52,76 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def labelled_slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest of four synthetic slides of 2000 px a side, two of each class, with annotations."""
+def drawn_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Draw what several test processes need in a folder of some name, which the first of them fills."""
+    base = tmp_path_factory.getbasetemp()
+    drawings = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "drawings"
+    drawings.mkdir(exist_ok=True)
+
+    def drawn(name: str, draw: Callable[[Path], object]) -> Path:
+        folder = drawings / name
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                draft = drawings / f"{name}-draft"
+                draft.mkdir(exist_ok=True)
+                draw(draft)
+                draft.rename(folder)
+        return folder
+
+    return drawn
+
+
+@pytest.fixture(scope="session")
+def drawn_slide(drawn_once) -> Callable[..., Path]:
+    """Draw the synthetic slide of a seed, a side in pixels and a label; it belongs to all, so copy it to change it."""
     # Here and not above: most tests need no slides, nor the imports that drawing them takes.
+    from tnet_cli.synth.synthesis import write_synthetic_slide
+
+    def drawn(*, seed: int = 4, side_px: int = 1200, label: str = "lesion") -> Path:
+        def draw(folder: Path) -> None:
+            write_synthetic_slide(folder / "made.tif", seed=seed, side_px=side_px, label=label, workers=1)
+
+        return drawn_once(f"{label}-{seed}-{side_px}px", draw) / "made.tif"
+
+    return drawn
+
+
+@pytest.fixture(scope="session")
+def made_slide(drawn_slide) -> Path:
+    """A synthetic slide of 6000 px a side with a lesion."""
+    return drawn_slide(seed=5, side_px=6000)
+
+
+@pytest.fixture(scope="session")
+def labelled_slides(drawn_once) -> Path:
+    """A manifest of four synthetic slides of 2000 px a side, two of each class, with annotations."""
     from tnet_cli.synth.synthesis import synthesize
 
-    folder = tmp_path_factory.mktemp("labelled")
-    synthesize(folder, count=4, side_px=2000, seed=12, mpp=1.0, workers=1)
-    return folder / "labels.csv"
+    def draw(folder: Path) -> None:
+        synthesize(folder, count=4, side_px=2000, seed=12, mpp=1.0, workers=1)
+
+    return drawn_once("labelled", draw) / "labels.csv"
+
+
+@pytest.fixture(scope="session")
+def small_labelled_slides(drawn_once) -> Path:
+    """A manifest of four synthetic slides of 1000 px a side, two of each class, with annotations."""
+    from tnet_cli.synth.synthesis import synthesize
+
+    def draw(folder: Path) -> None:
+        synthesize(folder, count=4, side_px=1000, seed=12, mpp=1.0, workers=1)
+
+    return drawn_once("small-labelled", draw) / "labels.csv"
+
+
+@pytest.fixture(scope="session")
+def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model file with random weights: its answers mean nothing, its path through the code is the real one."""
+    from tests.model_files import save_random
+    from tnet_cli.model.config import TNetConfig
+
+    config = TNetConfig.slide(("no", "yes")).model_copy(update={"locations": (2, 3, 4), "base_px": 128})
+    return save_random(tmp_path_factory.mktemp("models"), config, seed=3, name="untrained")
 
 
 @pytest.fixture

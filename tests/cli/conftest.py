@@ -1,4 +1,4 @@
-"""A runner called like the command, a small slide and a small model."""
+"""A runner called like the command, and a small model of whole images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ import pytest
 from tests.model_files import save_random
 from tnet_cli.cli.app import main
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.synth.synthesis import SyntheticSlide, write_synthetic_slide
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +34,6 @@ def tnet(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest
         return Ran(code or 0, captured.out, captured.err)
 
     return run
-
-
-@pytest.fixture(scope="session")
-def made_slide(tmp_path_factory: pytest.TempPathFactory) -> SyntheticSlide:
-    """A synthetic slide of 6000 px a side with a lesion."""
-    path = tmp_path_factory.mktemp("slides") / "made.tif"
-    return write_synthetic_slide(path, seed=5, side_px=6000, label="lesion", workers=1)
-
-
-@pytest.fixture(scope="session")
-def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model file with random weights: its answers mean nothing, its path through the code is the real one."""
-    config = TNetConfig.slide(("no", "yes")).model_copy(update={"locations": (2, 3, 4)})
-    return save_random(tmp_path_factory.mktemp("models"), config, seed=3, name="untrained")
 
 
 @pytest.fixture(scope="session")

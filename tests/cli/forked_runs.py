@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-import tnet_cli.classification.run
+import tnet_cli.classification.run  # noqa: F401 (what a run imports is there before the first fork)
 from tnet_cli.cli.app import main
 
 
@@ -96,7 +96,7 @@ def run(command: dict[str, Any]) -> int:
 if __name__ == "__main__":
     # No thread may exist before a fork: torch's would be missing in the child.
     torch.set_num_threads(1)
-    tnet_cli.classification.run.usable_cores = lambda: 1  # type: ignore[attr-defined]
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     for line in sys.stdin:
         sys.stdout.write(f"{run(json.loads(line))}\n")
         sys.stdout.flush()

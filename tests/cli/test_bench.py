@@ -99,10 +99,10 @@ def test_the_plot_is_a_picture(benched):
 @pytest.mark.slow
 def test_the_table_names_what_was_asked(tnet, made_slide, untrained_model):
     asked = ("-m", untrained_model, "--rounds", "1", "--budgets", "9", "--no-every-tile", "--device", "cpu")
-    ran = tnet("bench", made_slide.path, *asked)
+    ran = tnet("bench", made_slide, *asked)
     assert ran.code == 0
     lines = ran.out.splitlines()
-    assert lines[0] == f"{made_slide.path}: 6000 px a side, 0.036 gigapixels; untrained"
+    assert lines[0] == f"{made_slide}: 6000 px a side, 0.036 gigapixels; untrained"
     assert [line.split("|")[1].strip() for line in lines if line.startswith("|")][2:] == [
         "tnet, 9",
         "decode, 9",
@@ -123,13 +123,13 @@ def test_the_table_names_what_was_asked(tnet, made_slide, untrained_model):
     ],
 )
 def test_options_that_cannot_be_followed(tnet, made_slide, untrained_model, options, code, said):
-    ran = tnet("bench", made_slide.path, "-m", untrained_model, *options)
+    ran = tnet("bench", made_slide, "-m", untrained_model, *options)
     assert ran.code == code
     assert said in ran.err
 
 
 def test_models_of_images_and_files_that_are_no_slides(tnet, made_slide, image_model, untrained_model, tmp_path):
-    ran = tnet("bench", made_slide.path, "-m", image_model)
+    ran = tnet("bench", made_slide, "-m", image_model)
     assert ran.code == 2
     assert "is a model of ordinary images" in ran.err
     (tmp_path / "no.tif").write_bytes(b"this is no slide")

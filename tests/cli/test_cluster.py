@@ -84,23 +84,6 @@ def test_rows_files_and_messages_are_those_of_a_local_run(cluster, slides, untra
     assert again == [1], "only the slide that failed is tried again"
 
 
-def test_a_worker_that_is_killed_loses_nothing(slides, untrained_model, local_rows, tmp_path):
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs="CRITICAL"
-    ) as running:
-        victims = [worker.process.pid for worker in running.workers.values()]
-
-        class Killing(Progress):
-            def slide_done(self, row):
-                if victims:
-                    os.kill(victims.pop(), signal.SIGKILL)
-
-        rows = run(tmp_path, slides, untrained_model, cluster=running.scheduler_address, progress=Killing())
-    assert victims == []
-    assert almost(rows) == almost(local_rows)
-
-
 def test_workers_on_this_machine_by_one_word(tnet, slides, untrained_model, tmp_path):
     one = slides / "s0.tif"
     ran = tnet("classify", one, "-m", untrained_model, "-o", tmp_path, "--cluster", "local", "--workers", "1", "--json")
@@ -127,3 +110,16 @@ def test_another_version_on_the_workers_is_named(cluster, tmp_path, slides, untr
     monkeypatch.setattr("tnet_cli.classification.run.version", lambda _name: "0.0.1")
     with pytest.raises(UsageError, match=r"a worker of the cluster has tnet .*, and this is tnet 0\.0\.1"):
         run(tmp_path, slides, untrained_model, cluster=cluster.scheduler_address)
+
+
+def test_a_worker_that_is_killed_loses_nothing(cluster, slides, untrained_model, local_rows, tmp_path):
+    victims = [worker.process.pid for worker in cluster.workers.values()]
+
+    class Killing(Progress):
+        def slide_done(self, row):
+            if victims:
+                os.kill(victims.pop(), signal.SIGKILL)
+
+    rows = run(tmp_path, slides, untrained_model, cluster=cluster.scheduler_address, progress=Killing())
+    assert victims == []
+    assert almost(rows) == almost(local_rows)

@@ -31,7 +31,7 @@ def test_it_is_bundled_with_its_limits_and_its_licence(tnet):
 
 
 def test_a_synthetic_slide_is_out_of_its_domain(tnet, made_slide):
-    ran = tnet("classify", made_slide.path, "-m", NAME)
+    ran = tnet("classify", made_slide, "-m", NAME)
     assert ran.code == 0, ran.err
     assert f"Model {NAME}: Research" in ran.err
     assert "out of domain: this slide does not look like those" in ran.err
@@ -49,7 +49,7 @@ def test_real_slides_of_other_kinds_are_out_of_its_domain(tnet, name):
 
 
 def test_the_demonstration_says_that_a_slide_is_not_synthetic(tnet, tmp_path, made_slide):
-    plain = tnet("classify", made_slide.path, "--no-overlay")
+    plain = tnet("classify", made_slide, "--no-overlay")
     assert "Model synthetic-demo" in plain.err
     assert "made for synthetic slides" not in plain.err
     assert row_of(Path("tnet-out"))["qc"] == ""

@@ -24,14 +24,15 @@ def session(folder, name):
 
 @pytest.mark.parametrize("count", [1, 5])
 def test_a_look_gives_the_features_and_probabilities_of_torch(exported, untrained_model, count):
-    rng = np.random.default_rng(count)
-    patches = rng.random((count, 3, 256, 256), dtype=np.float32)
+    network, rng = load_model(untrained_model).network, np.random.default_rng(count)
+    side = network.config.base_px
+    patches = rng.random((count, 3, side, side), dtype=np.float32)
     positions = rng.integers(0, 4, (count, 3))
     allowed = rng.random((count, 16)) < 0.7
     given = {"patches": patches, "positions": positions, "allowed": allowed}
     features, log_probs = session(exported, "look.onnx").run(None, given)
     with torch.inference_mode():
-        seen = load_model(untrained_model).network.look(*map(torch.from_numpy, (patches, positions, allowed)))
+        seen = network.look(*map(torch.from_numpy, (patches, positions, allowed)))
     np.testing.assert_allclose(features, seen.features, atol=2e-4)
     assert seen.cell_log_probs is not None
     assert np.array_equal(np.isfinite(log_probs), allowed)

@@ -91,7 +91,7 @@ def test_each_failure_is_a_row_with_a_sentence_and_the_rest_goes_on(tnet, small,
     named = ["truncated.tif", "corrupt.svs", "empty.svs", "no_mpp.png", "denied.tif", "gone.tif", "bug_opening.tif"]
     named += ["hangs_opening.tif", "memory.tif", "bug.tif", "hangs.tif", "device.tif", "good.tif"]
     started = time.monotonic()
-    ran = tnet("classify", "manifest.csv", *named, "-m", untrained_model, "--no-overlay", "--slide-timeout", "8")
+    ran = tnet("classify", "manifest.csv", *named, "-m", untrained_model, "--no-overlay", "--slide-timeout", "4")
     assert ran.code == 6
     assert "Traceback" not in ran.err
     assert time.monotonic() - started < 120

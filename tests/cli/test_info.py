@@ -4,7 +4,7 @@ import json
 
 
 def test_a_slide_is_described(tnet, made_slide):
-    ran = tnet("info", made_slide.path)
+    ran = tnet("info", made_slide)
     assert ran.code == 0
     lines = dict(line.split(": ", 1) for line in ran.out.splitlines())
     assert lines["reader"] == "tifffile"
@@ -16,12 +16,21 @@ def test_a_slide_is_described(tnet, made_slide):
 
 def test_json_gives_one_document_for_several_slides(tnet, made_slide, tmp_path):
     (tmp_path / "text.svs").write_text("this is no slide, only a line of text")
-    ran = tnet("info", made_slide.path, "text.svs", "--json")
+    ran = tnet("info", made_slide, "text.svs", "--json")
     assert ran.code == 6
     first, second = json.loads(ran.out)["slides"]
     assert (first["width"], first["mpp"], first["reader"]) == (6000, 0.5, "tifffile")
     assert list(second) == ["path", "error"]
     assert "1 of 2 slides failed: text.svs: " in ran.err
+
+
+def test_every_slide_that_cannot_be_opened_is_named(tnet, tmp_path):
+    for number in range(7):
+        (tmp_path / f"{number}.svs").write_text("this is no slide, only a line of text")
+    ran = tnet("info", *(f"{number}.svs" for number in range(7)))
+    assert ran.code == 6
+    assert "7 of 7 slides failed: " in ran.err
+    assert all(f"{number}.svs: " in ran.err for number in range(7))
 
 
 def test_a_slide_that_is_not_there(tnet):
@@ -30,13 +39,13 @@ def test_a_slide_that_is_not_there(tnet):
 
 
 def test_a_reader_can_be_forced(tnet, made_slide):
-    assert "reader: openslide" in tnet("info", made_slide.path, "--reader", "openslide").out
-    refused = tnet("info", made_slide.path, "--reader", "crystal-ball")
+    assert "reader: openslide" in tnet("info", made_slide, "--reader", "openslide").out
+    refused = tnet("info", made_slide, "--reader", "crystal-ball")
     assert (refused.code, "expected one of openslide, tifffile, pillow" in refused.err) == (2, True)
 
 
 def test_damage_is_told_in_one_line(tnet, made_slide, untrained_model, tmp_path):
-    (tmp_path / "cut.tif").write_bytes(made_slide.path.read_bytes()[:400_000])
+    (tmp_path / "cut.tif").write_bytes(made_slide.read_bytes()[:400_000])
     ran = tnet("classify", "cut.tif", "-m", untrained_model)
     assert ran.code == 3
     said = ran.err.splitlines()

@@ -16,7 +16,6 @@ from tnet_cli.inputs.inputs import read_manifest
 from tnet_cli.learning.slides import load_training_slides
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.slide.opening import open_slide
-from tnet_cli.synth.synthesis import SyntheticSlide
 
 
 def rows_of(folder: Path) -> dict[str, dict[str, str]]:
@@ -25,14 +24,14 @@ def rows_of(folder: Path) -> dict[str, dict[str, str]]:
 
 
 @pytest.fixture
-def mixed(made_slide: SyntheticSlide, tmp_path: Path) -> Path:
+def mixed(made_slide: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "mixed"
     for name in ("good", "a/same", "b/same"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(made_slide.path, folder / f"{name}.tif")
+        shutil.copy(made_slide, folder / f"{name}.tif")
     Image.fromarray(np.full((300, 400, 3), 243, np.uint8)).save(folder / "picture.png")
     shutil.copy(folder / "picture.png", folder / "good_thumbnail.png")
-    (folder / "broken.tif").write_bytes(made_slide.path.read_bytes()[:2000])
+    (folder / "broken.tif").write_bytes(made_slide.read_bytes()[:2000])
     (folder / "empty.svs").touch()
     (folder / "notes.txt").write_text("nothing to see")
     (folder / "._good.tif").write_bytes(b"\0\5\26\7")
@@ -162,8 +161,8 @@ def test_regions_count_from_the_bounds_for_qupath_and_read_back_where_they_were(
     assert drawn["properties"]["objectType"] == "annotation"
     (tmp_path / "drawn.geojson").write_text(json.dumps(drawn))
     annotated = read_annotation(tmp_path / "drawn.geojson", Size(5000, 4000), origin=(1200, 900))
-    assert annotated.fraction(finest) == pytest.approx(1, abs=0.06)
-    assert annotated.fraction(Region(0, 0, 5000, 4000)) == pytest.approx(finest.area / 20e6, rel=0.06)
+    assert annotated.fractions([finest]).item() == pytest.approx(1, abs=0.06)
+    assert annotated.fractions([Region(0, 0, 5000, 4000)]).item() == pytest.approx(finest.area / 20e6, rel=0.06)
 
 
 def test_an_annotation_from_qupath_teaches_where_it_was_drawn(bounded_slide, tmp_path):

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tnet_cli.synth.synthesis import write_synthetic_slide
-
 SLIDES = 6
 RUNNER = Path(__file__).with_name("forked_runs.py")
 
@@ -50,14 +48,11 @@ def runner() -> Iterator[Runner]:
 
 
 @pytest.fixture(scope="module")
-def slides(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def slides(drawn_slide, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("killed")
-    made = [folder / "slide-0.tif", folder / "slide-1.tif"]
-    for seed, path in enumerate(made):
-        write_synthetic_slide(path, seed=seed, side_px=1000, label="lesion", workers=1)
-    for number in range(len(made), SLIDES - 1):
-        made.append(folder / f"slide-{number}.tif")
-        shutil.copy(made[number % 2], made[-1])
+    made = [folder / f"slide-{number}.tif" for number in range(SLIDES - 1)]
+    for number, path in enumerate(made):
+        shutil.copy(drawn_slide(seed=4 + number % 2), path)
     (folder / "damaged.tif").write_bytes(made[0].read_bytes()[:3000])
     return [*made, folder / "damaged.tif"]
 
@@ -145,8 +140,7 @@ def test_killed_in_the_middle_of_writing_it_loses_nothing(runner, slides, untrai
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3000)
-@pytest.mark.parametrize("seed", range(100, 120))
+@pytest.mark.parametrize("seed", [100, 101, 102, *(pytest.param(n, marks=pytest.mark.long) for n in range(103, 120))])
 def test_killed_often(runner, slides, untrained_model, undisturbed, tmp_path, seed):
     kills = timed_kills(seed, 3, 0.9 * undisturbed[1]) + step_kills(seed, 4)
     kills = [kills[index] for index in np.random.default_rng(seed).permutation(len(kills))]

@@ -2,23 +2,22 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.range_server import RangeServer, serving
-from tnet_cli.synth.synthesis import write_synthetic_slide
 
 SECRET = "s3cr3t"  # noqa: S105
 SIGNED = f"?token={SECRET}"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small slide with a pyramid."""
-    path = tmp_path_factory.mktemp("made") / "case.tif"
-    return write_synthetic_slide(path, seed=4, side_px=1500, label="lesion", workers=1).path
+def made(made_slide, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A slide with a pyramid, alone in its folder."""
+    return Path(shutil.copy(made_slide, tmp_path_factory.mktemp("made") / "case.tif"))
 
 
 @pytest.fixture
@@ -48,7 +47,7 @@ def test_the_answer_is_that_of_the_file_and_a_second_run_asks_only_whether_it_ch
     sent = server.sent
     assert "1 of 1 slides were done before" in tnet(*there).err
     assert server.sent - sent <= 1
-    server.behaviour.fingerprint = "another"
+    server.behaviour.stamp = "another"
     assert "done before" not in tnet(*there).err
 
 
@@ -73,5 +72,5 @@ def test_info_reads_by_ranges_too(tnet, server, made):
     assert ran.code == 0, ran.err
     assert SECRET not in ran.out
     (slide,) = json.loads(ran.out)["slides"]
-    assert (slide["width"], slide["height"]) == (1500, 1500)
+    assert (slide["width"], slide["height"]) == (6000, 6000)
     assert server.sent < made.stat().st_size

@@ -10,10 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import untrained_model
 from tests.fuzz.mutation import mutant
-
-__all__ = ["untrained_model"]
 
 ISOLATED = Path(__file__).with_name("isolated.py")
 Classify = Callable[[Path], dict[str, Any]]
