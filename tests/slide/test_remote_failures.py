@@ -17,7 +17,7 @@ from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region
 from tnet_cli.slide import remote
 from tnet_cli.slide.opening import open_slide
-from tnet_cli.slide.remote_retry import POLICY, RetryPolicy
+from tnet_cli.slide.remote_failures import POLICY, RetryPolicy
 
 pytest.importorskip("aiohttp", reason="needs the extra 'remote'")
 

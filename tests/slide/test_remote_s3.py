@@ -14,7 +14,7 @@ from tnet_cli.geometry import Region
 from tnet_cli.inputs.fingerprint import fingerprint_of
 from tnet_cli.slide import remote
 from tnet_cli.slide.opening import open_slide
-from tnet_cli.slide.remote_retry import RetryPolicy
+from tnet_cli.slide.remote_failures import RetryPolicy
 
 SECRET = "wJalrXUtnFEMI"  # noqa: S105
 BUCKET = "slides"

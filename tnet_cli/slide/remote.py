@@ -8,13 +8,14 @@ pieces near one another, so ``BlockStream`` moves aligned blocks and keeps them.
 import asyncio
 import io
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cachetools import LRUCache
+
 from tnet_cli.errors import SlideError
-from tnet_cli.slide.remote_retry import POLICY, LastingError, RetryPolicy, persist
-from tnet_cli.slide.remote_store import Answer, Store, open_store
+from tnet_cli.slide.remote_failures import POLICY, LastingError, RetryPolicy, persist
+from tnet_cli.slide.remote_store import Reply, Store, open_store
 from tnet_cli.urls import redacted
 
 BLOCK_BYTES = 64 * 1024
@@ -76,30 +77,28 @@ class RemoteFile:
 
     Args:
         url: Of a scheme in ``remote_store.STORES``.
-        policy: How long to keep trying.
+        head_bytes: Asked for at once.
 
     Attributes:
         path: The URL as it may be shown.
         size: Bytes of the object.
-        head: Its first bytes, at most a block.
+        version: As its server names it; empty when it does not.
+        head: Its first bytes.
         bytes_moved: So far.
-        requests: Answered so far.
 
     Raises:
         SlideError: it cannot be read; the sentence says why.
     """
 
-    def __init__(self, url: str, policy: RetryPolicy | None = None) -> None:
+    def __init__(self, url: str, head_bytes: int = BLOCK_BYTES) -> None:
         self.path = redacted(url)
         self.bytes_moved = 0
-        self.requests = 0
-        self._policy = policy or POLICY
+        self._policy = POLICY
         self._failure: str | None = None
         self._lock = threading.Lock()
         self._store: Store | None = open_store(url, self._policy)
-        first = self._answers([ByteRange(0, BLOCK_BYTES)])[0]
-        self.head, self.size, self._version = first.data, first.size, first.version
-        self._count(first)
+        first = self._fetch([ByteRange(0, head_bytes)])[0]
+        self.head, self.size, self.version = first.data, first.size, first.version
 
     def read(self, count: int, offset: int) -> bytes:
         """Read bytes, fewer only at the end of the file.
@@ -118,9 +117,14 @@ class RemoteFile:
         self.raise_failure()
         inside = [self._within(wanted) for wanted in ranges]
         runs = joined([place for place in inside if place.count > 0 and place.stop > len(self.head)])
+        if sum(run.count for run in runs) > LARGEST_READ_BYTES:
+            raise SlideError(self.path, f"wants more than {LARGEST_READ_BYTES} bytes at once; download it first")
         known = [(ByteRange(0, len(self.head)), self.head)]
-        if runs:
-            known += [(run, answer.data) for run, answer in zip(runs, self._checked(runs), strict=True)]
+        for run, reply in zip(runs, self._fetch(runs) if runs else (), strict=True):
+            if (reply.size, reply.version) != (self.size, self.version):
+                self._failure = CHANGED
+            known.append((run, reply.data))
+        self.raise_failure()
         return [_cut(known, place) for place in inside]
 
     def raise_failure(self) -> None:
@@ -139,35 +143,20 @@ class RemoteFile:
     def _within(self, wanted: ByteRange) -> ByteRange:
         return ByteRange(wanted.offset, max(0, min(wanted.count, self.size - wanted.offset)))
 
-    def _checked(self, runs: list[ByteRange]) -> list[Answer]:
-        if sum(run.count for run in runs) > LARGEST_READ_BYTES:
-            raise SlideError(self.path, f"wants more than {LARGEST_READ_BYTES} bytes at once; download it first")
-        answers = self._answers(runs)
-        for answer in answers:
-            self._count(answer)
-            if (answer.size, answer.version) != (self.size, self._version):
-                self._failure = CHANGED
-        self.raise_failure()
-        return answers
-
-    def _answers(self, runs: list[ByteRange]) -> list[Answer]:
+    def _fetch(self, runs: list[ByteRange]) -> list[Reply]:
         from fsspec.asyn import sync
 
-        self.raise_failure()
         store = self._store
         if store is None:
             raise SlideError(self.path, "is closed and cannot be read any more")
         try:
-            answers: list[Answer] = sync(store.loop, _fetch_all, store, runs, self._policy)
+            replies: list[Reply] = sync(store.loop, _fetch_all, store, runs, self._policy)
         except LastingError as exc:
             self._failure = str(exc)
             raise SlideError(self.path, self._failure) from exc
-        return answers
-
-    def _count(self, answer: Answer) -> None:
         with self._lock:
-            self.bytes_moved += len(answer.data)
-            self.requests += 1
+            self.bytes_moved += sum(len(reply.data) for reply in replies)
+        return replies
 
 
 def _cut(known: list[tuple[ByteRange, bytes]], place: ByteRange) -> bytes:
@@ -178,10 +167,10 @@ def _cut(known: list[tuple[ByteRange, bytes]], place: ByteRange) -> bytes:
     return b""  # beyond the end of the file
 
 
-async def _fetch_all(store: Store, runs: list[ByteRange], policy: RetryPolicy) -> list[Answer]:
+async def _fetch_all(store: Store, runs: list[ByteRange], policy: RetryPolicy) -> list[Reply]:
     at_once = asyncio.Semaphore(AT_ONCE)
 
-    async def fetch(run: ByteRange) -> Answer:
+    async def fetch(run: ByteRange) -> Reply:
         async with at_once:
             return await persist(lambda: store.fetch(run.offset, run.stop), run.count, policy)
 
@@ -197,25 +186,15 @@ async def _fetch_all(store: Store, runs: list[ByteRange], policy: RetryPolicy) -
         raise
 
 
-def version_of(url: str, policy: RetryPolicy | None = None) -> tuple[int, str]:
+def version_of(url: str) -> tuple[int, str]:
     """Ask a server for the size of an object, bytes, and for the name of its version; empty when it names none.
-
-    Args:
-        url: Of a scheme in ``remote_store.STORES``.
-        policy: How long to keep trying.
 
     Raises:
         SlideError: it cannot be had; the sentence says why.
     """
-    from fsspec.asyn import sync
-
-    policy = policy or POLICY
-    store = open_store(url, policy)
-    try:
-        answer: Answer = sync(store.loop, _fetch_all, store, [ByteRange(0, 1)], policy)[0]
-    except LastingError as exc:
-        raise SlideError(url, str(exc)) from exc
-    return answer.size, answer.version
+    file = RemoteFile(url, head_bytes=1)
+    file.close()
+    return file.size, file.version
 
 
 class BlockStream(io.RawIOBase):
@@ -230,7 +209,7 @@ class BlockStream(io.RawIOBase):
         self.name = file.path
         self._file = file
         self._position = 0
-        self._blocks: OrderedDict[int, bytes] = OrderedDict({0: file.head})
+        self._blocks: LRUCache[int, bytes] = LRUCache(KEPT_BLOCKS)
         self._lock = threading.Lock()
 
     def readable(self) -> bool:
@@ -269,14 +248,10 @@ class BlockStream(io.RawIOBase):
 
     def _bytes(self, offset: int, count: int) -> bytes:
         numbers = range(offset // BLOCK_BYTES, (offset + count - 1) // BLOCK_BYTES + 1)
-        missing = [ByteRange(number * BLOCK_BYTES, BLOCK_BYTES) for number in numbers if number not in self._blocks]
+        missing = [number for number in numbers if number not in self._blocks]
         found = {number: self._blocks[number] for number in numbers if number in self._blocks}
-        for block, data in zip(missing, self._file.read_ranges(missing), strict=True):
-            found[block.offset // BLOCK_BYTES] = data
-        for number in numbers:
-            self._blocks[number] = found[number]
-            self._blocks.move_to_end(number)
-            if len(self._blocks) > KEPT_BLOCKS:
-                self._blocks.popitem(last=False)
+        read = self._file.read_ranges([ByteRange(number * BLOCK_BYTES, BLOCK_BYTES) for number in missing])
+        found.update(zip(missing, read, strict=True))
+        self._blocks.update(found)
         start = offset - numbers[0] * BLOCK_BYTES
         return b"".join(found[number] for number in numbers)[start : start + count]

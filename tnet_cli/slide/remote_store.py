@@ -13,23 +13,23 @@ from http import HTTPStatus
 from typing import Any
 
 from tnet_cli.errors import SlideError, install_hint
-from tnet_cli.slide.remote_errors import (
+from tnet_cli.slide.remote_failures import (
     OTHER_BYTES,
+    LastingError,
+    RetryPolicy,
     connection_error,
     host_of,
     range_size,
     s3_error,
     status_error,
 )
-from tnet_cli.slide.remote_retry import LastingError, RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     """One range of an object.
 
     Attributes:
-        data: Its bytes.
         size: Of the whole object, bytes.
         version: Differs when the object has changed.
     """
@@ -40,7 +40,7 @@ class Answer:
 
 
 class Store(ABC):
-    """Where an object is kept.
+    """Where an object is kept, by its URL; the times of a policy are those of each request.
 
     Attributes:
         loop: The event loop in which ``fetch`` must run.
@@ -49,7 +49,7 @@ class Store(ABC):
     loop: asyncio.AbstractEventLoop
 
     @abstractmethod
-    async def fetch(self, start: int, stop: int) -> Answer:
+    async def fetch(self, start: int, stop: int) -> Reply:
         """Fetch bytes ``start`` to ``stop``, fewer only where the object ends.
 
         Raises:
@@ -59,13 +59,9 @@ class Store(ABC):
 
 
 class HttpStore(Store):
-    """An object on a web server.
+    """An object on a web server, ``http://`` or ``https://``.
 
     User and password come from the URL or from ``~/.netrc``, a proxy from the usual variables of the environment.
-
-    Args:
-        url: ``http://`` or ``https://``.
-        policy: Its times are those of each request.
     """
 
     def __init__(self, url: str, policy: RetryPolicy) -> None:
@@ -83,7 +79,7 @@ class HttpStore(Store):
         self._policy = policy
         self._host = host_of(url)
 
-    async def fetch(self, start: int, stop: int) -> Answer:
+    async def fetch(self, start: int, stop: int) -> Reply:
         """Fetch a range; see ``Store.fetch``."""
         session = await self._filesystem.set_session()
         try:
@@ -92,7 +88,7 @@ class HttpStore(Store):
             raise connection_error(exc, self._host) from exc
         return await self._get(session, url, {}, start, stop)
 
-    async def _get(self, session: Any, url: Any, headers: Mapping[str, str], start: int, stop: int) -> Answer:
+    async def _get(self, session: Any, url: Any, headers: Mapping[str, str], start: int, stop: int) -> Reply:
         import aiohttp
 
         limits = aiohttp.ClientTimeout(total=None, sock_connect=self._policy.connect_s, sock_read=self._policy.idle_s)
@@ -109,15 +105,13 @@ class HttpStore(Store):
             raise connection_error(exc, self._host) from exc
         if len(data) != min(stop, size) - start:
             raise LastingError(OTHER_BYTES)
-        return Answer(data, size, version)
+        return Reply(data, size, version)
 
 
 class GoogleStore(HttpStore):
-    """An object in Google Cloud Storage. gcsfs finds the credentials; the requests are those of a web server.
+    """An object in Google Cloud Storage, ``gs://bucket/object``.
 
-    Args:
-        url: ``gs://bucket/object``.
-        policy: Its times are those of each request.
+    gcsfs finds the credentials; the requests are those of a web server.
     """
 
     def __init__(self, url: str, policy: RetryPolicy) -> None:
@@ -129,7 +123,7 @@ class GoogleStore(HttpStore):
         self._policy = policy
         self._host = host_of(self._url)
 
-    async def fetch(self, start: int, stop: int) -> Answer:
+    async def fetch(self, start: int, stop: int) -> Reply:
         """Fetch a range; see ``Store.fetch``."""
         headers: dict[str, str] = {}
         session = await self._files._set_session()  # noqa: SLF001  (fsspec's name for what runs in its loop)
@@ -138,14 +132,10 @@ class GoogleStore(HttpStore):
 
 
 class S3Store(Store):
-    """An object in S3, or in a store that speaks its language (``AWS_ENDPOINT_URL``).
+    """An object in S3, or in a store that speaks its language: ``s3://bucket/key``, perhaps with ``?versionId=``.
 
-    Credentials are found as boto finds them: environment, profile, instance. Without any the object is asked for
-    anonymously, as public buckets allow.
-
-    Args:
-        url: ``s3://bucket/key``, perhaps with ``?versionId=``.
-        policy: Its times are those of each request.
+    Credentials and the server (``AWS_ENDPOINT_URL``) are found as boto finds them: environment, profile, instance.
+    Without credentials the object is asked for anonymously, as public buckets allow.
     """
 
     def __init__(self, url: str, policy: RetryPolicy) -> None:
@@ -173,7 +163,7 @@ class S3Store(Store):
         self._filesystem.retries = 1
         self.loop = self._filesystem.loop
 
-    async def fetch(self, start: int, stop: int) -> Answer:
+    async def fetch(self, start: int, stop: int) -> Reply:
         """Fetch a range; see ``Store.fetch``."""
         import aiohttp
         from botocore.exceptions import BotoCoreError, NoCredentialsError
@@ -192,7 +182,7 @@ class S3Store(Store):
             raise s3_error(exc) from exc
         if len(data) != min(stop, size) - start:
             raise LastingError(OTHER_BYTES)
-        return Answer(data, size, str(response.get("ETag") or response.get("LastModified") or ""))
+        return Reply(data, size, str(response.get("ETag") or response.get("LastModified") or ""))
 
 
 STORES: dict[str, type[HttpStore | S3Store]] = {
