@@ -57,7 +57,7 @@ def test_models_of_the_hub_are_listed_and_those_of_others_are_not(saved, tmp_pat
     put_into_cache(cache, "owner/other", {"model.safetensors": tmp_path / "other.safetensors"})
     script = (
         "import json; from tnet_cli.modelfile.listing import list_models;"
-        "print(json.dumps([model.document() for model in list_models().models]))"
+        "print(json.dumps([model.document() for model in list_models()]))"
     )
     # In a process of its own: the hub's library reads its environment once.
     ran = subprocess.run(
@@ -79,9 +79,10 @@ def test_models_of_the_hub_are_listed_and_those_of_others_are_not(saved, tmp_pat
 
 def test_a_damaged_bundled_model_is_named_and_the_others_listed(saved, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(saved.read_bytes()[:500])
-    listing = list_models({"cut": tmp_path / "cut.safetensors", "made": saved})
-    assert [model.name for model in listing.models if model.source == "bundled"] == ["made"]
-    assert "cut.safetensors: not a readable safetensors file" in listing.notes[0]
+    notes: list[str] = []
+    listed = list_models(notes.append, bundled={"cut": tmp_path / "cut.safetensors", "made": saved})
+    assert [model.name for model in listed if model.source == "bundled"] == ["made"]
+    assert "cut.safetensors: not a readable safetensors file" in notes[0]
 
 
 def test_the_document_of_a_model_holds_its_whole_card(saved):

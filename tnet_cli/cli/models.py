@@ -27,17 +27,18 @@ def list_(as_json: AsJson = False) -> None:
     load("modelfile.listing")
     from tnet_cli.modelfile.listing import list_models
 
-    listing = list_models()
+    notes: list[str] = []
+    listed = list_models(notes.append)
     if as_json:
-        answer_json({"models": [model.document() for model in listing.models]})
+        answer_json({"models": [model.document() for model in listed]})
     else:
-        for model in listing.models:
+        for model in listed:
             names = model.card.network.class_names
             classes = ", ".join(names) if len(names) <= 6 else f"{', '.join(names[:3])} and {len(names) - 3} more"
             answer(f"{model.name} ({model.source}, {_megabytes(model.size_bytes)}): {model.card.summary}")
             answer(f"  classes: {classes}")
             answer(f"  for: {model.card.intended_use}")
-    for line in listing.notes:
+    for line in notes:
         note(line)
 
 

@@ -32,7 +32,6 @@ def read_annotation(
         slide_size: Level-0 pixels.
         origin: x and y, level-0 pixels, of that frame's corner: of the slide's bounds, to which QuPath crops
             (``report.geojson.regions_geojson``).
-        on_note: Told what was left out.
 
     Returns:
         A mask whose ``fractions`` give the share of a region that is annotated.

@@ -15,11 +15,7 @@ def describe_slides(
     recursive: bool = True,
     on_note: Callable[[str], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Open each slide and describe it; one that cannot be opened does not stop the others.
-
-    Args:
-        paths: Slides, and what else ``find_inputs`` takes.
-        reader: Forces a slide backend.
+    """Open each slide that ``find_inputs`` finds, and describe it; one that cannot be opened stops no other.
 
     Returns:
         A JSON document for each slide, in order; that of one that cannot be opened has ``path`` and ``error`` only.

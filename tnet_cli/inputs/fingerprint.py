@@ -32,7 +32,11 @@ def fingerprint_of(path: str) -> Fingerprint | None:
     sizes and times. Of a URL: what its server says, if that names the content.
     """
     if is_url(path):
-        return _remote_fingerprint(path)
+        try:
+            size, version = version_of(path)
+        except SlideError:
+            return None  # then opening it says why
+        return {"size": size, "version": version} if version else None
     file = Path(path)
     try:
         if file.is_dir():
@@ -76,11 +80,3 @@ def _listing(folder: Path, prefix: str = "") -> str:
                 facts = entry.stat()
                 digest.update(f"{entry.name}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _remote_fingerprint(url: str) -> Fingerprint | None:
-    try:
-        size, version = version_of(url)
-    except SlideError:
-        return None  # then opening it says why
-    return {"size": size, "version": version} if version else None

@@ -151,12 +151,8 @@ def _class_name(classification: Any) -> str | None:
     """Return the name of a class: QuPath writes a name, or names for a class made of several, or text in old files."""
     if isinstance(classification, dict):
         names = classification.get("names")
-        return ": ".join(map(str, names)) if isinstance(names, list) else _text(classification.get("name"))
-    return _text(classification)
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+        classification = ": ".join(map(str, names)) if isinstance(names, list) else classification.get("name")
+    return classification if isinstance(classification, str) and classification else None
 
 
 def _polygons(geometry: dict[str, Any], left_out: Counter[str]) -> Iterator[AnnotationPolygon]:

@@ -90,7 +90,6 @@ def find_inputs(
     Args:
         given: Slides, folders, patterns with ``*``, ``?``, ``[...]`` or ``**``, URLs, and manifests (files ending in
             ``.csv`` or ``.tsv``), in any mix.
-        recursive: Whether folders are searched with those below them.
         out: The run's folder of results, which may lie in a folder that is searched.
         on_note: Told in a sentence what was left out: files that are no slides, slides given twice, folders that
             cannot be listed.
@@ -270,7 +269,8 @@ def read_manifest(path: Path, *, on_note: NoteFunction | None = None) -> list[Sl
                     f"{path}, line {table.line_num}: {len(values)} values for {len(columns)} columns; "
                     "put values that hold a separator in quotes"
                 )
-            row = _manifest_row(path, table.line_num, dict(zip(columns, values, strict=False)))
+            cells = {column: value.strip() or None for column, value in zip(columns, values, strict=False)}
+            row = _manifest_row(path, table.line_num, cells)
             if (first := rows.setdefault(row.path, row)) is row:
                 continue
             if first != row:
@@ -313,20 +313,19 @@ def _check_columns(path: Path, columns: tuple[str, ...]) -> None:
             raise ManifestError(f"{path}: the column {column!r} is there twice")
 
 
-def _manifest_row(manifest: Path, line: int, row: dict[str, str]) -> SlideInput:
-    slide = row["slide"].strip()
+def _manifest_row(manifest: Path, line: int, cells: dict[str, str | None]) -> SlideInput:
+    slide, annotation, mpp = cells.get("slide"), cells.get("annotation"), cells.get("mpp")
     if not slide:
         raise ManifestError(f"{manifest}, line {line}: the column 'slide' is empty")
-    annotation = (row.get("annotation") or "").strip()
     path = slide if is_url(slide) else _local_slide(manifest, line, slide)
     return SlideInput(
         path=path,
         name=_given(path).source.stem if is_url(path) else Path(path).stem,
-        mpp=_mpp(manifest, line, (row.get("mpp") or "").strip()),
-        label=(row.get("label") or "").strip() or None,
+        mpp=_mpp(manifest, line, mpp) if mpp else None,
+        label=cells.get("label"),
         annotation=manifest.parent / annotation if annotation else None,
-        patient=(row.get("patient") or "").strip() or None,
-        split=(row.get("split") or "").strip() or None,
+        patient=cells.get("patient"),
+        split=cells.get("split"),
     )
 
 
@@ -343,9 +342,7 @@ def _local_slide(manifest: Path, line: int, slide: str) -> str:
     return str(found[0].path)
 
 
-def _mpp(manifest: Path, line: int, text: str) -> float | None:
-    if not text:
-        return None
+def _mpp(manifest: Path, line: int, text: str) -> float:
     try:
         mpp = float(text.replace(",", "."))
     except ValueError as exc:

@@ -98,10 +98,7 @@ def _numbered(names: list[str]) -> list[str]:
 
 
 def safe_name(parts: Sequence[str]) -> str:
-    """Join parts to a relative path that every file system takes.
-
-    Args:
-        parts: Outermost first; anything may stand in them.
+    """Join parts, outermost first and of any text, to a relative path that every file system takes.
 
     Returns:
         The safe parts with ``/`` between, at most ``LONGEST_NAME`` bytes of UTF-8; what is cut off is replaced by a

@@ -88,11 +88,7 @@ class ModelCard(BaseModel):
         return f"Model {self.name}: {self.intended_use}"
 
     def decide(self, probabilities: list[float]) -> int:
-        """Return the index of the class that the probabilities call.
-
-        Args:
-            probabilities: One per class, summing to 1, in the order of ``network.class_names``.
-        """
+        """Return the index of the class that is called, from one probability per class, in their order."""
         if len(probabilities) == 2:
             return int(probabilities[1] >= self.threshold)
         return max(range(len(probabilities)), key=probabilities.__getitem__)

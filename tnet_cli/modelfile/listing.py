@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -51,14 +51,6 @@ class ListedModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """The models at hand, bundled ones first and each group by name; notes say which files cannot be used."""
-
-    models: tuple[ListedModel, ...]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Verification:
     """A model file that was found whole.
 
@@ -78,22 +70,29 @@ class Verification:
     is_sealed: bool
 
 
-def list_models(bundled: Mapping[str, Path] | None = None) -> Listing:
-    """List the models that came with tnet, or those given in their place, and tnet's in the user's cache of the hub."""
+def list_models(
+    on_note: Callable[[str], None] | None = None, *, bundled: Mapping[str, Path] | None = None
+) -> list[ListedModel]:
+    """List the models that came with tnet, then tnet's in the user's cache of the hub, each group by name.
+
+    Args:
+        on_note: Told of files that came with tnet and cannot be used.
+        bundled: Taken for those that came with tnet.
+    """
     models: list[ListedModel] = []
-    notes: list[str] = []
     for name, path in (bundled_models() if bundled is None else bundled).items():
         try:
             models.append(_listed(name, "bundled", path))
         except ModelFileError as error:
-            notes.append(str(error))
+            if on_note is not None:
+                on_note(str(error))
     for name, path in sorted(_cached_files()):
         # Models of others live in the same cache; only tnet's carry its card.
         try:
             models.append(_listed(name, "cache", path))
         except ModelFileError:
             continue
-    return Listing(tuple(models), tuple(notes))
+    return models
 
 
 def describe_model(name: str) -> dict[str, Any]:
@@ -113,11 +112,7 @@ def describe_model(name: str) -> dict[str, Any]:
 
 
 def model_as_text(name: str) -> str:
-    """Return a model's card as readable Markdown.
-
-    Raises:
-        ModelFileError: there is no such model, or its file is damaged.
-    """
+    """Return a model's card as readable Markdown; raises as ``describe_model`` does."""
     return card_as_markdown(read_card(find_model(name))).rstrip()
 
 

@@ -93,11 +93,7 @@ def _fetch_from_hub(address: str) -> Path:
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """Read the texts in a safetensors file's header.
-
-    Raises:
-        ModelFileError: the file is missing or damaged.
-    """
+    """Read the texts in a safetensors file's header; raises ModelFileError where there is none."""
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}

@@ -3,7 +3,7 @@
 import pytest
 
 from tnet_cli.errors import ManifestError
-from tnet_cli.modelfile.tensorflow.import_model import FMOW, numbered_names, read_class_names
+from tnet_cli.modelfile.tensorflow.import_model import FMOW, read_class_names
 
 
 def test_the_order_of_the_published_satellite_model():
@@ -47,7 +47,3 @@ def test_names_that_do_not_fit(tmp_path, content, message):
         read_class_names(path, 2)
     with pytest.raises(ManifestError, match="No such file"):
         read_class_names(tmp_path / "gone.txt", 2)
-
-
-def test_numbers_for_names():
-    assert numbered_names(3) == ("class_0", "class_1", "class_2")

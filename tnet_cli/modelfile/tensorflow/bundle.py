@@ -85,8 +85,7 @@ class Bundle:
 def find_prefix(given: Path) -> Path:
     """Find a checkpoint's prefix from what a user gives: the prefix, one of its files, or the folder it is in.
 
-    Args:
-        given: In a folder the checkpoint that the file ``checkpoint`` names is taken, or the only one.
+    In a folder it is the checkpoint that the file ``checkpoint`` names, or the only one.
 
     Raises:
         ModelFileError: there is no checkpoint.

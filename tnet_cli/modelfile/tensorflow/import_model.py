@@ -107,7 +107,7 @@ def _class_names(path: Path | None, variant: Variant) -> tuple[tuple[str, ...], 
         return read_class_names(path, variant.classes), []
     if variant.family == "fmow" and variant.classes == len(FMOW):
         return FMOW, ["62 classes: named as fMoW's, in the order of the published weights; other names with --classes"]
-    return numbered_names(variant.classes), [
+    return tuple(f"class_{number}" for number in range(variant.classes)), [
         "the checkpoint names no classes: they are numbered, class_0 first; give their names with --classes"
     ]
 
@@ -160,11 +160,6 @@ def _card(out: Path, prefix: Path, variant: Variant, network: TNet) -> ModelCard
         package_version=version(DISTRIBUTION),
         network=network.config,
     )
-
-
-def numbered_names(count: int) -> tuple[str, ...]:
-    """Name classes by their number: ``class_0`` and so on."""
-    return tuple(f"class_{number}" for number in range(count))
 
 
 def read_class_names(path: Path, count: int) -> tuple[str, ...]:

@@ -41,11 +41,7 @@ class Variant:
     classes: int
 
     def config(self, class_names: tuple[str, ...], image_px: int | None = None) -> TNetConfig:
-        """Return the model's configuration.
-
-        Args:
-            class_names: In the order of the logits.
-            image_px: 448 or 896 for ``fmow``, whose weights serve both; 448 for ``birds``; 448 when None.
+        """Return the model's configuration for images of 448 px, or of 896: the weights of ``fmow`` serve both.
 
         Raises:
             ValueError: the model was not made for such images.
