@@ -69,13 +69,13 @@ def test_slides_and_models_open_by_path_or_name(made_slide, tmp_path):
 
 @pytest.mark.slow
 def test_a_script_trains_and_evaluates(labelled_slides: Path, tmp_path):
-    small = ("model.mpp=[16, 4]", "model.base_px=64", "model.locations=[3]", "training.patches_per_slide=2")
-    small += ("training.warmup_steps=3", "training.rounds=1", "training.batch_patches=4", "training.hard_epochs=0")
+    small = ["model.mpp=[16, 4]", "model.base_px=64", "model.locations=[3]", "training.patches_per_slide=2"]
+    small += ["training.warmup_steps=3", "training.rounds=1", "training.batch_patches=4", "training.hard_epochs=0"]
     trained = tnet_cli.train(
         labelled_slides, tmp_path / "run", overrides=small, normal_class="benign", validation_share=0.5, device="cpu"
     )
     (model,) = trained.models
     judged = tnet_cli.evaluate(labelled_slides, model, out=tmp_path / "evaluation", bootstrap=0)
     assert judged.judged == 4
-    assert 0 <= judged.accuracy.value <= 1
+    assert judged.accuracy.value in {0, 0.25, 0.5, 0.75, 1}
     assert (tmp_path / "evaluation" / "metrics.json").is_file()

@@ -57,7 +57,11 @@ def model(slides, tmp_path_factory):
     torch.manual_seed(1)
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     save_model(TNet(NETWORK), card_of(NETWORK), path)
-    features = [result.evidence.features for _, result in classify_slides(slides[:10], load_model(path))]
+    features = [
+        result.evidence.features
+        for _, result in classify_slides(slides[:10], load_model(path))
+        if result.evidence is not None
+    ]
     fitted = fit_domain(features, 3)
     assert fitted is not None
     domain, limits = fitted

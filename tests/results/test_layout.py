@@ -29,7 +29,18 @@ def test_a_run_is_finished_when_its_record_says_when(record, expected):
 
 
 def start(slides: Path, model: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tnet_cli", "classify", slides, "-m", model, "-o", out, "--no-overlay"]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "tnet_cli",
+        "classify",
+        slides,
+        "-m",
+        model,
+        "-o",
+        out,
+        "--no-overlay",
+    ]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

@@ -31,7 +31,6 @@ class _Worker:
     """A process as its parent sees it.
 
     Attributes:
-        plan: What it was told.
         alone: Whether it does one slide whose first process died.
         handed_out: Positions of the slides it has and has not answered for.
         has_asked: Whether it came far enough to ask for a slide.
@@ -51,7 +50,6 @@ def rows_in_processes(
     """Classify what is pending in one process for each plan, keep the rows and yield them as they come.
 
     Args:
-        plans: One for each process.
         store: Knows what is pending, and keeps the rows.
         inputs: All inputs of the run.
         card: The model's.

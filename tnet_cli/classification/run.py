@@ -231,10 +231,6 @@ def run_record(
     """Return what ``run.json`` says: version, model, options, machine and how the slides fared.
 
     Args:
-        request: What was asked.
-        model: The model.
-        devices: Where the network runs.
-        rows: Those there are.
         seconds: How long the run took; None while it has not come to its end.
     """
     statuses = [row.status for row in rows]

@@ -45,7 +45,6 @@ class WorkerPlan:
         overlay: Whether overlays are drawn.
         package: Version of tnet, which must be the worker's too.
         torch_threads: How many threads the network may use on a processor.
-        writers: How many threads write.
     """
 
     weights: Path | bytes
@@ -120,8 +119,6 @@ def work_for_parent(connection: Connection, plan: WorkerPlan, out: Path) -> None
     """Do what a process on the run's machine does: ask for slides, classify and write them, tell the rows.
 
     Args:
-        connection: To the parent.
-        plan: What to do.
         out: The run's folder.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends this process

@@ -31,7 +31,6 @@ class EngineOptions:
     """What changes how fast slides are classified, and not what comes of them.
 
     Attributes:
-        device: Where the network runs.
         batch_size: Patches in one forward pass.
         readers: Threads that read and decode.
         slides_in_flight: Slides that are open at once.
@@ -79,7 +78,6 @@ def classify_slides(
         inputs: The slides; taken one by one, as there is room for them.
         model: Its network is moved to the engine's device and its normalisation folded.
         options: How slides are read and traversed.
-        engine: Device, batches and threads.
         sampler_of: How locations are chosen on the slide of a position in ``inputs``: the most probable ones unless
             given.
         progress: Told of batches and reductions.
@@ -112,8 +110,6 @@ def run_sessions(
         sessions: One for each slide, taken as there is room for it.
         conclude: Makes of a session and the result of its traversal, or the error that ended it, what is yielded; the
             slide is open.
-        model: As for ``classify_slides``.
-        engine: Device, batches and threads.
         progress: Told of batches.
 
     Yields:

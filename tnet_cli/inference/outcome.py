@@ -32,7 +32,6 @@ def failed(
     """Return the result of a slide that could not be classified.
 
     Args:
-        entry: The input.
         card: The model's.
         started: When work on it began, ``time.perf_counter`` seconds; None where that is not known.
         problem: Why; turned into one sentence that names the slide.

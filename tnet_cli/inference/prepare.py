@@ -54,9 +54,7 @@ class Preparation:
     """A slide made ready for a traversal.
 
     Attributes:
-        scale: Sides and resolutions.
         thumbnail: uint8 (H, W, 3), the whole slide.
-        tissue: Where tissue is.
         roots: Boxes of processing level 0; empty when the slide holds no tissue.
     """
 
@@ -93,7 +91,6 @@ def fit_scale(slide_path: str, slide_mpp: float | None, config: TNetConfig) -> S
     changes the scale by at most 2 %, so that patches are read without resampling.
 
     Args:
-        slide_path: Named in errors.
         slide_mpp: Micrometres per level-0 pixel, or None when unknown.
         config: A slide model's configuration.
 
@@ -152,7 +149,6 @@ def prepare(slide: Slide, config: TNetConfig) -> Preparation:
     """Find a slide's tissue and lay the roots over it.
 
     Args:
-        slide: An open slide.
         config: A slide model's configuration.
 
     Raises:

@@ -87,7 +87,6 @@ def read_resized(slide: Slide, side_px: int) -> np.ndarray:
     authors' code; the aspect ratio is not kept.
 
     Args:
-        slide: An open image.
         side_px: S.
 
     Returns:
@@ -134,7 +133,6 @@ def cut(pixels: np.ndarray, region: Region) -> np.ndarray:
 
     Args:
         pixels: float32 (H, W, 3) in [0, 1].
-        region: In these pixels.
 
     Returns:
         float32 (height, width, 3) of the region.
@@ -155,7 +153,6 @@ def in_own_pixels(region: Region, side_px: int, size: Size) -> Region:
     Args:
         region: In an image of ``side_px`` a side.
         side_px: Side of the resized image.
-        size: Of the image itself.
     """
     left, right = (round(x * size.width / side_px) for x in (region.x, region.right))
     top, bottom = (round(y * size.height / side_px) for y in (region.y, region.bottom))

@@ -31,10 +31,8 @@ class SlideSession:
 
     Args:
         position: Of the slide among the inputs.
-        entry: The input.
         model: On the device where it looks.
         options: How the slide is read and traversed.
-        sampler: How locations are chosen.
         progress: Told of the reduction of a slide without a pyramid.
     """
 

@@ -123,7 +123,6 @@ class RunDirectory:
         """Write one slide's files: a new folder appears with all of them; in an old one they are replaced.
 
         Args:
-            result: What was found.
             overlay: Its file, or None for none.
 
         Returns:

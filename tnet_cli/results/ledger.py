@@ -49,7 +49,6 @@ class LedgerEntry:
     """One slide that has ended.
 
     Attributes:
-        row: Its row.
         run: Digest of the identity it was made under.
         given_mpp: What the manifest said, or None.
         fingerprint: Of its content, or None when that was not known.

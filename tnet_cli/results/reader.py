@@ -58,7 +58,6 @@ class RunOnDisk:
     """A run's folder.
 
     Attributes:
-        path: The folder.
         record: ``run.json``, empty when there is none yet.
         slides: In the table's order; slides that have ended without a row come last.
         class_names: The model's classes, in its order.

@@ -35,10 +35,7 @@ class RunStore:
     """The rows of a run, for one process at a time; made by ``opened_store``.
 
     Args:
-        directory: Where the files are.
-        ledger: Open.
         identity: What the results depend on.
-        inputs: The slides.
         class_names: The model's classes.
 
     Attributes:
@@ -158,7 +155,6 @@ def opened_store(
     Args:
         directory: The folder; made if need be.
         identity: What the results depend on.
-        inputs: The slides.
         class_names: The model's classes.
         overwrite: Begin afresh, whatever is there.
         with_overlays: Whether slides that are done but have no overlay are done again.
