@@ -170,6 +170,8 @@ def test_an_annotation_from_qupath_teaches_where_it_was_drawn(bounded_slide, tmp
     (tmp_path / "drawn.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": [square]}))
     (tmp_path / "labels.csv").write_text(f"slide,label,annotation\n{bounded_slide},yes,drawn.geojson\n")
     (slide,) = load_training_slides(read_manifest(tmp_path / "labels.csv"), TNetConfig.slide(("no", "yes")))
-    there, elsewhere = slide.annotated_fractions([Region(1700, 1300, 1024, 1024), Region(500, 400, 1024, 800)])
+    assert slide.annotated is not None
+    annotated = slide.annotated.unpacked()
+    there, elsewhere = annotated.fractions([Region(1700, 1300, 1024, 1024), Region(500, 400, 1024, 800)])
     assert there == pytest.approx(1, abs=0.02)
     assert elsewhere == 0
