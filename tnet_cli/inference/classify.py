@@ -94,7 +94,7 @@ def classify_slides(
         SlideSession(position, entry, model, options, sampler_of(position), progress)
         for position, entry in enumerate(inputs)
     )
-    yield from run_sessions(sessions, SlideSession.conclude, model, engine or EngineOptions(), progress)
+    return run_sessions(sessions, SlideSession.conclude, model, engine or EngineOptions(), progress)
 
 
 def run_sessions(

@@ -105,7 +105,7 @@ def drive(
                     if on_look is not None:
                         on_look(batch[-1][0].wanted.processing_level, len(batch))
                     # What is wanted next comes after what others already want.
-                    further = batcher.advance(batch, threads)
+                    further = [task for task in _slides_of(batch) if task.advance(threads, caught)]
                     tasks = [task for task in tasks if task not in further] + further
                 elif not ended:
                     threads.wait(seen, TICK_S)
@@ -191,10 +191,6 @@ class _Batcher:
             return
         for (task, _, pixels), seen in zip(batch, looks, strict=True):
             task.see(seen, pixels)
-
-    def advance(self, batch: list[_Read], threads: ReaderThreads) -> list[SlideTask]:
-        """Send the traversals of a batch what was seen, where that is all they wanted; return those that want more."""
-        return [task for task in _slides_of(batch) if task.advance(threads, self._caught)]
 
     def _seen(self, batch: list[_Read]) -> list[Look]:
         try:

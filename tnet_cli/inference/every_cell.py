@@ -1,6 +1,7 @@
 """The honest baseline: every tile with tissue at the finest resolution, through the same engine and network."""
 
 from collections.abc import Generator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -48,11 +49,12 @@ def every_cell_job(slide: Slide, preparation: Preparation, config: TNetConfig) -
     """
     regions, positions = tissue_tiles(preparation, config)
 
-    def read(region: Region) -> np.ndarray:
-        return slide.read(region, config.base_px, config.base_px)
-
     steps = _in_turn(regions, positions, preparation.scale.processing_levels - 1)
-    return TraversalJob(traversal=steps, read=read, keeps_patches=False)
+    return TraversalJob(
+        traversal=steps,
+        read=partial(slide.read, width_px=config.base_px, height_px=config.base_px),
+        keeps_patches=False,
+    )
 
 
 def _in_turn(

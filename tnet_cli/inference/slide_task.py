@@ -1,13 +1,12 @@
 """One slide under way in the engine: being opened, being read, being looked at, ended."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
 
-from tnet_cli.geometry import Region
 from tnet_cli.inference.reader_threads import Call, ReaderThreads
 from tnet_cli.inference.traversal_job import OpenJob, TraversalJob, TraversalResult
 from tnet_cli.model.traversal import Look, Wanted
@@ -133,7 +132,14 @@ class SlideTask:
             BaseException: what ended it, when that is neither caught nor the engine's own.
         """
         if self.ended is None and self._wanted is None and self._failing is None and self._calls[0].finished:
-            self._opened(self._calls[0], threads, caught)
+            opening = self._calls[0]
+            self._started = opening.started
+            if opening.error is not None:
+                self._end(opening.error)
+            elif opening.value is None:
+                self._end(NothingToSeeError())
+            else:
+                self.begin(opening.value, threads, caught)
         # All of the reads are waited for: how much of a damaged slide is read must not be left to chance.
         if self.ended is None and self._failing is not None and all(call.finished for call in self._calls):
             self._end(self._failing)
@@ -141,15 +147,6 @@ class SlideTask:
         if isinstance(ended, BaseException) and not isinstance(ended, (caught, *OWN_ERRORS)):
             raise ended
         return ended
-
-    def _opened(self, opening: Call, threads: ReaderThreads, caught: type[Exception]) -> None:
-        self._started = opening.started
-        if opening.error is not None:
-            self._end(opening.error)
-        elif opening.value is None:
-            self._end(NothingToSeeError())
-        else:
-            self.begin(opening.value, threads, caught)
 
     def advance(self, threads: ReaderThreads, caught: type[Exception]) -> bool:
         """Send the traversal what the network saw, once that is all it wanted; say whether it wants more now."""
@@ -182,11 +179,7 @@ class SlideTask:
         if job is None:
             raise ValueError("a slide that is not open cannot be read")
         self._wanted, self._taken = wanted, 0
-
-        def reading(region: Region) -> Callable[[], np.ndarray]:
-            return lambda: job.read(region)
-
-        self._calls = [threads.submit(reading(region)) for region in wanted.regions]
+        self._calls = [threads.submit(partial(job.read, region)) for region in wanted.regions]
 
     def _end(self, ended: TraversalResult | BaseException) -> None:
         self.ended = ended

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -97,7 +98,7 @@ def traversal_job(
         sampler=sampler,
     )
     if isinstance(preparation, ImagePreparation):
-        return TraversalJob(preparation.traverse(plan), lambda region: preparation.read(region, config.base_px))
+        return TraversalJob(preparation.traverse(plan), partial(preparation.read, side_px=config.base_px))
     roots, shares, allowed = preparation.root_regions, preparation.root_log_probs, preparation.allowed()
     if options.stop_at is None:
         steps = traverse(roots, shares, plan, allowed)
@@ -105,4 +106,4 @@ def traversal_job(
         most = options.budget or max(1, sum(locations))
         best_first = BestFirstPlan(grid, preparation.scale.processing_levels, most, AT_ONCE)
         steps = traverse_best_first(roots, shares, best_first, allowed, stopping)
-    return TraversalJob(steps, read or (lambda region: slide.read(region, config.base_px, config.base_px)))
+    return TraversalJob(steps, read or partial(slide.read, width_px=config.base_px, height_px=config.base_px))
