@@ -2,20 +2,31 @@
 
 import json
 import sys
+from contextlib import redirect_stdout
+from io import StringIO
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
 
+from tnet_cli.cli.app import main
 from tnet_cli.modelfile.modelfile import load_model
 
 
 @pytest.fixture(scope="module")
-def exported(untrained_model, tmp_path_factory):
-    from tnet_cli.modelfile.export_onnx import export_model
+def export(untrained_model, tmp_path_factory):
+    """The folder that the command wrote, and what it said; an export takes seconds."""
+    folder = tmp_path_factory.mktemp("onnx") / "out"
+    with redirect_stdout(StringIO()) as said, pytest.raises(SystemExit) as ended:
+        main(["models", "export", str(untrained_model), "-o", str(folder)])
+    assert not ended.value.code
+    return folder, said.getvalue()
 
-    return export_model(str(untrained_model), tmp_path_factory.mktemp("onnx") / "out").folder
+
+@pytest.fixture(scope="module")
+def exported(export):
+    return export[0]
 
 
 def session(folder, name):
@@ -54,11 +65,10 @@ def test_the_card_goes_with_it(exported, untrained_model):
     assert card == load_model(untrained_model).card.model_dump(mode="json")
 
 
-def test_the_command_says_what_it_wrote_and_replaces_nothing_unasked(tnet, untrained_model, monkeypatch):
-    ran = tnet("models", "export", untrained_model, "-o", "onnx")
-    assert ran.code == 0, ran.err
-    assert "untrained as look.onnx, classify.onnx and card.json" in ran.out
-    again = tnet("models", "export", untrained_model, "-o", "onnx")
+def test_the_command_says_what_it_wrote_and_replaces_nothing_unasked(tnet, export, untrained_model, monkeypatch):
+    folder, said = export
+    assert said.startswith(f"{folder}: untrained as look.onnx, classify.onnx and card.json, ")
+    again = tnet("models", "export", untrained_model, "-o", folder)
     assert (again.code, again.err.count("\n")) == (2, 1)
     assert "look.onnx exists" in again.err
     monkeypatch.setitem(sys.modules, "onnxscript", None)

@@ -9,7 +9,7 @@ from tests.range_server import serving
 from tnet_cli.inputs.fingerprint import SAMPLED_BYTES, fingerprint_of
 
 
-def test_a_file_keeps_its_stamp_until_anything_of_it_changes(tmp_path: Path):
+def test_a_file_keeps_its_fingerprint_until_anything_of_it_changes(tmp_path: Path):
     path = tmp_path / "a.tif"
     content = bytearray(os.urandom(3 * SAMPLED_BYTES))
     path.write_bytes(content)
@@ -33,7 +33,7 @@ def test_a_file_keeps_its_stamp_until_anything_of_it_changes(tmp_path: Path):
     assert fingerprint_of(str(path)) == first
 
 
-def test_what_is_missing_has_no_stamp(tmp_path: Path):
+def test_what_is_missing_has_no_fingerprint(tmp_path: Path):
     assert fingerprint_of(str(tmp_path / "gone.svs")) is None
 
 

@@ -1,4 +1,4 @@
-"""What ``tnet info`` says of slides."""
+"""Slides described, as ``tnet info`` prints them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a slide's content is known by, cheaply: enough to tell a slide that was changed from one that was not."""
+"""Fingerprints of slides, cheap: enough to tell a slide that was changed from one that was not."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ SIBLING_FORMATS = frozenset({".vms", ".vmu", ".svslide"})
 
 
 def fingerprint_of(path: str) -> Fingerprint | None:
-    """Return what a slide's content is known by, or None when nobody can tell: it is missing, or far away and mute.
+    """Return a slide's fingerprint, or None when nobody can tell: it is missing, or far away and mute.
 
     Of a file: size, time of change, and a hash of its first and last 64 KiB; of the files that belong to it: names,
     sizes and times. Of a URL: what its server says, if that names the content.

@@ -1,4 +1,4 @@
-"""Which files of a folder are slides, and which are only parts of one or belong to one."""
+"""Formats of slides, by suffix and first bytes: which files of a folder are slides, and which only parts of one."""
 
 import os
 import re
