@@ -15,9 +15,10 @@ from benchmarks.composed_colon.tiles import (
     draw_stain,
     draw_tiles,
 )
+from tnet_cli.synth.design import is_glass
 from tnet_cli.synth.outline import Outline
-from tnet_cli.synth.paint import cut_map, is_glass
-from tnet_cli.synth.textures import patches
+from tnet_cli.synth.paint import cut_map
+from tnet_cli.synth.patterns import blotches
 
 OVERLAP_PX = 32
 """Neighbouring tiles fade into each other over this many pixels."""
@@ -51,7 +52,7 @@ class Composer:
         self.stain = draw_stain([*benign, *tumour], rng)
         self._benign = _Layer(benign, self.stain, design.seed, 0)
         self._tumour = _Layer(tumour, self.stain, design.seed, 1)
-        self._rough = patches(1280, 30, MPP, rng)
+        self._rough = blotches(1280, 30, MPP, rng)
         # As large as a window: numpy is slow along an axis of three.
         self._glass = np.broadcast_to(np.asarray(self.stain.glass, np.float32), (1024, 1024, 3)).copy()
         self._noise = _in_colour(rng.normal(0, rng.uniform(0.5, 1.5), (1024, 1024)))

@@ -27,7 +27,7 @@ def test_the_same_arguments_give_the_same_design():
     np.testing.assert_array_equal(one.thickness, other.thickness)
     np.testing.assert_array_equal(one.mucosa, other.mucosa)
     assert [(f.x_um, f.y_um, f.nuclei) for f in one.foci] == [(f.x_um, f.y_um, f.nuclei) for f in other.foci]
-    assert one.look.glass == other.look.glass
+    assert one.appearance.glass == other.appearance.glass
 
 
 def test_seeds_give_different_designs():
@@ -45,12 +45,12 @@ def test_only_the_nuclei_of_some_foci_depend_on_the_label(seed):
     np.testing.assert_array_equal(benign.depth_um, lesion.depth_um)
     np.testing.assert_array_equal(benign.thickness, lesion.thickness)
     np.testing.assert_array_equal(benign.mucosa, lesion.mucosa)
-    np.testing.assert_array_equal(benign.look.haematoxylin, lesion.look.haematoxylin)
-    np.testing.assert_array_equal(benign.look.eosin, lesion.look.eosin)
-    assert (benign.look.glass, benign.look.gamma, benign.look.noise) == (
-        lesion.look.glass,
-        lesion.look.gamma,
-        lesion.look.noise,
+    np.testing.assert_array_equal(benign.appearance.haematoxylin, lesion.appearance.haematoxylin)
+    np.testing.assert_array_equal(benign.appearance.eosin, lesion.appearance.eosin)
+    assert (benign.appearance.glass, benign.appearance.gamma, benign.appearance.noise) == (
+        lesion.appearance.glass,
+        lesion.appearance.gamma,
+        lesion.appearance.noise,
     )
     assert len(benign.foci) == len(lesion.foci)
     for mimic, focus in zip(benign.foci, lesion.foci, strict=True):
@@ -119,7 +119,7 @@ def test_what_the_seed_draws_has_the_same_distribution_for_both_labels():
         "radius": np.array([np.mean([focus.radius_um for focus in design.foci]) for design in designs]),
         "sheets": np.array([np.mean([focus.arrangement == "sheet" for focus in design.foci]) for design in designs]),
         "tissue": np.array([(design.depth_um > 0).mean() for design in designs]),
-        "noise": np.array([design.look.noise for design in designs]),
+        "noise": np.array([design.appearance.noise for design in designs]),
     }
     for name, values in drawn.items():
         assert ks_2samp(values[lesion], values[~lesion]).pvalue > 0.01, name

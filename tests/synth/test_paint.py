@@ -68,15 +68,15 @@ def test_glass_is_one_pale_colour(design, painter):
     corner = painter.window(0, 0, 256, 128)
     assert corner.shape == (128, 256, 3)
     assert corner.dtype == np.uint8
-    assert painter.is_glass(0, 0, 40, 40)
+    assert design.is_glass(0, 0, 40, 40)
     assert (painter.window(0, 0, 40, 40) == np.array(painter.glass)).all()
     assert min(painter.glass) > 225
 
 
-def test_what_is_called_glass_holds_no_tissue(design, painter):
+def test_what_is_called_glass_holds_no_tissue(design):
     for x in range(0, 4000, 500):
         for y in range(0, 4000, 500):
-            if not painter.is_glass(x, y, 500, 500):
+            if not design.is_glass(x, y, 500, 500):
                 continue
             columns, rows = (slice(int(v / 32), int((v + 500) / 32) + 1) for v in (x, y))
             assert design.depth_um[rows, columns].max() < 0
@@ -125,10 +125,10 @@ def mean_colour_inside(painter: Painter, focus: Focus) -> np.ndarray:
 
 
 def test_colours_follow_beer_and_lambert(design):
-    look = replace(design.look, gamma=1.0, glass=(240, 240, 240))
-    table = colour_table(look).reshape(256, 256, 3)
+    appearance = replace(design.appearance, gamma=1.0, glass=(240, 240, 240))
+    table = colour_table(appearance).reshape(256, 256, 3)
     assert table[0, 0].tolist() == [240, 240, 240]
-    np.testing.assert_allclose(table[FULL, 0], 240 * np.exp(-look.haematoxylin), atol=0.5)
-    np.testing.assert_allclose(table[0, FULL], 240 * np.exp(-look.eosin), atol=0.5)
+    np.testing.assert_allclose(table[FULL, 0], 240 * np.exp(-appearance.haematoxylin), atol=0.5)
+    np.testing.assert_allclose(table[0, FULL], 240 * np.exp(-appearance.eosin), atol=0.5)
     assert (np.diff(table.astype(int), axis=0) <= 0).all()
     assert (np.diff(table.astype(int), axis=1) <= 0).all()

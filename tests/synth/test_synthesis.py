@@ -307,7 +307,7 @@ def test_the_label_cannot_be_read_from_colour_histograms_at_any_power():
     histograms: dict[int, list[np.ndarray]] = {1: [], 2: [], 4: [], 8: [], 32: []}
     for seed, label in enumerate(lesion, start=77):
         painter.design = design_slide(seed, 2400, mpp=1.0, label=CLASS_NAMES[int(label)])
-        painter._colours = colour_table(painter.design.look)
+        painter._colours = colour_table(painter.design.appearance)
         picture = np.vstack(
             [np.hstack([painter.window(x, y, 800, 800) for x in range(0, 2400, 800)]) for y in range(0, 2400, 800)]
         )

@@ -53,7 +53,7 @@ class Focus(Outline):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Appearance:
     """Stain and scanner of one slide.
 
     Attributes:
@@ -75,11 +75,7 @@ class SlideDesign:
     """Everything that is on one slide.
 
     Attributes:
-        seed: Names the slide.
         size: Level-0 pixels.
-        mpp: Micrometres per pixel.
-        label: ``benign`` or ``lesion``.
-        look: Stain and scanner.
         depth_um: float32 map; distance inside the tissue's edge, negative on glass.
         thickness: float32 map; relative thickness of the section, high in folds.
         mucosa: float32 map; above zero where glands stand.
@@ -91,7 +87,7 @@ class SlideDesign:
     size: Size
     mpp: float
     label: str
-    look: Look
+    appearance: Appearance
     depth_um: np.ndarray
     thickness: np.ndarray
     mucosa: np.ndarray
@@ -103,14 +99,16 @@ class SlideDesign:
         """The foci that are lesions."""
         return tuple(focus for focus in self.foci if focus.is_lesion)
 
+    def is_glass(self, x: int, y: int, width: int, height: int) -> bool:
+        """Tell whether a window, in level-0 pixels, holds nothing but glass."""
+        return is_glass(self.depth_um, self.map_um, self.mpp, x, y, width, height)
+
 
 def design_slide(seed: int, side_px: int, *, mpp: float = 0.5, label: str | None = None) -> SlideDesign:
-    """Decide everything that is on a slide.
+    """Decide everything that is on a square slide; all follows from the seed.
 
     Args:
-        seed: Names the slide; everything follows from it.
-        side_px: Side of the square slide in level-0 pixels.
-        mpp: Micrometres per pixel.
+        side_px: Level-0 pixels.
         label: ``benign`` or ``lesion``; drawn from the seed when None.
 
     Returns:
@@ -134,7 +132,7 @@ def design_slide(seed: int, side_px: int, *, mpp: float = 0.5, label: str | None
     cells = math.ceil(side_um / map_um)
     depth_um = tissue_depth(cells, map_um, rng)
     mucosa = smooth_noise(cells, 700 / map_um, rng) + 0.15
-    look = _draw_look(rng)
+    appearance = _draw_appearance(rng)
     thickness = _section_thickness(cells, map_um, rng)
     foci = _place_foci(depth_um, map_um, label, rng)
     if not foci:
@@ -144,13 +142,22 @@ def design_slide(seed: int, side_px: int, *, mpp: float = 0.5, label: str | None
         size=Size(side_px, side_px),
         mpp=mpp,
         label=label,
-        look=look,
+        appearance=appearance,
         depth_um=depth_um,
         thickness=thickness,
         mucosa=mucosa.astype(np.float32),
         map_um=map_um,
         foci=foci,
     )
+
+
+def is_glass(depth_um: np.ndarray, map_um: float, mpp: float, x: int, y: int, width: int, height: int) -> bool:
+    """Tell whether a window, in level-0 pixels, is clear of the tissue whose depth a map gives."""
+    step = map_um / mpp
+    rows = slice(max(0, int(y / step) - 2), int((y + height) / step) + 3)
+    columns = slice(max(0, int(x / step) - 2), int((x + width) / step) + 3)
+    near = depth_um[rows, columns]
+    return near.size == 0 or float(near.max()) < -3 * map_um
 
 
 def smooth_noise(cells: int, period: float, rng: np.random.Generator) -> np.ndarray:
@@ -164,11 +171,6 @@ def smooth_noise(cells: int, period: float, rng: np.random.Generator) -> np.ndar
 
 def tissue_depth(cells: int, map_um: float, rng: np.random.Generator) -> np.ndarray:
     """Lay out one to four pieces of tissue that cover about a quarter of the slide.
-
-    Args:
-        cells: Pixels of the map along each axis.
-        map_um: Side of a pixel of the map.
-        rng: Source of randomness.
 
     Returns:
         float32 (cells, cells), distance inside the tissue's edge in micrometres, negative on glass.
@@ -258,7 +260,7 @@ def _are_apart(one: Focus, other: Focus) -> bool:
     return math.hypot(one.x_um - other.x_um, one.y_um - other.y_um) > one.reach_um + other.reach_um + 60
 
 
-LOOKS = (
+LABORATORIES = (
     # haematoxylin, eosin (optical density in R, G, B), glass, gamma
     ((1.05, 1.25, 0.62), (0.10, 0.62, 0.32), (243, 243, 244), 1.00),
     ((1.20, 1.15, 0.48), (0.13, 0.52, 0.20), (247, 245, 242), 0.92),
@@ -267,9 +269,9 @@ LOOKS = (
 """Three laboratories: balanced, blue, and pink."""
 
 
-def _draw_look(rng: np.random.Generator) -> Look:
-    haematoxylin, eosin, glass, gamma = LOOKS[int(rng.integers(len(LOOKS)))]
-    return Look(
+def _draw_appearance(rng: np.random.Generator) -> Appearance:
+    haematoxylin, eosin, glass, gamma = LABORATORIES[int(rng.integers(len(LABORATORIES)))]
+    return Appearance(
         haematoxylin=np.array(haematoxylin) * rng.uniform(0.85, 1.15) * rng.uniform(0.95, 1.05, 3),
         eosin=np.array(eosin) * rng.uniform(0.8, 1.2) * rng.uniform(0.93, 1.07, 3),
         glass=tuple(int(value + rng.integers(-3, 4)) for value in glass),  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from tnet_cli.synth.design import Arrangement, Nuclei
-from tnet_cli.synth.scatter import Scatter
+from tnet_cli.synth.patterns import Scatter
 from tnet_cli.synth.sprites import large_nuclei, nuclear_clumps, small_nuclei, stamp_max
 
 BASE_HAEMATOXYLIN = 26
@@ -47,9 +47,7 @@ class Calibration:
         """Return what is stamped at the points of a focus, uint8 (S, S) concentrations of haematoxylin.
 
         Args:
-            mpp: Micrometres per pixel.
             small: Single benign nuclei.
-            rng: Source of randomness.
         """
         large = large_nuclei(mpp, rng, self.scale)
         return {"small": nuclear_clumps(small, mpp, rng), "large": [self.darkness[sprite] for sprite in large]}
@@ -86,11 +84,7 @@ def _ring(centre: np.ndarray, number: float) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def calibrate(mpp: float) -> Calibration:
-    """Match the nuclei of lesions to the clumps of benign foci by drawing a square of each.
-
-    Args:
-        mpp: Micrometres per pixel the nuclei are drawn at.
-    """
+    """Match the nuclei of lesions to the clumps of benign foci by drawing a square of each."""
     clumps = _drawn_often(lambda rng: nuclear_clumps(small_nuclei(mpp, rng), mpp, rng))
     sheet = _sheet(PROBE_SEED, _probe_box())
     benign = probe(sheet, clumps, mpp)
@@ -114,15 +108,11 @@ def calibrate(mpp: float) -> Calibration:
 
 
 def probe(points: np.ndarray, bank: list[np.ndarray], mpp: float) -> np.ndarray:
-    """Draw a square of ``PROBE_UM`` of a focus without its outline.
+    """Draw a square of ``PROBE_UM`` of a focus without its outline, uint8 (S, S) concentrations of haematoxylin.
 
     Args:
         points: (N, 3), as ``Calibration.points`` gives them.
         bank: What is stamped there.
-        mpp: Micrometres per pixel.
-
-    Returns:
-        uint8 (S, S) concentrations of haematoxylin.
     """
     side = round(PROBE_UM / mpp)
     stain = np.full((side, side), BASE_HAEMATOXYLIN, np.uint8)

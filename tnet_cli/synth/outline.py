@@ -44,7 +44,7 @@ class Outline:
         return np.concatenate([ring, ring[:1]])
 
     def share(self, x_um: np.ndarray, y_um: np.ndarray, softness_um: float) -> np.ndarray:
-        """Return how much of a place is inside: one inside, zero outside, a slope across the edge.
+        """Return how much of each place of a grid is inside: one inside, zero outside, a slope across the edge.
 
         Args:
             x_um: (W,) columns.
@@ -63,13 +63,7 @@ class Outline:
 
 
 def outlines_geojson(outlines: Sequence[Outline], mpp: float, class_name: str) -> dict[str, Any]:
-    """Return outlines as QuPath annotations of one class, in level-0 pixels.
-
-    Args:
-        outlines: On the slide.
-        mpp: Micrometres per pixel of the slide.
-        class_name: QuPath's classification.
-    """
+    """Return outlines as QuPath annotations of one class, in level-0 pixels of a slide of a scale."""
     return {
         "type": "FeatureCollection",
         "features": [

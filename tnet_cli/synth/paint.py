@@ -3,11 +3,10 @@
 import numpy as np
 from PIL import Image
 
-from tnet_cli.synth.design import Focus, Look, SlideDesign
+from tnet_cli.synth.design import Appearance, Focus, SlideDesign
 from tnet_cli.synth.foci import BASE_EOSIN, BASE_HAEMATOXYLIN, calibrate
-from tnet_cli.synth.scatter import Scatter
+from tnet_cli.synth.patterns import Scatter, blotches, fibres, grain
 from tnet_cli.synth.sprites import FULL, Gland, gland_bank, small_nuclei, spindle_nuclei, stamp_max
-from tnet_cli.synth.textures import fibres, grain, patches
 
 WINDOW_PX = 1024
 """Largest side of a window; the textures' periods are at least as long."""
@@ -19,11 +18,7 @@ EDGE_OF_FOCUS_UM = 14.0
 
 
 class Painter:
-    """Draws windows of one slide.
-
-    Args:
-        design: What is on the slide.
-    """
+    """Draws windows of one slide."""
 
     def __init__(self, design: SlideDesign) -> None:
         self.design = design
@@ -36,10 +31,10 @@ class Painter:
         self._glands = gland_bank(mpp, self._small, rng)
         direction = rng.uniform(0, np.pi)
         self._fibres = fibres(1024, direction, mpp, rng), fibres(1152, direction + rng.uniform(0.9, 1.8), mpp, rng)
-        self._blend = patches(1600, 380, mpp, rng)
-        self._rough = patches(1280, 30, mpp, rng)
-        self._grain = grain(1088, design.look.noise, rng)
-        self._colours = colour_table(design.look)
+        self._blend = blotches(1600, 380, mpp, rng)
+        self._rough = blotches(1280, 30, mpp, rng)
+        self._grain = grain(1088, design.appearance.noise, rng)
+        self._colours = colour_table(design.appearance)
 
     @property
     def glass(self) -> tuple[int, int, int]:
@@ -47,23 +42,9 @@ class Painter:
         red, green, blue = self._colours[0]
         return int(red), int(green), int(blue)
 
-    def is_glass(self, x: int, y: int, width: int, height: int) -> bool:
-        """Tell whether a window, in level-0 pixels, holds nothing but glass."""
-        return is_glass(self.design.depth_um, self.design.map_um, self.design.mpp, x, y, width, height)
-
     def window(self, x: int, y: int, width: int, height: int) -> np.ndarray:
-        """Draw a window of the slide.
-
-        Args:
-            x: Left edge, level-0 pixels.
-            y: Top edge, level-0 pixels.
-            width: At most ``WINDOW_PX``.
-            height: At most ``WINDOW_PX``.
-
-        Returns:
-            uint8 (height, width, 3).
-        """
-        if self.is_glass(x, y, width, height):
+        """Draw a window of level-0 pixels, at most ``WINDOW_PX`` wide and high, uint8 (height, width, 3)."""
+        if self.design.is_glass(x, y, width, height):
             return np.broadcast_to(np.array(self.glass, np.uint8), (height, width, 3)).copy()
         haematoxylin, eosin = self._stroma(x, y, width, height)
         self._draw_glands_and_cells(haematoxylin, eosin, x, y)
@@ -161,28 +142,12 @@ class Painter:
         np.maximum(ground, (share * BASE_HAEMATOXYLIN).astype(np.uint8), out=ground)
 
 
-def is_glass(depth_um: np.ndarray, map_um: float, mpp: float, x: int, y: int, width: int, height: int) -> bool:
-    """Tell whether a window, in level-0 pixels, is clear of the tissue whose depth a map gives."""
-    step = map_um / mpp
-    rows = slice(max(0, int(y / step) - 2), int((y + height) / step) + 3)
-    columns = slice(max(0, int(x / step) - 2), int((x + width) / step) + 3)
-    near = depth_um[rows, columns]
-    return near.size == 0 or float(near.max()) < -3 * map_um
-
-
 def cut_map(values: np.ndarray, step: float, x: int, y: int, width: int, height: int) -> np.ndarray:
-    """Cut a window out of a map of a slide, interpolated to level-0 pixels.
+    """Cut a window of level-0 pixels out of a map of a slide, interpolated, float32 (height, width).
 
     Args:
         values: float32 map; its edge goes on beyond it.
         step: Level-0 pixels in a pixel of the map.
-        x: Left edge of the window, level-0 pixels.
-        y: Top edge, level-0 pixels.
-        width: Of the window.
-        height: Of the window.
-
-    Returns:
-        float32 (height, width).
     """
     left, top = int(x / step) - 2, int(y / step) - 2
     rows = np.clip(np.arange(top, int((y + height) / step) + 4), 0, values.shape[0] - 1)
@@ -213,13 +178,13 @@ def _scaled(concentration: np.ndarray, section: np.ndarray) -> np.ndarray:
     return np.asarray(np.minimum(concentration * section, 255), dtype=np.uint8)
 
 
-def colour_table(look: Look) -> np.ndarray:
+def colour_table(appearance: Appearance) -> np.ndarray:
     """Return the colour of every pair of concentrations, uint8 (65536, 3), indexed by haematoxylin * 256 + eosin.
 
     Light is absorbed by the law of Beer and Lambert; the scanner's response follows.
     """
     steps = np.arange(256) / FULL
-    density = steps[:, None, None] * look.haematoxylin + steps[None, :, None] * look.eosin  # (256, 256, 3)
-    passed = np.exp(-density) ** look.gamma
-    colours = np.asarray(look.glass) * passed
+    density = steps[:, None, None] * appearance.haematoxylin + steps[None, :, None] * appearance.eosin  # (256, 256, 3)
+    passed = np.exp(-density) ** appearance.gamma
+    colours = np.asarray(appearance.glass) * passed
     return np.asarray(np.clip(np.rint(colours), 0, 255), dtype=np.uint8).reshape(-1, 3)

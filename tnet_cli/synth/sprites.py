@@ -102,8 +102,6 @@ def large_nuclei(mpp: float, rng: np.random.Generator, scale: float = 1.0) -> li
     One in twenty-four is in mitosis: a dark ragged plate without a rim.
 
     Args:
-        mpp: Micrometres per pixel.
-        rng: Source of randomness.
         scale: Of their diameter.
     """
     bank = []
@@ -173,28 +171,19 @@ def _gland(mpp: float, nuclei: list[np.ndarray], rng: np.random.Generator) -> Gl
         radius_px=side / 2,
     )
     # Nuclei stand side by side at the base of the cells.
+    off_base = 1e3 * (np.abs(depth - 6.5 / mpp) > 1.5 / mpp)
     for theta in np.arange(0, 2 * np.pi, 6.6 / mpp / outer):
-        ray = np.array([np.cos(theta), np.sin(theta)])
-        column = np.argmin(np.abs(angle - np.arctan2(ray[1], ray[0])) + 1e3 * (np.abs(depth - 6.5 / mpp) > 1.5 / mpp))
-        row_index, column_index = np.unravel_index(column, depth.shape)
-        jitter = rng.normal(0, 0.8 / mpp, 2)
-        stamp_max(
-            gland.haematoxylin,
-            nuclei[int(rng.integers(len(nuclei)))],
-            int(column_index + jitter[0]),
-            int(row_index + jitter[1]),
-        )
+        away = np.abs(angle - np.arctan2(np.sin(theta), np.cos(theta))) + off_base
+        row, column = np.unravel_index(np.argmin(away), depth.shape)
+        dx, dy = rng.normal(0, 0.8 / mpp, 2)
+        stamp_max(gland.haematoxylin, nuclei[int(rng.integers(len(nuclei)))], int(column + dx), int(row + dy))
     return gland
 
 
 def stamp_max(target: np.ndarray, sprite: np.ndarray, x: int, y: int) -> None:
-    """Lay a sprite over a map where it is darker, centred at x, y; parts outside are cut off.
+    """Lay a sprite, uint8 (h, w), over a map, uint8 (H, W), where it is darker, in place.
 
-    Args:
-        target: uint8 (H, W), changed in place.
-        sprite: uint8 (h, w).
-        x: Column of the centre, pixels of ``target``.
-        y: Row of the centre.
+    It is centred at column x and row y; parts outside are cut off.
     """
     height, width = sprite.shape
     left, top = x - width // 2, y - height // 2

@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from tnet_cli.files import table_text, write_json, write_text_whole, written_whole
 from tnet_cli.synth.design import CLASS_NAMES, SlideDesign, design_slide
 from tnet_cli.synth.outline import outlines_geojson
-from tnet_cli.synth.paint import Painter
+from tnet_cli.synth.paint import Painter, colour_table
 from tnet_cli.synth.pyramid import WINDOW_PX, EncodedWindow, encode_window, window_places, write_pyramid
 
 __all__ = ["CLASS_NAMES", "SyntheticSlide", "synthesize", "write_synthetic_slide"]
@@ -26,8 +26,6 @@ class SyntheticSlide:
     """A slide that was made.
 
     Attributes:
-        path: The BigTIFF.
-        label: ``benign`` or ``lesion``.
         annotation: GeoJSON with the lesions' outlines; no features on a benign slide.
         seed: The same seed, size and scale give the same bytes.
     """
@@ -52,15 +50,10 @@ def write_synthetic_slide(
 
     Args:
         path: The file to write or replace.
-        seed: Names the slide.
         side_px: Side in level-0 pixels.
-        mpp: Micrometres per pixel.
         label: ``benign`` or ``lesion``; drawn from the seed when None.
         workers: Processes that draw; one for each core when None, none of their own when 1.
         on_progress: Told how many windows of how many are drawn.
-
-    Returns:
-        Where the slide and its annotation are, and what they show.
 
     Raises:
         ValueError: the label is unknown, or the slide is too small to hold a focus.
@@ -68,7 +61,7 @@ def write_synthetic_slide(
     """
     design = design_slide(seed, side_px, mpp=mpp, label=label)
     workers = workers if workers is not None else (os.cpu_count() or 1)
-    with written_whole(path) as draft, _pool(workers, design) as pool:
+    with written_whole(path) as draft, _pool(workers) as pool:
         write_pyramid(
             draft,
             design.size,
@@ -95,11 +88,8 @@ def synthesize(
     """Make labelled slides, half of them with lesions, and the manifest ``labels.csv``.
 
     Args:
-        directory: Where they are written; made if need be.
-        count: How many.
+        directory: Made if need be.
         side_px: Side of each in level-0 pixels.
-        seed: The same seed gives the same slides.
-        mpp: Micrometres per pixel.
         workers: Processes; one for each core when None.
         on_progress: Told how many slides of how many are done.
 
@@ -143,35 +133,13 @@ def lesions_geojson(design: SlideDesign) -> dict[str, Any]:
 # --- drawing, in this process or in several
 
 
-class _Drawing:
-    """What a drawing process keeps between windows; a design is too large to be sent with each of them."""
-
-    painter: ClassVar[Painter | None] = None
-
-    @classmethod
-    def start(cls, design: SlideDesign) -> None:
-        """Prepare this process to draw windows of one slide."""
-        cls.painter = Painter(design)
-
-    @classmethod
-    def window(cls, place: tuple[int, int]) -> EncodedWindow:
-        """Draw the window whose top left corner is at x, y in level-0 pixels."""
-        if cls.painter is None:
-            raise RuntimeError("this process was not prepared to draw")
-        return _draw(cls.painter, place)
-
-
 @contextmanager
-def _pool(workers: int, design: SlideDesign | None = None) -> Iterator[Executor | None]:
-    """Give processes, prepared to draw a design when there is one, or None where this process is to do it all."""
+def _pool(workers: int) -> Iterator[Executor | None]:
+    """Give processes, or None where this one is to do it all."""
     if workers == 1:
         yield None
         return
-    spawn = get_context("spawn")
-    if design is None:
-        pool = ProcessPoolExecutor(workers, mp_context=spawn)
-    else:
-        pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_Drawing.start, initargs=(design,))
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     try:
         yield pool
     finally:
@@ -181,18 +149,30 @@ def _pool(workers: int, design: SlideDesign | None = None) -> Iterator[Executor 
 
 def _windows(design: SlideDesign, pool: Executor | None) -> Iterator[EncodedWindow]:
     """Draw all windows of a slide, row by row."""
-    painter = Painter(design)
-    glass = encode_window(np.broadcast_to(np.array(painter.glass, np.uint8), (WINDOW_PX, WINDOW_PX, 3)))
+    pixel = colour_table(design.appearance)[0]
+    glass = encode_window(np.broadcast_to(pixel, (WINDOW_PX, WINDOW_PX, 3)))
     places = window_places(design.size)
-    with_tissue = [place for place in places if not painter.is_glass(*place, WINDOW_PX, WINDOW_PX)]
+    with_tissue = [place for place in places if not design.is_glass(*place, WINDOW_PX, WINDOW_PX)]
     if pool is None:
-        drawn: Iterator[EncodedWindow] = (_draw(painter, place) for place in with_tissue)
+        drawn: Iterator[EncodedWindow] = map(partial(_draw, Painter(design)), with_tissue)
     else:
-        drawn = pool.map(_Drawing.window, with_tissue, chunksize=4)
+        draw = partial(_draw_apart, design.seed, design.size.width, design.mpp, design.label)
+        drawn = pool.map(draw, with_tissue, chunksize=4)
     remaining = set(with_tissue)
     for place in places:
         yield next(drawn) if place in remaining else glass
 
 
 def _draw(painter: Painter, place: tuple[int, int]) -> EncodedWindow:
+    """Draw the window whose top left corner is at x, y in level-0 pixels."""
     return encode_window(painter.window(*place, WINDOW_PX, WINDOW_PX))
+
+
+def _draw_apart(seed: int, side_px: int, mpp: float, label: str, place: tuple[int, int]) -> EncodedWindow:
+    return _draw(_painter(seed, side_px, mpp, label), place)
+
+
+@lru_cache(maxsize=1)
+def _painter(seed: int, side_px: int, mpp: float, label: str) -> Painter:
+    """Return what a process keeps between windows: a design is too large to be sent with each of them."""
+    return Painter(design_slide(seed, side_px, mpp=mpp, label=label))

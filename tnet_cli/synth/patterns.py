@@ -1,4 +1,4 @@
-"""Seamless textures, stored so that any window up to their period can be cut out without wrapping."""
+"""What covers a whole slide: textures and scattered points, the same whatever windows are cut out of them."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Texture:
-    """A periodic picture.
+    """A periodic picture, stored so that any window up to its period can be cut out without wrapping.
 
     Attributes:
         doubled: uint8 (2 * period, 2 * period).
@@ -29,14 +29,7 @@ def _filtered_noise(period: int, spectrum: np.ndarray, rng: np.random.Generator)
 
 
 def fibres(period: int, angle: float, mpp: float, rng: np.random.Generator) -> Texture:
-    """Return wavy collagen in one main direction: eosin concentration, with pale clefts between bundles.
-
-    Args:
-        period: Side of the texture in pixels.
-        angle: Main direction in radians.
-        mpp: Micrometres per pixel.
-        rng: Source of randomness.
-    """
+    """Return wavy collagen in one main direction, in radians: eosin concentration, with pale clefts between bundles."""
     frequency = np.fft.fftfreq(period)
     fx, fy = np.meshgrid(frequency, frequency)
     along = fx * np.cos(angle) + fy * np.sin(angle)
@@ -59,7 +52,7 @@ def _waved(values: np.ndarray, amplitude_px: float) -> np.ndarray:
     return np.asarray(values[np.rint(rows).astype(int) % period, np.rint(columns).astype(int) % period])
 
 
-def patches(period: int, wavelength_um: float, mpp: float, rng: np.random.Generator) -> Texture:
+def blotches(period: int, wavelength_um: float, mpp: float, rng: np.random.Generator) -> Texture:
     """Return a slowly changing mask, uint8 around 128, to blend two textures with."""
     frequency = np.fft.fftfreq(period)
     fx, fy = np.meshgrid(frequency, frequency)
@@ -75,3 +68,52 @@ def grain(period: int, amplitude: float, rng: np.random.Generator) -> Texture:
 def _as_texture(values: np.ndarray) -> Texture:
     clipped = np.clip(values, 0, 255).astype(np.uint8)
     return Texture(doubled=np.tile(clipped, (2, 2)), period=clipped.shape[0])
+
+
+SQUARE_UM = 256.0
+"""Points are drawn in squares of this side, each from its own seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """Points of one kind over the whole plane, on a jittered grid.
+
+    Attributes:
+        seed: Of the slide.
+        kind: Tells the scatters of a slide apart.
+        pitch_um: Mean distance between neighbours.
+        jitter: Largest shift of a point, in pitches.
+    """
+
+    seed: int
+    kind: int
+    pitch_um: float
+    jitter: float
+
+    def window(self, left_um: float, top_um: float, right_um: float, bottom_um: float) -> np.ndarray:
+        """Return the points in a box, float64 (N, 4): x and y in micrometres, and two uniform random numbers."""
+        found = [self._square(column, row) for row in _steps(top_um, bottom_um) for column in _steps(left_um, right_um)]
+        points = np.concatenate(found)
+        inside = (
+            (points[:, 0] >= left_um)
+            & (points[:, 0] < right_um)
+            & (points[:, 1] >= top_um)
+            & (points[:, 1] < bottom_um)
+        )
+        return points[inside]
+
+    def _square(self, column: int, row: int) -> np.ndarray:
+        # Shifted by a large number because seeds must not be negative.
+        rng = np.random.default_rng([self.seed, self.kind, column + 2**20, row + 2**20])
+        across = max(1, round(SQUARE_UM / self.pitch_um))
+        step = SQUARE_UM / across
+        grid = (np.arange(across) + 0.5) * step
+        x, y = np.meshgrid(grid + column * SQUARE_UM, grid + row * SQUARE_UM)
+        points = np.stack([x.ravel(), y.ravel()], axis=1)
+        points += rng.uniform(-self.jitter * step, self.jitter * step, points.shape)
+        return np.concatenate([points, rng.random(points.shape)], axis=1)
+
+
+def _steps(low: float, high: float) -> range:
+    # One square further on each side: jitter may carry a point over its square's edge.
+    return range(int(np.floor(low / SQUARE_UM)) - 1, int(np.floor(high / SQUARE_UM)) + 2)
