@@ -1,0 +1,94 @@
+"""What becomes of a slide: its result says in one sentence why there is no answer, or gives the network's numbers."""
+
+import errno
+import os
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from tests.model_files import card_of, tiny_network
+from tnet_cli.errors import SlideError
+from tnet_cli.geometry import AttentionGrid, Region
+from tnet_cli.inference.outcome import classified, failed, sentence_of, without_tissue
+from tnet_cli.inference.prepare import fit_scale
+from tnet_cli.inference.slide_task import GivenUpError
+from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.model.choice import TopK
+from tnet_cli.model.tnet import TNet
+from tnet_cli.model.traversal import Traversal, TraversalPlan, Wanted, traverse
+from tnet_cli.slide.opening import open_slide
+
+CARD = card_of(tiny_network())
+ENTRY = SlideInput(path="https://user:secret@host/a.svs?token=abc", name="a")
+
+
+@pytest.mark.parametrize(
+    ("problem", "expected"),
+    [
+        (SlideError("b.svs", "two\nlines"), "b.svs: two lines"),
+        (GivenUpError(), "a.svs: reading it did not come to an end in the time of --slide-timeout, so it was given up"),
+        (MemoryError(), "a.svs: there is not enough memory for it (MemoryError)"),
+        (
+            torch.OutOfMemoryError("CUDA out of memory"),
+            "a.svs: there is not enough memory for it (OutOfMemoryError: CUDA out of memory)",
+        ),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), "a.svs: cannot be read: Permission denied"),
+        (KeyError("a\nbug"), "a.svs: could not be classified: KeyError: 'a\\nbug'"),
+        (RecursionError(), "a.svs: could not be classified: RecursionError"),
+    ],
+)
+def test_why_a_slide_failed_is_one_sentence(problem, expected):
+    assert sentence_of("a.svs", problem) == expected
+
+
+def test_a_slide_that_could_not_be_opened_has_no_facts_and_no_secret():
+    result = failed(ENTRY, CARD, None, SlideError(ENTRY.path, "is gone"))
+    assert (result.status, result.seconds, result.reader, result.size) == ("failed", 0, None, None)
+    assert "secret" not in repr(result)
+    assert "token" not in repr(result)
+
+
+def test_a_slide_without_tissue_says_what_was_read(small_labelled_slides):
+    with open_slide(str(small_labelled_slides.parent / "synth-12-0000.tif")) as slide:
+        slide.thumbnail(256)
+        result = without_tissue(ENTRY, CARD, time.perf_counter() - 2, slide)
+    assert result.status == "no_tissue"
+    assert result.fraction_read == result.pixels_read / 1_000_000 > 0
+    assert 2 <= result.seconds < 60
+    assert result.row()["prediction"] is None
+
+
+def test_the_answer_is_that_of_the_networks_own_classifier(small_labelled_slides):
+    torch.manual_seed(5)
+    network = TNet(CARD.network).eval()
+    root, log_share = Region(0, 0, 1024, 1024), torch.zeros(1)
+    plan = TraversalPlan(AttentionGrid(CARD.network.grid, 0.25), 2, (3,), "beam", TopK())
+    steps = traverse([root], log_share, plan)
+    wanted: Wanted | Traversal = next(steps)
+    generator = torch.Generator().manual_seed(1)
+    with torch.inference_mode():
+        while not isinstance(wanted, Traversal):
+            pixels = torch.randint(0, 255, (len(wanted.regions), 3, 64, 64), generator=generator, dtype=torch.uint8)
+            allowed = None if wanted.allowed is None else torch.from_numpy(wanted.allowed)
+            look = network.look(pixels, torch.from_numpy(wanted.positions), allowed)
+            try:
+                wanted = steps.send(look)
+            except StopIteration as end:
+                wanted = end.value
+    traversal = wanted
+    features = torch.cat([record.features for record in traversal.levels])
+    with torch.inference_mode():
+        logits = network.classify([features]).logits[0].numpy()
+    with open_slide(str(small_labelled_slides.parent / "synth-12-0000.tif")) as slide:
+        scale = fit_scale("a", slide.mpp, CARD.network)
+        result = classified(ENTRY, CARD, time.perf_counter(), slide, scale, 1, traversal, network)
+    np.testing.assert_allclose(result.logits, logits, atol=1e-6)
+    called = int(np.argmax(result.probabilities))
+    assert result.prediction == CARD.network.class_names[called]
+    assert (result.roots, result.locations, len(result.regions)) == (1, 3, 4)
+    assert sum(region.weight for region in result.regions) == pytest.approx(1, abs=1e-5)
+    for region in result.regions[1:]:
+        assert region.path_probability == pytest.approx(region.location_probability)
+        assert sum(region.class_probabilities) == pytest.approx(1, abs=1e-5)
