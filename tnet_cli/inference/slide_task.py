@@ -29,7 +29,7 @@ class SlideTask:
 
     Attributes:
         position: Of its job in the input.
-        ended: Its traversed, or the error that ended it; None while it is under way.
+        ended: Its result, or the error that ended it; None while it is under way.
     """
 
     position: int
