@@ -8,26 +8,16 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Averages:
-    """A thumbnail of which boxes of pixels were averaged, then three by three of them.
+    """A thumbnail of which boxes of pixels were averaged, then three by three of them."""
 
-    Attributes:
-        rgb: float32 (3, H, W), in grey values of 255.
-        greatest: Of the three channels, float32 (H, W).
-        least: Of the three channels, float32 (H, W).
-    """
-
-    rgb: np.ndarray
-    greatest: np.ndarray
+    rgb: np.ndarray  # float32 (3, H, W), in grey values of 255
+    greatest: np.ndarray  # of the three channels, float32 (H, W)
     least: np.ndarray
     _sums: np.ndarray  # uint16 or uint32 (3, H, W), what was added up
     _count: int  # how many pixels were
 
     def extreme_densities(self, glass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the greatest and the least optical density of the channels, float32 (H, W) each.
-
-        Args:
-            glass: Its colour, (3,), against which densities are taken.
-        """
+        """Return the greatest and the least optical density of the channels against the glass, float32 (H, W) each."""
         # By table: there are fewer averages than pixels.
         possible = _averages(np.arange(255 * self._count + 1), self._count)
         tables = [np.log10((channel + 1) / (possible + 1)) for channel in glass]

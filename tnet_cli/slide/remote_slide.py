@@ -17,7 +17,6 @@ from tnet_cli.slide.pillow_backend import PillowSlide
 from tnet_cli.slide.remote import BlockStream, ByteRange, RemoteFile
 from tnet_cli.slide.slide import ProgressFunction, Slide
 from tnet_cli.slide.tiff_backend import TIFF_STARTS, TiffSlide
-from tnet_cli.slide.tiff_segments import ReadFunction
 
 LARGEST_PICTURE_BYTES = 128 * 1024 * 1024
 """A larger PNG or JPEG, which can only be fetched whole, is to be downloaded or converted first."""
@@ -47,17 +46,10 @@ PICTURE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 def open_remote_slide(
     url: str, *, reader: str | None = None, mpp: float | None = None, on_progress: ProgressFunction | None = None
 ) -> Slide:
-    """Open a slide behind a URL; the reader is chosen by its first bytes.
-
-    Args:
-        url: ``https://``, ``http://``, ``s3://`` or ``gs://``.
-        reader: ``tifffile`` or ``pillow`` to force one.
-        mpp: Overrides the file's micrometres per pixel.
-        on_progress: Told rows done and rows in all, while a slide without a pyramid is reduced.
+    """Open a slide behind a URL, as ``open_slide`` does; the reader is chosen by its first bytes.
 
     Raises:
         SlideError: it cannot be reached, or its format is not one that is read from a URL.
-        MissingMppError: the scale is implausible; a missing one is no error here.
     """
     if reader == "openslide":
         raise SlideError(url, "OpenSlide reads no URLs; download the slide first, or leave out --reader")
@@ -119,23 +111,15 @@ class _Piece:
 
 
 class TilePieces:
-    """The compressed bytes of tiles while they are wanted. Threads that want the same tile move its bytes once.
-
-    Args:
-        file: Where they come from.
-    """
+    """The compressed bytes of tiles while they are wanted. Threads that want the same tile move its bytes once."""
 
     def __init__(self, file: RemoteFile) -> None:
         self._file = file
         self._pieces: dict[ByteRange, _Piece] = {}
         self._lock = threading.Lock()
 
-    @property
-    def read(self) -> ReadFunction:
-        """Reads count bytes at an offset: those that are held, or else from the file."""
-        return self._read
-
-    def _read(self, count: int, offset: int) -> bytes:
+    def read(self, count: int, offset: int) -> bytes:
+        """Read bytes at an offset: those that are held, or else from the file."""
         with self._lock:
             piece = self._pieces.get(ByteRange(offset, count))
         return self._file.read(count, offset) if piece is None else piece.data.result()
@@ -190,13 +174,10 @@ class RemoteTiffSlide(TiffSlide):
 
     Args:
         file: Closed with the slide.
-        mpp: Overrides the file's scale.
-        on_progress: Told how far a reduction is.
         is_any_vendor: Whether the pages are taken for what they seem, also where OpenSlide would know better.
 
     Raises:
         SlideError: as for ``TiffSlide``; the file cannot be read further; or it is of a vendor with quirks.
-        MissingMppError: the scale is implausible.
     """
 
     def __init__(
@@ -211,15 +192,9 @@ class RemoteTiffSlide(TiffSlide):
         self._is_any_vendor = is_any_vendor
         try:
             super().__init__(file.path, mpp=mpp, on_progress=on_progress)
-        except SlideError:
-            # What tifffile makes of an error under way says less than the error.
+        finally:
+            # What tifffile makes of an error under way says less than the error, if it says anything.
             file.raise_failure()
-            raise
-        try:
-            file.raise_failure()
-        except BaseException:
-            self.close()
-            raise
         self._count(0, 0, 0)
 
     def close(self) -> None:
@@ -252,7 +227,7 @@ class RemoteTiffSlide(TiffSlide):
 
     def _read_box(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         bands = self._bands(pyramid_level, x, y, width, height)
-        pixels = np.empty((height, width, 3), np.uint8) if len(bands) > 1 else None
+        pixels = np.empty((height, width, 3), np.uint8)
         for index in self._orientation.rows_as_shown(range(len(bands))):
             rows = bands[index]
             side = self._layouts[pyramid_level].tile.height
@@ -261,11 +236,9 @@ class RemoteTiffSlide(TiffSlide):
             tiles = [(column, row) for row in rows for column in columns]
             with self._pieces.held(partial(self._missing, pyramid_level, tiles)):
                 part = super()._read_box(pyramid_level, x, top, width, bottom - top)
-            if pixels is None:
+            if len(bands) == 1:
                 return part
             pixels[top - y : bottom - y] = part
-        if pixels is None:
-            raise ValueError("an empty box")
         return pixels
 
     def _columns(self, pyramid_level: int, x: int, width: int) -> range:

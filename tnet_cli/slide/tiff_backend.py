@@ -174,7 +174,7 @@ class TiffSlide(Slide):
             file = self._file  # held while it is read, so that its number does not pass to another file
             if file is None:
                 raise SlideError(self.path, "is closed and cannot be read any more")
-            decoded = self._layouts[pyramid_level].decode(file.read, column, row)
+            decoded = self._layouts[pyramid_level].decode(file, column, row)
             self._count(decoded.pixels, decoded.compressed_bytes)
             if decoded.samples is None:
                 shown = self._layouts[pyramid_level].shown(column, row)

@@ -15,9 +15,6 @@ PLANAR_SEPARATE = 2
 JPEG = frozenset({6, 7, 34892, 33007})
 JPEG_END = b"\xff\xd9"
 
-ReadFunction = Callable[[int, int], bytes]
-"""Count and offset -> that many bytes of the file from there, fewer only where it ends; called from many threads."""
-
 BARE_PX = 1024 * 1024
 """Uncompressed images in one piece are read about this many pixels at a time."""
 
@@ -38,22 +35,16 @@ class DecodedTile:
 
 
 class ByteSource(Protocol):
-    """What the tiles of a slide are read from."""
+    """What the tiles of a slide are read from, by many threads."""
 
-    @property
-    def read(self) -> ReadFunction:
-        """Reads from it."""
+    def read(self, count: int, offset: int, /) -> bytes:
+        """Read bytes at an offset, fewer only where the file ends."""
 
 
 class SharedFile:
     """A file for positional reads by many threads; it is closed when the last of those who hold it lets go.
 
-    Args:
-        path: The file.
-
-    Attributes:
-        descriptor: Its number, for as long as this object is held.
-        read: Reads from it, for as long as this object is held; its position is neither used nor moved.
+    Its position is neither used nor moved.
 
     Raises:
         OSError: it cannot be opened.
@@ -61,7 +52,7 @@ class SharedFile:
 
     def __init__(self, path: str) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.read: ReadFunction = partial(os.pread, self.descriptor)
+        self.read: Callable[[int, int], bytes] = partial(os.pread, self.descriptor)
 
     def __del__(self) -> None:
         descriptor = getattr(self, "descriptor", None)
@@ -71,9 +62,6 @@ class SharedFile:
 
 class TileLayout:
     """The tiles of a page. A strip is a tile as wide as the image, and bare rows can be cut into strips of any height.
-
-    Args:
-        page: Of a TIFF.
 
     Attributes:
         tile: Size of every tile; those at the right and bottom edge reach beyond the image.
@@ -111,13 +99,8 @@ class TileLayout:
         places = [self._place(plane, column, row, shown) for plane in range(self._planes)]
         return [place for place in places if place[1] > 0]
 
-    def decode(self, read: ReadFunction, column: int, row: int) -> DecodedTile:
+    def decode(self, file: ByteSource, column: int, row: int) -> DecodedTile:
         """Read and decode a tile.
-
-        Args:
-            read: Reads from the file.
-            column: Of the tile.
-            row: Of the tile.
 
         Raises:
             ValueError: the file ends too early, or the tile is smaller than it should be.
@@ -129,7 +112,7 @@ class TileLayout:
             offset, count = self._place(plane, column, row, shown)
             if count == 0:
                 return DecodedTile(None, pixels, compressed_bytes)
-            data = read(count, offset)
+            data = file.read(count, offset)
             if len(data) != count:
                 raise ValueError(f"the file ends {count - len(data)} bytes too early")
             samples = self._decode_bare(data) if self._is_cut else self._decode_piece(data, plane, column, row)
