@@ -18,18 +18,7 @@ from tnet_cli.report.colours import PAGE, RGB
 Typeface = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _MICRO_SIGNS = "\N{MICRO SIGN}\N{GREEK SMALL LETTER MU}"
-_REPLACED = {
-    "×": "x",
-    "–": "-",
-    "—": "-",
-    "−": "-",
-    "ß": "ss",
-    "’": "'",
-    "‘": "'",
-    "“": '"',
-    "”": '"',
-    "\N{NO-BREAK SPACE}": " ",
-}
+_REPLACED = {"ß": "ss"} | dict(zip("×–—−’‘“”\N{NO-BREAK SPACE}", "x---''\"\" ", strict=True))
 
 
 @cache
@@ -66,12 +55,7 @@ def text_width(text: str, size_px: int) -> int:
 
 
 def shorten(text: str, size_px: int, width_px: int) -> str:
-    """Take out the middle of a text that is too wide: names differ most at their ends.
-
-    Args:
-        text: One line.
-        size_px: Size of the type.
-        width_px: Room, in pixels.
+    """Take out the middle of a line that is too wide: names differ most at their ends.
 
     Returns:
         The text, or its ends about an ellipsis; the ellipsis alone where there is no room for more.
@@ -88,13 +72,7 @@ def shorten(text: str, size_px: int, width_px: int) -> str:
 
 
 def wrap(text: str, size_px: int, width_px: int) -> list[str]:
-    """Break a text into lines at spaces; a word wider than the line is shortened.
-
-    Args:
-        text: Any text; line breaks count as spaces.
-        size_px: Size of the type.
-        width_px: Width of a line, in pixels.
-    """
+    """Break a text into lines at spaces and line breaks; a word wider than the line is shortened."""
     lines: list[str] = []
     for word in text.split():
         extended = f"{lines[-1]} {word}" if lines else word
@@ -114,11 +92,7 @@ def write(page: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size_px
     """Write one line of text.
 
     Args:
-        page: To write on.
         at: x of its left edge and y of its ascenders' top, whatever letters it holds.
-        text: One line.
-        size_px: Size of the type.
-        colour: Of the type.
     """
     left, top = at
     drawn, font = writable(text), _font(size_px)
@@ -127,13 +101,8 @@ def write(page: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size_px
     for i, character in enumerate(drawn):
         if character == _MICRO_SIGNS[0]:
             stem_left = left + font.getlength(drawn[:i].replace(_MICRO_SIGNS[0], "u")) + max(1, size_px / 14)
-            stem = (
-                stem_left,
-                top + u_top + 1,
-                stem_left + max(0, round(size_px / 14) - 1),
-                top + u_bottom + size_px / 5,
-            )
-            page.rectangle(stem, fill=colour)
+            stem_right = stem_left + max(0, round(size_px / 14) - 1)
+            page.rectangle((stem_left, top + u_top + 1, stem_right, top + u_bottom + size_px / 5), fill=colour)
 
 
 def line_height(size_px: int) -> int:
@@ -152,12 +121,7 @@ def stack(sections: Sequence[Image.Image], width_px: int, gap_px: int) -> Image.
 
 
 def resample(pixels: np.ndarray, size: Size) -> Image.Image:
-    """Bring an image to a size by averaging areas, so that no colour bleeds beyond the pixels it falls on.
-
-    Args:
-        pixels: uint8 (H, W, 3).
-        size: Pixels wanted.
-    """
+    """Bring pixels, uint8 (H, W, 3), to a size by averaging areas: no colour bleeds beyond the pixels it falls on."""
     return Image.fromarray(np.ascontiguousarray(pixels)).resize((size.width, size.height), Image.Resampling.BOX)
 
 

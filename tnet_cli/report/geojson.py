@@ -32,8 +32,6 @@ def regions_geojson(
     """Describe regions as locked rectangles with class, colour and measurements.
 
     Args:
-        regions: Everything the network looked at.
-        class_names: In the order of the regions' probabilities.
         origin: x and y, level-0 pixels, of what the viewer takes for the slide's corner: the bounds of a slide that
             has them, since QuPath crops to these.
 

@@ -31,15 +31,12 @@ class PageRow:
     """One slide of the table.
 
     Attributes:
-        slide: Its name in the run.
-        path: As the user gave it.
         status: ``ok``, ``no_tissue`` or ``failed``; anything else is shown as it is.
         probabilities: Class names and their probabilities.
         fraction_read: Pixels decoded over level-0 pixels.
         remarks: Sentences worth knowing of a slide that did not fail.
         overlay: Path of the overlay relative to the page, with ``/``, or None where there is none.
         thumbnail: WebP of the overlay's slide, or None.
-        thumbnail_size: Its width and height.
     """
 
     slide: str
@@ -123,8 +120,6 @@ class RunPage:
     Attributes:
         title: Name of the run's folder.
         rows: One for each input, in input order.
-        class_names: The model's classes, in its order.
-        card: Of the model, or None when nothing is known of it.
         facts: The run's version, options and machine.
         notices: Sentences to read before the rest.
     """
@@ -138,11 +133,7 @@ class RunPage:
 
 
 def render_page(page: RunPage) -> str:
-    """Write the page.
-
-    Returns:
-        One HTML document that needs no other file; only overlays opened by the reader come from beside it.
-    """
+    """Return one HTML document that needs no other file; only overlays opened by the reader come from beside it."""
     script, style = asset_text("report.js"), asset_text("report.css")
     policy = "; ".join(
         (

@@ -83,7 +83,6 @@ def attended_panel(
     Args:
         slide_image: The slide at the panel's size.
         slide_size: Level-0 pixels that it shows.
-        regions: Everything the network looked at.
         ranked: Regions that are numbered, from 1, in this order.
 
     Returns:
@@ -127,8 +126,6 @@ def _outline(canvas: np.ndarray, box: PanelBox, colour: RGB, share: float, thinn
 
     Args:
         canvas: uint8 (H, W, 3).
-        box: On the canvas.
-        colour: Of the line.
         share: Weight over the greatest weight, in [0, 1]: up to 3 px are added, and it is 60 to 100 % opaque.
         thinnest_px: Thickness without weight.
     """
