@@ -13,22 +13,26 @@ from typing import Any
 import torch
 
 from tnet_cli.errors import DISTRIBUTION
+from tnet_cli.inference.progress import Progress, StepReport
 from tnet_cli.inputs.inputs import read_manifest
 from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.modelfile.card import ModelCard, TrainingData
 from tnet_cli.modelfile.modelfile import save_model
 from tnet_cli.synth.synthesis import CLASS_NAMES, synthesize
-from tnet_cli.training.train import StepReport, train
+from tnet_cli.training.train import train
 
 LOCATIONS = (12, 20, 64)
 """Chosen on 40 slides of 20 000 px, seeds 800000 to 800039: the fewest tried that found every lesion."""
 
 
-def report(step: StepReport) -> None:
-    """Print the losses of some steps."""
-    terms = "  ".join(f"{name} {value:.4f}" for name, value in step.terms.items())
-    print(f"{time.strftime('%H:%M:%S')}  {step.stage}  {step.step}/{step.steps}  {terms}", flush=True)
+class Printed(Progress):
+    """Prints the losses of some steps."""
+
+    def step(self, report: StepReport) -> None:
+        """Print a report."""
+        terms = "  ".join(f"{name} {value:.4f}" for name, value in report.terms.items())
+        print(f"{time.strftime('%H:%M:%S')}  {report.stage}  {report.step}/{report.steps}  {terms}", flush=True)
 
 
 def make_card(
@@ -75,7 +79,7 @@ def main() -> None:
     # The draws and their credit that the bundled weights were trained with.
     settings = TrainingSettings(normal_class=CLASS_NAMES[0], sampling="gumbel_redrawn", credit="cell")
     inputs = read_manifest(manifest)
-    network = train(inputs, config, settings, on_step=report)
+    network = train(inputs, config, settings, progress=Printed())
     card = make_card(given.out.stem, slides=len(inputs), size=given.size, seed=given.seed, config=config)
     save_model(network, card, given.out)
 

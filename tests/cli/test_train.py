@@ -3,11 +3,11 @@
 import csv
 import json
 import sys
-from types import SimpleNamespace
 
 import pytest
 
-from tnet_cli.cli.training_progress import figures, training_progress
+from tnet_cli.cli.training_progress import describe_metrics, training_progress
+from tnet_cli.inference.progress import StepReport
 from tnet_cli.modelfile.modelfile import load_model
 
 TINY = """
@@ -62,12 +62,11 @@ def test_from_a_csv_to_a_model_that_classifies(tnet, labelled_slides, tmp_path):
 
 
 def test_ctrl_c_says_how_to_go_on(tnet, labelled_slides, tmp_path, monkeypatch):
-    from tnet_cli.training import run
-
     def interrupted(*_arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "fit", interrupted)
+    # By then the folder is begun; which slide is being read does not matter.
+    monkeypatch.setattr("tnet_cli.slide.slide.Slide.read", interrupted)
     ran = tnet("train", labelled_slides, "-o", "run", "--device", "cpu")
     assert ran.code == 130
     assert ran.out == ""
@@ -109,9 +108,9 @@ def test_folds_are_told_with_their_mean_and_spread():
 
     counts = {"slides": 10, "not classified": 1}
     spread = {"mean of folds": 0.88, "standard deviation of folds": 0.05}
-    figures_of_all = counts | {"accuracy": 0.875, "Wilson 95 %": [0.5, 0.95]} | spread
+    metrics_of_all = counts | {"accuracy": 0.875, "Wilson 95 %": [0.5, 0.95]} | spread
     models = (Path("run/fold-1/model.safetensors"), Path("run/fold-2/model.safetensors"))
-    report = TrainReport({}, models, figures_of_all)
+    report = TrainReport({}, models, metrics_of_all)
     assert describe(report, Path("run")) == (
         "2 models in run/fold-*: cross-validation accuracy 0.875 (95 % interval 0.500 to 0.950, 9 slides); "
         "mean of folds 0.880, standard deviation 0.050"
@@ -119,12 +118,12 @@ def test_folds_are_told_with_their_mean_and_spread():
 
 
 def test_progress_shows_loss_and_accuracy(monkeypatch, capsys):
-    report = SimpleNamespace(stage="hard", step=4, steps=8, terms={"total": 0.5, "other": 9.0, "accuracy": 0.75})
-    warm = SimpleNamespace(stage="warm-up", step=8, steps=8, terms={"location": 0.5, "patch": 0.25})
-    checked = SimpleNamespace(stage="validation hard", step=8, steps=8, terms={"loss": 0.3, "accuracy": 0.5})
-    assert figures(report) == "loss 0.500, accuracy 0.750"
-    assert figures(warm) == "loss 0.750"
-    assert figures(checked) == "validation loss 0.300, accuracy 0.500"
+    report = StepReport("hard", 4, 8, {"total": 0.5, "other": 9.0, "accuracy": 0.75})
+    warm = StepReport("warm-up", 8, 8, {"location": 0.5, "patch": 0.25})
+    checked = StepReport("validation hard", 8, 8, {"loss": 0.3, "accuracy": 0.5})
+    assert describe_metrics(report) == "loss 0.500, accuracy 0.750"
+    assert describe_metrics(warm) == "loss 0.750"
+    assert describe_metrics(checked) == "validation loss 0.300, accuracy 0.500"
 
     with training_progress() as progress:
         for one in (warm, report, checked):

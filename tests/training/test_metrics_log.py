@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tnet_cli.inference.progress import StepReport
 from tnet_cli.training import metrics_log
-from tnet_cli.training.curves import COLOURS, draw_curves
-from tnet_cli.training.fitting import StepReport
-from tnet_cli.training.metrics_log import MetricsLog
+from tnet_cli.training.metrics_log import COLOURS, MetricsLog, draw_curves
 
 
 def figures_in(path: Path) -> list[tuple[str, ...]]:

@@ -1,22 +1,26 @@
-"""A whole run: its folder, its card, its figures, and that it survives. What is learnt is tested elsewhere."""
+"""A whole run: its folder, its card, its metrics, and that it survives. What is learnt is tested elsewhere."""
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
+from tests.tiny_training import Told
 from tnet_cli.errors import ManifestError, SlideError, UsageError
+from tnet_cli.inference.progress import Progress, StepReport
+from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.learning.settings import TrainingSettings
+from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.modelfile import load_model, read_card
-from tnet_cli.training import run as run_module
-from tnet_cli.training.fitting import Fitting, StepReport
-from tnet_cli.training.measurement import WILSON, accuracy_metrics
-from tnet_cli.training.run import TrainEvents, TrainReport, TrainRequest, run_train
+from tnet_cli.training.run import TrainReport, TrainRequest, run_train
+from tnet_cli.training.validation import WILSON, accuracy_metrics
 
 TINY = ("model.mpp=16,4", "model.base_px=64", "model.locations=3", "training.warmup_steps=3")
 FILES = {
@@ -26,38 +30,46 @@ FILES = {
 
 
 class Trainer:
-    """Stands in for the training loop: reports figures, and gives the network its seed makes."""
+    """Stands in for the training of one model: reports metrics, and gives the network its seed makes."""
 
     def __init__(self) -> None:
-        self.fittings: list[Fitting] = []
+        self.fits: list[SimpleNamespace] = []
         self.stop_at: int | None = None
         self.start_at = 1
 
-    def __call__(self, fitting: Fitting, on_step: Callable[..., None], on_note: Callable[..., None]) -> TNet:
-        self.fittings.append(fitting)
-        fitting.checkpoints.mkdir(parents=True, exist_ok=True)
-        (fitting.checkpoints / "latest").write_text("state")
+    def __call__(
+        self, slides: Sequence[SlideInput], network: TNetConfig, settings: TrainingSettings, **named: Any
+    ) -> TNet:
+        self.fits.append(SimpleNamespace(slides=slides, settings=settings, **named))
+        folder, progress = named["folder"], named["progress"]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "latest").write_text("state")
         for step in range(self.start_at, 7):
             if step == self.stop_at:
                 raise KeyboardInterrupt
-            on_step(StepReport("warm-up", step, 6, {"patch": 1 / step}))
-        on_step(StepReport("hard attention", 2, 2, {"total": 0.25, "accuracy": 1.0, "baseline": 0.5}))
-        on_step(StepReport("validation hard attention", 2, 2, {"accuracy": 0.5, "loss": 0.7}))
-        torch.manual_seed(fitting.settings.seed)
-        return TNet(fitting.network).eval()
+            progress.step(StepReport("warm-up", step, 6, {"patch": 1 / step}))
+        progress.step(StepReport("hard attention", 2, 2, {"total": 0.25, "accuracy": 1.0, "baseline": 0.5}))
+        progress.step(StepReport("validation hard attention", 2, 2, {"accuracy": 0.5, "loss": 0.7}))
+        torch.manual_seed(settings.seed)
+        return TNet(network).eval()
 
 
 @pytest.fixture
-def trainer(monkeypatch: pytest.MonkeyPatch) -> Trainer:
-    trainer = Trainer()
-    monkeypatch.setattr(run_module, "fit", trainer)
-    return trainer
+def trainer() -> Trainer:
+    return Trainer()
 
 
-def train(manifest: Path, out: Path, *overrides: str, notes: list[str] | None = None, **options: Any) -> TrainReport:
+def train(
+    trainer: Callable[..., TNet],
+    manifest: Path,
+    out: Path,
+    *overrides: str,
+    progress: Progress | None = None,
+    **options: Any,
+) -> TrainReport:
     given: dict[str, Any] = {"device": "cpu", "validation_share": 0.5, **options}
     request = TrainRequest(manifest=manifest, out=out, overrides=(*TINY, *overrides), **given)
-    return run_train(request, TrainEvents(on_note=(notes if notes is not None else []).append))
+    return run_train(request, progress, fit=trainer)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -70,18 +82,18 @@ def files_in(folder: Path) -> set[str]:
 
 
 def test_a_run_leaves_a_model_with_its_card_and_all_that_tells_of_it(labelled_slides, tmp_path, trainer):
-    notes: list[str] = []
+    told = Told()
     out = tmp_path / "my run"
-    report = train(labelled_slides, out, normal_class="benign", notes=notes)
+    report = train(trainer, labelled_slides, out, normal_class="benign", progress=told)
     assert files_in(out) == FILES
-    assert notes[0] == (
+    assert told.notes[0] == (
         "2 slides for training (1 benign, 1 lesion); 2 slides for validation (1 benign, 1 lesion); tnet_small on cpu"
     )
-    (fitting,) = trainer.fittings
-    assert len(fitting.slides) == len(fitting.validation) == 2
-    assert not {entry.path for entry in fitting.slides} & {entry.path for entry in fitting.validation}
-    assert fitting.settings.warmup_steps == 3
-    assert fitting.settings.normal_class == "benign"
+    (fit,) = trainer.fits
+    assert len(fit.slides) == len(fit.validation) == 2
+    assert not {entry.path for entry in fit.slides} & {entry.path for entry in fit.validation}
+    assert fit.settings.warmup_steps == 3
+    assert fit.settings.normal_class == "benign"
 
     card = read_card(out / "model.safetensors")
     assert card.name == "my-run"
@@ -89,27 +101,27 @@ def test_a_run_leaves_a_model_with_its_card_and_all_that_tells_of_it(labelled_sl
     assert card.intended_use == "Research; trained by the user, not for diagnosis."
     assert "2 slides (1 benign, 1 lesion), 2 of them with annotations" in card.training_data[0].description
     assert "Measured on 2 slides" in card.limits[0]
-    figures = card.metrics["validation"]
-    assert figures == report.validation == json.loads((out / "run.json").read_text())["validation"]
-    assert (figures["slides"], figures["not classified"]) == (2, 0)
+    metrics = card.metrics["validation"]
+    assert metrics == report.validation == json.loads((out / "run.json").read_text())["validation"]
+    assert (metrics["slides"], metrics["not classified"]) == (2, 0)
     predicted = rows_of(out / "validation.csv")
-    assert [row["path"] for row in predicted] == [entry.path for entry in fitting.validation]
+    assert [row["path"] for row in predicted] == [entry.path for entry in fit.validation]
     right = sum(row["label"] == row["prediction"] for row in predicted)
-    assert figures["accuracy"] == right / 2
-    assert figures[WILSON] == accuracy_metrics([("x", "x")] * right + [("x", "y")] * (2 - right), ["x", "y"])[WILSON]
+    assert metrics["accuracy"] == right / 2
+    assert metrics[WILSON] == accuracy_metrics([("x", "x")] * right + [("x", "y")] * (2 - right), ["x", "y"])[WILSON]
     assert "Wilson 95 %" in (out / "model.md").read_text()
     torch.manual_seed(0)
     fresh = TNet(card.network).eval().state_dict()
     stored = load_model(out / "model.safetensors").network.state_dict()
     assert all(torch.allclose(stored[name], fresh[name], atol=1e-3) for name in fresh)
 
-    metrics = rows_of(out / "metrics.csv")
-    assert [(row["stage"], row["step"]) for row in metrics] == [
+    logged = rows_of(out / "metrics.csv")
+    assert [(row["stage"], row["step"]) for row in logged] == [
         *(("warm-up", str(step)) for step in range(1, 7)),
         ("hard attention", "2"),
         ("validation hard attention", "2"),
     ]
-    assert (metrics[1]["patch"], metrics[1]["accuracy"], metrics[-1]["loss"]) == ("0.5", "", "0.7")
+    assert (logged[1]["patch"], logged[1]["accuracy"], logged[-1]["loss"]) == ("0.5", "", "0.7")
     with Image.open(out / "curves.png") as picture:
         assert picture.size == (1170, 780)
     split = rows_of(out / "splits.csv")
@@ -117,24 +129,25 @@ def test_a_run_leaves_a_model_with_its_card_and_all_that_tells_of_it(labelled_sl
 
 
 def test_the_written_configuration_and_split_repeat_the_run(labelled_slides, tmp_path, trainer):
-    train(labelled_slides, tmp_path / "one", seed=7)
+    train(trainer, labelled_slides, tmp_path / "one", seed=7)
     for folder, manifest in (("two", labelled_slides), ("three", tmp_path / "one" / "splits.csv")):
         run_train(
             TrainRequest(
                 manifest=manifest, out=tmp_path / folder, config=tmp_path / "one" / "config.toml", device="cpu"
-            )
+            ),
+            fit=trainer,
         )
         assert (tmp_path / folder / "config.toml").read_text() == (tmp_path / "one" / "config.toml").read_text()
         assert rows_of(tmp_path / folder / "splits.csv") == rows_of(tmp_path / "one" / "splits.csv")
-    first, second, third = trainer.fittings
+    first, second, third = trainer.fits
     assert first.settings == second.settings == third.settings
     assert [entry.path for entry in first.slides] == [entry.path for entry in second.slides]
 
 
 def test_the_same_command_again_is_done_already(labelled_slides, tmp_path, trainer):
-    first = train(labelled_slides, tmp_path / "run")
-    again = train(labelled_slides, tmp_path / "run")
-    assert len(trainer.fittings) == 1
+    first = train(trainer, labelled_slides, tmp_path / "run")
+    again = train(trainer, labelled_slides, tmp_path / "run")
+    assert len(trainer.fits) == 1
     assert (first.was_done, again.was_done) == (False, True)
     assert again.validation == first.validation
     assert again.models == first.models
@@ -144,17 +157,17 @@ def test_an_interrupted_run_goes_on_and_repeats_no_row(labelled_slides, tmp_path
     out = tmp_path / "run"
     trainer.stop_at = 5
     with pytest.raises(KeyboardInterrupt):
-        train(labelled_slides, out)
+        train(trainer, labelled_slides, out)
     metrics = out / "metrics.csv"
     assert [row["step"] for row in rows_of(metrics)] == ["1", "2", "3", "4"]
     with metrics.open("a") as file:
         file.write("2026-01-01T00:00:00+00:00,warm-up,5,6,0.")  # killed while it wrote
     trainer.stop_at, trainer.start_at = None, 3  # the checkpoint was made at step 2
     # Whoever met an unreadable slide may go on without it.
-    report = train(labelled_slides, out, skip_bad=True)
+    report = train(trainer, labelled_slides, out, skip_bad=True)
     assert not report.was_done
-    assert trainer.fittings[1].skip_bad
-    assert (trainer.fittings[1].checkpoints / "latest").exists()
+    assert trainer.fits[1].skip_bad
+    assert (trainer.fits[1].folder / "latest").exists()
     rows = rows_of(metrics)
     assert [row["step"] for row in rows if row["stage"] == "warm-up"] == ["1", "2", "3", "4", "5", "6"]
     assert len(rows) == 8
@@ -163,50 +176,48 @@ def test_an_interrupted_run_goes_on_and_repeats_no_row(labelled_slides, tmp_path
 
 def test_another_run_in_the_folder_is_protected(labelled_slides, tmp_path, trainer):
     out = tmp_path / "run"
-    train(labelled_slides, out)
+    train(trainer, labelled_slides, out)
     (out / "notes.txt").write_text("mine")
     before = (out / "model.safetensors").read_bytes()
     with pytest.raises(UsageError, match=r"holds another run: training\.seed is 0 there and 1 here.*--overwrite"):
-        train(labelled_slides, out, seed=1)
+        train(trainer, labelled_slides, out, seed=1)
     changed = tmp_path / "labels.csv"
     rows = [f"{labelled_slides.parent / row['slide']},{row['label']}" for row in rows_of(labelled_slides)]
     changed.write_text("\n".join(["slide,label", *rows]))
     with pytest.raises(UsageError, match="holds another run: the manifest's rows have changed"):
-        train(changed, out)
+        train(trainer, changed, out)
     assert (out / "model.safetensors").read_bytes() == before
     with pytest.raises(ManifestError):
-        train(labelled_slides, out, seed=1, folds=3, overwrite=True)
+        train(trainer, labelled_slides, out, seed=1, folds=3, overwrite=True)
     assert (out / "model.safetensors").read_bytes() == before
-    report = train(labelled_slides, out, seed=1, overwrite=True)
+    report = train(trainer, labelled_slides, out, seed=1, overwrite=True)
     assert not report.was_done
     assert (out / "model.safetensors").read_bytes() != before
     assert (out / "notes.txt").read_text() == "mine"
     assert len(rows_of(out / "metrics.csv")) == 8
 
 
-def test_a_run_that_failed_before_its_first_step_is_in_nobodys_way(labelled_slides, tmp_path, monkeypatch, trainer):
-    def fail(*_arguments: object) -> None:
+def test_a_run_that_failed_before_its_first_step_is_in_nobodys_way(labelled_slides, tmp_path, trainer):
+    def fail(*_arguments: object, **_named: object) -> TNet:
         raise SlideError("a.tif", "cannot be read")
 
-    with monkeypatch.context() as patched:
-        patched.setattr(run_module, "fit", fail)
-        with pytest.raises(SlideError):
-            train(labelled_slides, tmp_path / "run")
+    with pytest.raises(SlideError):
+        train(fail, labelled_slides, tmp_path / "run")
     assert (tmp_path / "run" / "run.json").exists()
-    assert "resumed" not in train(labelled_slides, tmp_path / "run", seed=1).record
+    assert "resumed" not in train(trainer, labelled_slides, tmp_path / "run", seed=1).record
 
 
 def test_files_that_no_run_wrote_are_not_replaced(labelled_slides, tmp_path, trainer):
     (tmp_path / "model.safetensors").write_bytes(b"somebody's")
     for overwrite in (False, True):
         with pytest.raises(UsageError, match=r"holds a file model\.safetensors that no run of tnet train left"):
-            train(labelled_slides, tmp_path, overwrite=overwrite)
+            train(trainer, labelled_slides, tmp_path, overwrite=overwrite)
     assert (tmp_path / "model.safetensors").read_bytes() == b"somebody's"
 
 
 def test_folds_give_a_model_each_and_their_mean_and_spread(labelled_slides, tmp_path, trainer):
     out = tmp_path / "run"
-    report = train(labelled_slides, out, folds=2)
+    report = train(trainer, labelled_slides, out, folds=2)
     assert files_in(out) == {"config.toml", "splits.csv", "run.json", "folds.csv"}
     assert report.models == tuple(out / f"fold-{number}" / "model.safetensors" for number in (1, 2))
     for number in (1, 2):
@@ -221,18 +232,18 @@ def test_folds_give_a_model_each_and_their_mean_and_spread(labelled_slides, tmp_
     assert report.validation is not None
     assert report.validation["slides"] == 4
     assert report.validation["accuracy"] == pytest.approx(sum(accuracies) / 2)
-    assert train(labelled_slides, out, folds=2).was_done
-    assert len(trainer.fittings) == 2
+    assert train(trainer, labelled_slides, out, folds=2).was_done
+    assert len(trainer.fits) == 2
     # A fold that is lost is trained again, the other is not.
     (out / "fold-2" / "model.safetensors").unlink()
-    assert not train(labelled_slides, out, folds=2).was_done
-    assert len(trainer.fittings) == 3
-    train(labelled_slides, out, overwrite=True)
+    assert not train(trainer, labelled_slides, out, folds=2).was_done
+    assert len(trainer.fits) == 3
+    train(trainer, labelled_slides, out, overwrite=True)
     assert not (out / "fold-1").exists()
 
 
 def test_a_model_that_nothing_measured_says_so(labelled_slides, tmp_path, trainer):
-    report = train(labelled_slides, tmp_path / "run", validation_share=0.0)
+    report = train(trainer, labelled_slides, tmp_path / "run", validation_share=0.0)
     assert report.validation is None
     card = read_card(tmp_path / "run" / "model.safetensors")
     assert card.metrics == {}
@@ -244,34 +255,20 @@ def test_an_impossible_network_is_refused_before_a_slide_is_read(tmp_path, train
     manifest = tmp_path / "labels.csv"
     manifest.write_text("slide,label\nnone.tif,a\ngone.tif,b\n")
     with pytest.raises(UsageError, match=r"\[model\] backbone 'resnet1800'"):
-        train(manifest, tmp_path / "run", backbone="resnet1800")
+        train(trainer, manifest, tmp_path / "run", backbone="resnet1800")
     assert not (tmp_path / "run").exists()
 
 
 def test_annotations_without_a_normal_class_are_remarked_on(labelled_slides, tmp_path, trainer):
-    notes: list[str] = []
-    train(labelled_slides, tmp_path / "run", notes=notes)
-    assert any("--normal-class" in note for note in notes)
+    told = Told()
+    train(trainer, labelled_slides, tmp_path / "run", progress=told)
+    assert any("--normal-class" in note for note in told.notes)
 
 
 def test_of_several_processes_only_the_first_writes(labelled_slides, tmp_path, trainer, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    notes: list[str] = []
-    assert not train(labelled_slides, tmp_path / "run", notes=notes).speaks
-    assert len(trainer.fittings) == 1
-    assert notes == []
+    told = Told()
+    assert not train(trainer, labelled_slides, tmp_path / "run", progress=told).speaks
+    assert len(trainer.fits) == 1
+    assert told.notes == []
     assert files_in(tmp_path / "run") == set()
-
-
-def test_accuracy_comes_with_wilsons_interval():
-    figures = accuracy_metrics([("a", "a")] * 8 + [("b", "a"), ("b", "b")], ["a", "b", "c"])
-    z, n, p = 1.959964, 10, 0.9
-    middle, half = (
-        (p + z * z / (2 * n)) / (1 + z * z / n),
-        z / (1 + z * z / n) * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5,
-    )
-    assert figures["accuracy"] == pytest.approx(0.9)
-    assert figures[WILSON] == pytest.approx([middle - half, middle + half], abs=1e-6)
-    assert figures["balanced accuracy"] == pytest.approx(0.75)
-    assert figures["right of each class"] == {"a": "8 of 8", "b": "1 of 2"}
-    assert accuracy_metrics([], ["a", "b"]) == {}

@@ -65,7 +65,7 @@ def train(
 ) -> None:
     """Train a model on labelled slides. The same command again goes on where it was interrupted."""
     load("training.run")
-    from tnet_cli.training.run import TrainEvents, TrainRequest, run_train
+    from tnet_cli.training.run import TrainRequest, run_train
 
     request = TrainRequest(
         manifest=manifest,
@@ -85,7 +85,7 @@ def train(
     )
     try:
         with training_progress() as progress:
-            report = run_train(request, TrainEvents(on_step=progress.step, on_note=progress.note))
+            report = run_train(request, progress)
     except KeyboardInterrupt as interrupted:
         note(f"tnet: interrupted; run the same command again to go on from the last checkpoint in {out}")
         raise typer.Exit(130) from interrupted
@@ -101,16 +101,16 @@ def train(
 
 def describe(report: "TrainReport", out: Path) -> str:
     """Return the line that ends a run: the model, and how good it was on its validation slides."""
-    figures = report.validation or {}
+    metrics = report.validation or {}
     is_one = len(report.models) == 1
     what = str(report.models[0]) if is_one else f"{len(report.models)} models in {out}/fold-*"
-    if "accuracy" not in figures:
+    if "accuracy" not in metrics:
         return f"{what}: no slides to validate on, so its accuracy is not known"
-    low, high = figures["Wilson 95 %"]
+    low, high = metrics["Wilson 95 %"]
     kind = "validation" if is_one else "cross-validation"
-    line = f"{what}: {kind} accuracy {figures['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}"
-    line += f", {figures['slides'] - figures['not classified']} slides)"
+    line = f"{what}: {kind} accuracy {metrics['accuracy']:.3f} (95 % interval {low:.3f} to {high:.3f}"
+    line += f", {metrics['slides'] - metrics['not classified']} slides)"
     if not is_one:
-        mean, spread = figures["mean of folds"], figures["standard deviation of folds"]
+        mean, spread = metrics["mean of folds"], metrics["standard deviation of folds"]
         line += f"; mean of folds {mean:.3f}, standard deviation {spread:.3f}"
     return line

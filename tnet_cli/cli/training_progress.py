@@ -3,55 +3,43 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+
+from tnet_cli.inference.progress import Progress, StepReport
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress as Bar
 
 SECONDS_BETWEEN_LINES = 30
 
 
-class Report(Protocol):
-    """What is shown of a ``StepReport``."""
-
-    @property
-    def stage(self) -> str: ...  # noqa: D102
-    @property
-    def step(self) -> int: ...  # noqa: D102
-    @property
-    def steps(self) -> int: ...  # noqa: D102
-    @property
-    def terms(self) -> dict[str, float]: ...  # noqa: D102
-
-
-class TrainingProgress:
-    """One bar a stage, with its steps, the time left, and the latest figures.
+class TrainingProgress(Progress):
+    """One bar a stage, with its steps, the time left, and the latest metrics.
 
     Args:
         console: stderr.
         bar: Where the bars are shown.
     """
 
-    def __init__(self, console: "Console", bar: "Progress") -> None:
+    def __init__(self, console: "Console", bar: "Bar") -> None:
         self._console = console
         self._bar = bar
         self._stage = ""
         self._texts: dict[str, str] = {}
-        self._task = bar.add_task("reading the slides", total=None, figures="")
+        self._task = bar.add_task("reading the slides", total=None, metrics="")
         self._last_line = time.monotonic()
 
-    def step(self, report: Report) -> None:
-        """Show the figures of some steps."""
-        stage = report.stage.removeprefix("validation ")
-        if stage == report.stage and stage != self._stage:
-            self._stage = stage
+    def step(self, report: StepReport) -> None:
+        """Show the metrics of some steps."""
+        if not report.is_validation and report.stage != self._stage:
+            self._stage = report.stage
             self._texts.clear()
-            self._bar.reset(self._task, description=stage, total=report.steps)
-        self._texts[report.stage] = figures(report)
-        if stage == report.stage:
+            self._bar.reset(self._task, description=report.stage, total=report.steps)
+        self._texts[report.stage] = describe_metrics(report)
+        if not report.is_validation:
             self._bar.update(self._task, completed=report.step)
-        self._bar.update(self._task, figures="; ".join(self._texts.values()))
+        self._bar.update(self._task, metrics="; ".join(self._texts.values()))
         if not self._console.is_terminal:
             self._line(report)
 
@@ -59,21 +47,21 @@ class TrainingProgress:
         """Print a sentence above the bar."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def _line(self, report: Report) -> None:
+    def _line(self, report: StepReport) -> None:
         now = time.monotonic()
         if now - self._last_line >= SECONDS_BETWEEN_LINES or report.step == report.steps:
             self._last_line = now
-            self.note(f"{report.stage} {report.step}/{report.steps}: {figures(report)}")
+            self.note(f"{report.stage} {report.step}/{report.steps}: {describe_metrics(report)}")
 
 
-def figures(report: Report) -> str:
+def describe_metrics(report: StepReport) -> str:
     """Return the loss and the accuracy of a report; the loss is its total, or the sum of its terms."""
     terms = {name: value for name, value in report.terms.items() if "accuracy" not in name and name != "baseline"}
     loss = terms.get("total", terms.get("loss", sum(terms.values())))
     parts = [f"loss {loss:.3f}"] if terms else []
     parts += [f"{name} {value:.3f}" for name, value in report.terms.items() if "accuracy" in name]
     text = ", ".join(parts)
-    return f"validation {text}" if report.stage.startswith("validation ") else text
+    return f"validation {text}" if report.is_validation else text
 
 
 @contextmanager
@@ -84,11 +72,11 @@ def training_progress() -> Iterator[TrainingProgress]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
-        Progress,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
     columns = (
@@ -98,7 +86,7 @@ def training_progress() -> Iterator[TrainingProgress]:
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[figures]}"),
+        TextColumn("{task.fields[metrics]}"),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield TrainingProgress(console, bar)

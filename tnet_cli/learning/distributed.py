@@ -18,7 +18,7 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class ProcessGroup:
     """The processes that share each batch.
 
     Attributes:
@@ -43,6 +43,15 @@ class Group:
         dist.all_reduce(summed)
         return summed.to(values.device)
 
+    def total_by_name(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Add up the metrics of all processes; a process without an item of its own may lack some."""
+        if self.size == 1:
+            return metrics
+        every: list[dict[str, float]] = [{} for _ in range(self.size)]
+        dist.all_gather_object(every, metrics)
+        names = dict.fromkeys(name for each in every for name in each)
+        return {name: sum(each.get(name, 0.0) for each in every) for name in names}
+
     def add_gradients(self, network: nn.Module) -> None:
         """Replace each gradient by the sum over all processes; what no process has a gradient for keeps none."""
         if self.size == 1:
@@ -56,7 +65,7 @@ class Group:
         for parameter, values in zip(present, torch.split(flat, [p.numel() for p in present]), strict=True):
             parameter.grad = values.view_as(parameter).clone(memory_format=torch.preserve_format)
 
-    def make_alike(self, network: nn.Module) -> None:
+    def synchronise(self, network: nn.Module) -> None:
         """Give all processes the weights of the first, and the mean of all batch statistics."""
         if self.size == 1:
             return
@@ -69,21 +78,21 @@ class Group:
 
 
 @contextmanager
-def joined_group(device: torch.device) -> Iterator[Group]:
+def process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """Give the group that this process belongs to: torchrun's, one that stands already, or itself alone.
 
     Args:
         device: Where the network runs; decides how processes talk.
     """
     if dist.is_available() and dist.is_initialized():
-        yield Group(dist.get_rank(), dist.get_world_size(), device)
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size(), device)
         return
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
-        yield Group()
+        yield ProcessGroup()
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Group(dist.get_rank(), dist.get_world_size(), device)
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
 

@@ -2,14 +2,18 @@
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NoReturn
+from dataclasses import dataclass, field
+from typing import Any, NoReturn, Protocol, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tnet_cli.errors import TrainingError
+from tnet_cli.inference.progress import VALIDATION, StepReport
 from tnet_cli.learning.checkpoint import (
     FILE_NAME,
     Checkpoint,
@@ -17,26 +21,117 @@ from tnet_cli.learning.checkpoint import (
     restore_optimiser,
     save_checkpoint,
 )
-from tnet_cli.learning.stage import Computed, Stage
-from tnet_cli.learning.state import Course, StepReport, random_source, seed_torch
+from tnet_cli.learning.state import TrainingState, random_source, seed_torch
+
+
+class Batch(Protocol):
+    """This process's share of what one step works on."""
+
+    def __len__(self) -> int: ...
+
+    def part(self, rows: slice) -> Self:
+        """Return some of its items."""
+        ...
+
+    def close(self) -> None:
+        """Close what was opened for it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepOutput:
+    """What one step has computed, or one process or part of it; those of all of them add up to the step's.
+
+    Attributes:
+        terms: Scalars with gradients, by name; the loss is their sum. Empty when there was nothing to learn from.
+        metrics: More numbers to report.
+        carried: What the stage carries from step to step, after this one; each process knows it whole.
+    """
+
+    terms: dict[str, Tensor]
+    metrics: dict[str, float] = field(default_factory=dict)
+    carried: dict[str, float] = field(default_factory=dict)
+
+    def all_metrics(self) -> dict[str, float]:
+        """Return the terms' values, their sum, and the other metrics."""
+        if not self.terms:
+            return dict(self.metrics)
+        values = {name: float(term.detach()) for name, term in self.terms.items()}
+        return {"total": sum(values.values()), **values, **self.metrics}
+
+
+class Stage(ABC):
+    """One stage of a run: how many steps, what each works on, and what it computes.
+
+    Everything random in a step follows from the seed, the number of the stage and that of the step. So the next step
+    can be prepared while this one computes, and a resumed run repeats what the interrupted one would have done.
+
+    Args:
+        name: Named in reports.
+        learning_rate: Peak of a cosine schedule.
+        report_every: Steps between two reports.
+        gradient_clip: Largest norm of the gradient; infinite for no limit.
+        epoch: Steps after which the model is validated; None for once, at the end.
+        depth: Processing levels that are descended, in validation too; all of the model's when None.
+        carried: Numbers that are carried from step to step.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        name: str,
+        steps: int,
+        learning_rate: float,
+        *,
+        report_every: int = 10,
+        gradient_clip: float = math.inf,
+        epoch: int | None = None,
+        depth: int | None = None,
+        carried: dict[str, float] | None = None,
+    ) -> None:
+        self.state, self.settings = state, state.settings
+        self.name, self.steps, self.learning_rate = name, steps, learning_rate
+        self.report_every, self.gradient_clip = report_every, gradient_clip
+        self.epoch, self.depth, self.carried = epoch or steps, depth, carried or {}
+        self.number = 0
+
+    @abstractmethod
+    def begin(self, number: int) -> None:
+        """Make ready before the first step, as stage ``number`` of the run; not called when a run is resumed in it."""
+
+    @abstractmethod
+    def resume(self, number: int) -> None:
+        """Make ready after the state of the run has been restored."""
+
+    @abstractmethod
+    def prepare(self, rng: np.random.Generator, step: int) -> Batch:
+        """Return what step ``step`` (from 1) works on; called in a thread while the step before computes."""
+
+    @abstractmethod
+    def compute(self, batch: Any, share: float) -> StepOutput:
+        """Compute the terms of a step from what was prepared, or from a part of it.
+
+        Args:
+            batch: This process's items; there may be none.
+            share: Of the step's items, those of all processes in this part.
+        """
 
 
 class StageRun:
     """One stage of a run under way.
 
     Args:
-        course: The run.
-        stage: The stage, begun or resumed.
+        stage: Begun or resumed.
         number: Of the stage in the run, from 0.
-        validate: Called after each epoch with the stage; None where there is nothing to validate on.
+        validation_metrics: Called after each epoch with the stage's depth; None where there is nothing to validate on.
     """
 
     def __init__(
-        self, course: Course, stage: Stage, number: int, validate: Callable[[Stage], dict[str, float]] | None
+        self, stage: Stage, number: int, validation_metrics: Callable[[int | None], dict[str, float]] | None = None
     ) -> None:
-        self.course, self.stage, self.number, self.validate = course, stage, number, validate
+        self.state, self.stage, self.number, self.validation_metrics = stage.state, stage, number, validation_metrics
         self.optimiser = torch.optim.AdamW(
-            course.network.parameters(), lr=stage.learning_rate, weight_decay=course.settings.weight_decay
+            self.state.network.parameters(), lr=stage.learning_rate, weight_decay=self.state.settings.weight_decay
         )
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(
             self.optimiser, stage.learning_rate, total_steps=stage.steps + 1
@@ -47,9 +142,9 @@ class StageRun:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of this stage."""
-        self.step, self.sums, self.stage.state = checkpoint.step, checkpoint.sums, checkpoint.state
+        self.step, self.sums, self.stage.carried = checkpoint.step, checkpoint.sums, checkpoint.carried
         if checkpoint.groups:
-            restore_optimiser(self.optimiser, checkpoint.groups, checkpoint.optimiser)
+            restore_optimiser(self.optimiser, checkpoint)
             self.schedule.load_state_dict(checkpoint.schedule)
         self.saved = f"{self.stage.name}, step {self.step}"
 
@@ -61,164 +156,128 @@ class StageRun:
             SlideError: a slide cannot be read, and bad slides are not to be skipped.
         """
         steps = self.stage.steps
-        self.course.network.train()
+        self.state.network.train()
         if self.step == 0:
             self._save()
         with ThreadPoolExecutor(1, thread_name_prefix="tnet-next-step") as ahead:
             pending = ahead.submit(self._prepare, self.step + 1) if self.step < steps else None
             try:
                 while pending is not None:
-                    work = pending.result()
+                    batch = pending.result()
                     pending = ahead.submit(self._prepare, self.step + 2) if self.step + 1 < steps else None
                     try:
-                        self._take_step(work)
+                        self._take_step(batch)
                     finally:
-                        self.stage.release(work)
+                        batch.close()
                     self._after_step()
             finally:
                 self._drop(pending)
 
-    def _drop(self, pending: "Future[Any] | None") -> None:
+    def _drop(self, pending: "Future[Batch] | None") -> None:
         """Close what was opened for a step that will not be taken."""
         if pending is not None and not pending.cancel() and pending.exception() is None:
-            self.stage.release(pending.result())
+            pending.result().close()
 
-    def _prepare(self, step: int) -> Any:
-        return self.stage.prepare(random_source(self.course.settings.seed, self.number, step), step)
+    def _prepare(self, step: int) -> Batch:
+        return self.stage.prepare(random_source(self.state.settings.seed, self.number, step), step)
 
-    def _take_step(self, work: Any) -> None:
-        course = self.course
-        seed_torch(course.settings.seed, self.number, self.step + 1, course.group.rank)
+    def _take_step(self, batch: Batch) -> None:
+        state = self.state
+        seed_torch(state.settings.seed, self.number, self.step + 1, state.group.rank)
+        self.optimiser.zero_grad(set_to_none=True)
         try:
-            figures, state = self._gradients(work)
-        except torch.OutOfMemoryError as exc:
-            if course.halved or course.group.size > 1 or len(self.stage.halves(work)) < 2:
-                raise TrainingError(
-                    f"{self.stage.name}, step {self.step + 1}: memory on {course.device} does not suffice"
-                    f"{' for half a batch' if course.halved else ''}; give smaller batches or fewer locations"
-                ) from exc
-            course.halved = True
-            course.note(
-                f"{self.stage.name}, step {self.step + 1}: memory on {course.device} did not suffice; "
-                "from here on each batch is computed in two halves"
-            )
-        else:
-            self._finish_step(figures, state)
-            return
-        # Outside the handler nothing holds the failed attempt's tensors any more.
-        if course.device.type == "cuda":
-            torch.cuda.empty_cache()
-        seed_torch(course.settings.seed, self.number, self.step + 1, course.group.rank)
-        self._take_again(work)
-
-    def _take_again(self, work: Any) -> None:
-        try:
-            figures, state = self._gradients(work)
+            metrics, carried = self._add_gradients(batch)
         except torch.OutOfMemoryError as exc:
             raise TrainingError(
-                f"{self.stage.name}, step {self.step + 1}: memory on {self.course.device} does not suffice for half a "
-                "batch; give smaller batches or fewer locations"
+                f"{self.stage.name}, step {self.step + 1}: memory on {state.device} does not suffice; compute each "
+                f"batch in more parts ([training] accumulate, now {state.settings.accumulate}), or give smaller "
+                "batches or fewer locations"
             ) from exc
-        self._finish_step(figures, state)
-
-    def _gradients(self, work: Any) -> tuple[dict[str, float], dict[str, float]]:
-        """Compute the gradients of a step; return its figures and the stage's state after it."""
-        self.optimiser.zero_grad(set_to_none=True)
-        parts = self.stage.halves(work) if self.course.halved else [(1.0, work)]
-        figures: dict[str, float] = {}
-        states: list[dict[str, float]] = []
-        for share, part in parts:
-            try:
-                computed = self.stage.compute(self.course, part)
-            except FloatingPointError:
-                self._stop({"network": math.nan})
-            for name, value in _figures_of(computed).items():
-                figures[name] = figures.get(name, 0.0) + share * value
-            if computed.terms:
-                loss = torch.stack(list(computed.terms.values())).sum()
-                if not self.course.group.size > 1 and not bool(torch.isfinite(loss)):
-                    self._stop(figures)
-                self.course.precision.backward(share * loss)
-            states.append(computed.state)
-        state = {name: float(np.mean([each[name] for each in states])) for name in states[0]}
-        return figures, state
-
-    def _finish_step(self, figures: dict[str, float], state: dict[str, float]) -> None:
-        course = self.course
-        figures = self._of_all_processes(figures)
-        if not all(math.isfinite(value) for value in figures.values()):
-            self._stop(figures)
-        course.group.add_gradients(course.network)
-        if "total" in figures:
-            norm = course.precision.step(self.optimiser, course.network, self.stage.gradient_clip)
-            if not math.isfinite(norm) and not course.precision.scaler.is_enabled():
-                self._stop({**figures, "gradient": norm})
+        metrics = state.group.total_by_name(metrics)
+        if not all(math.isfinite(value) for value in metrics.values()):
+            self._stop(metrics)
+        state.group.add_gradients(state.network)
+        if "total" in metrics:
+            norm = state.precision.step(self.optimiser, state.network, self.stage.gradient_clip)
+            if not math.isfinite(norm) and not state.precision.scaler.is_enabled():
+                self._stop({**metrics, "gradient": norm})
         with warnings.catch_warnings():
             # A step may be left out, where no slide could be read or a scaled loss was too large; time goes on.
             warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
             self.schedule.step()
-        self.stage.state = {**self.stage.state, **state}
+        self.stage.carried |= carried
         self.step += 1
-        for name, value in figures.items():
+        for name, value in metrics.items():
             self.sums.setdefault(name, []).append(value)
 
-    def _of_all_processes(self, figures: dict[str, float]) -> dict[str, float]:
-        """Add up the figures of all processes; a process without a slide of its own may lack some."""
-        group = self.course.group
-        if group.size == 1:
-            return figures
-        every: list[dict[str, float]] = [{} for _ in range(group.size)]
-        torch.distributed.all_gather_object(every, figures)
-        names = dict.fromkeys(name for each in every for name in each)
-        return {name: sum(each.get(name, 0.0) for each in every) for name in names}
+    def _add_gradients(self, batch: Batch) -> tuple[dict[str, float], dict[str, float]]:
+        """Add up the gradients of a batch's parts; return its metrics and what the stage carries on."""
+        metrics: dict[str, float] = {}
+        carried: dict[str, float] = {}
+        for share, part in self._parts(batch):
+            try:
+                output = self.stage.compute(part, share)
+            except FloatingPointError:
+                self._stop({"network": math.nan})
+            if output.terms:
+                self.state.precision.backward(torch.stack(list(output.terms.values())).sum())
+            for sums, values in ((metrics, output.all_metrics()), (carried, output.carried)):
+                for name, value in values.items():
+                    sums[name] = sums.get(name, 0.0) + value
+        return metrics, carried
 
-    def _stop(self, figures: dict[str, float]) -> NoReturn:
-        bad = ", ".join(f"{name} {value:g}" for name, value in figures.items() if not math.isfinite(value))
+    def _parts(self, batch: Batch) -> list[tuple[float, Batch]]:
+        """Split a batch as the settings say, each part with its share of the items of all processes.
+
+        All processes split alike, so that each part is one of all of them, though it may be empty in some.
+        """
+        count = self.state.settings.accumulate
+        if count == 1:
+            return [(1.0, batch)]
+        parts = [batch.part(slice(first, None, count)) for first in range(count)]
+        items = self.state.group.total(torch.tensor([len(part) for part in parts], dtype=torch.float64))
+        shares = (items / items.sum()).tolist()
+        return [(share, part) for share, part in zip(shares, parts, strict=True) if share]
+
+    def _stop(self, metrics: dict[str, float]) -> NoReturn:
+        bad = ", ".join(f"{name} {value:g}" for name, value in metrics.items() if not math.isfinite(value))
         kept = "no checkpoint was kept"
-        if self.course.folder is not None and self.saved is not None:
-            kept = f"the last good checkpoint is {self.course.folder / FILE_NAME} ({self.saved})"
+        if self.state.folder is not None and self.saved is not None:
+            kept = f"the last good checkpoint is {self.state.folder / FILE_NAME} ({self.saved})"
         raise TrainingError(
             f"{self.stage.name}, step {self.step + 1}: the loss is not finite any more ({bad}); {kept}; "
             "try a lower learning rate"
         )
 
     def _after_step(self) -> None:
-        stage, course = self.stage, self.course
+        stage, state = self.stage, self.state
         if self.step % stage.report_every == 0 or self.step == stage.steps:
             means = {name: float(np.mean(values)) for name, values in self.sums.items()}
-            course.report(StepReport(stage.name, self.step, stage.steps, means))
+            state.report(StepReport(stage.name, self.step, stage.steps, means))
             self.sums = {}
-        if self.validate is not None and (self.step % stage.epoch == 0 or self.step == stage.steps):
-            course.group.make_alike(course.network)
-            terms = self.validate(stage)
-            course.report(StepReport(f"validation {stage.name}", self.step, stage.steps, terms))
-            course.network.train()
-        if self.step % course.settings.checkpoint_every == 0 or self.step == stage.steps:
+        if self.validation_metrics is not None and (self.step % stage.epoch == 0 or self.step == stage.steps):
+            state.group.synchronise(state.network)
+            terms = self.validation_metrics(stage.depth)
+            state.report(StepReport(VALIDATION + stage.name, self.step, stage.steps, terms))
+            state.network.train()
+        if self.step % state.settings.checkpoint_every == 0 or self.step == stage.steps:
             self._save()
 
     def _save(self) -> None:
         """Write a checkpoint, unless a weight is not finite: the one before is the last good one then."""
-        course = self.course
-        course.group.make_alike(course.network)
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in course.network.parameters()):
+        state = self.state
+        state.group.synchronise(state.network)
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in state.network.parameters()):
             self._stop({"weights": math.nan})
         groups, tensors = optimiser_parts(self.optimiser)
         checkpoint = Checkpoint(
             stage=self.number,
             step=self.step,
-            state=self.stage.state,
+            carried=self.stage.carried,
             sums=self.sums,
             schedule=self.schedule.state_dict(),
             groups=groups,
             optimiser=tensors,
         )
-        save_checkpoint(course, checkpoint)
+        save_checkpoint(state, checkpoint)
         self.saved = f"{self.stage.name}, step {self.step}"
-
-
-def _figures_of(computed: Computed) -> dict[str, float]:
-    """Return the terms' values, their sum, and the other figures."""
-    if not computed.terms:
-        return dict(computed.figures)
-    values = {name: float(term.detach()) for name, term in computed.terms.items()}
-    return {"total": sum(values.values()), **values, **computed.figures}

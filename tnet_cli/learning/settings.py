@@ -9,7 +9,6 @@ class TrainingSettings(BaseModel):
     """Settings of a training run; the weights of the objective are the paper's.
 
     Attributes:
-        seed: Of everything random.
         patches_per_slide: Annotated and random patches of each processing level that enter the pool for each slide.
         warmup_steps: Steps in each round of the warm-up.
         rounds: Rounds of the warm-up on patches, none to leave it out; after each the patches that the current model
@@ -25,7 +24,6 @@ class TrainingSettings(BaseModel):
         slide_share: Share of the slide-level terms against the per-feature terms; w_c and w_r.
         annotation_weight: Weight of what annotations teach while training with hard attention.
         gradient_clip: Largest norm of the gradient while training with hard attention.
-        weight_decay: Of AdamW.
         colour_jitter: Largest relative change of a colour channel while training.
         lesion_share: Least share of a patch covered by annotations that labels it with the slide's class.
         normal_class: Class of what is not annotated; None where that is not known.
@@ -53,6 +51,8 @@ class TrainingSettings(BaseModel):
         checkpoint_every: Steps between two checkpoints.
         readers: Threads that read and decode.
         mixed_precision: Compute in half precision on CUDA where that is safe.
+        accumulate: Parts that each batch is computed in, one after the other, with their gradients added up; more than
+            one takes less memory. Means over what was looked at on slides are then weighted by the slides of a part.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -89,6 +89,7 @@ class TrainingSettings(BaseModel):
     checkpoint_every: int = Field(default=50, ge=1)
     readers: int = Field(default=2, ge=1)
     mixed_precision: bool = True
+    accumulate: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

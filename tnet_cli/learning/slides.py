@@ -1,19 +1,55 @@
-"""Labelled slides made ready for training: open, prepared, with their annotations as masks."""
+"""Labelled slides made ready for training, and what their annotations teach of any region."""
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
 
 import numpy as np
 
 from tnet_cli.errors import ManifestError, SlideError
-from tnet_cli.geometry import Region
+from tnet_cli.geometry import AttentionGrid, Region, Size
+from tnet_cli.inference.engine import LookFunction, drive
 from tnet_cli.inference.prepare import Preparation, Scale, prepare
+from tnet_cli.inference.traversal_job import ReadFunction, TraversalJob, TraversalResult, traversal_job
 from tnet_cli.inputs.annotation import read_annotation
 from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.learning.settings import TrainingSettings
+from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.slide.opening import open_slide
+from tnet_cli.slide.roots import Root
+from tnet_cli.slide.slide import Slide
 from tnet_cli.slide.tissue import TissueMask
+
+NO_LABEL = -1
+
+
+@dataclass(frozen=True, slots=True)
+class PackedMask:
+    """A mask in an eighth of its memory, without the table that makes it quick: slides are held by the thousand.
+
+    Attributes:
+        bits: uint8 (ceil(H * W / 8),).
+        shape: (H, W), thumbnail pixels.
+    """
+
+    bits: np.ndarray
+    shape: tuple[int, ...]
+    slide_size: Size
+
+    @classmethod
+    def of(cls, mask: TissueMask) -> Self:
+        """Pack a mask."""
+        return cls(np.packbits(mask.mask), mask.mask.shape, mask.slide_size)
+
+    def unpacked(self) -> TissueMask:
+        """Return the mask, to be held no longer than it is used."""
+        bits = np.unpackbits(self.bits, count=math.prod(self.shape))
+        return TissueMask(bits.reshape(self.shape).view(np.bool_), self.slide_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,47 +59,151 @@ class TrainingSlide:
     Attributes:
         entry: Where it is, and its mpp from the manifest.
         label: Index of its class.
-        held: Tissue, roots and scale, as they are held for all slides at once.
+        scale: How the model's processing levels fall on it.
+        roots: Boxes of processing level 0; at least one.
         annotated: Where its lesions are, or None when nobody drew any.
     """
 
     entry: SlideInput
     label: int
-    held: Preparation
-    annotated: TissueMask | None
+    scale: Scale
+    roots: tuple[Root, ...]
+    tissue: PackedMask
+    annotated: PackedMask | None
 
     @property
     def preparation(self) -> Preparation:
-        """What a traversal needs. What it works out on the way goes with it, and is not held with the slide."""
-        return replace(self.held, tissue=_apart(self.held.tissue))
+        """What a traversal needs; there is no thumbnail."""
+        return Preparation(self.scale, np.zeros((0, 0, 3), np.uint8), self.tissue.unpacked(), self.roots)
 
     @property
-    def scale(self) -> Scale:
-        """How the model's processing levels fall on the slide."""
-        return self.held.scale
+    def root_regions(self) -> tuple[Region, ...]:
+        """The roots' boxes, level-0 pixels."""
+        return tuple(root.region for root in self.roots)
 
     def down_to(self, processing_levels: int | None) -> "TrainingSlide":
         """Return the slide with traversals that end at this many processing levels, or where it ends by itself."""
-        scale = self.held.scale
-        if processing_levels is None or processing_levels >= scale.processing_levels:
+        if processing_levels is None or processing_levels >= self.scale.processing_levels:
             return self
-        shallow = replace(scale, processing_levels=processing_levels)
-        return replace(self, held=replace(self.held, scale=shallow))
+        return replace(self, scale=replace(self.scale, processing_levels=processing_levels))
 
-    def annotated_fractions(self, regions: Sequence[Region]) -> np.ndarray:
-        """Return the share of each region that is annotated, float64 (N,); zero without annotations."""
-        if self.annotated is None:
-            return np.zeros(len(regions))
-        return np.asarray(_apart(self.annotated).fractions(regions))
+    def open(self) -> Slide:
+        """Open the file.
+
+        Raises:
+            SlideError: it cannot be read.
+        """
+        return open_slide(self.entry.path, mpp=self.entry.mpp)
 
     def read(self, regions: Sequence[Region], base_px: int) -> list[np.ndarray]:
         """Read regions as patches uint8 (base_px, base_px, 3), in order."""
-        with open_slide(self.entry.path, mpp=self.entry.mpp) as slide:
+        with self.open() as slide:
             return [slide.read(region, base_px, base_px) for region in regions]
 
+    def job(
+        self,
+        handle: Slide,
+        config: TNetConfig,
+        locations: tuple[int, ...],
+        sampler: LocationSampler,
+        read: ReadFunction | None = None,
+    ) -> TraversalJob:
+        """Return what the engine needs to traverse the slide.
 
-def _apart(mask: TissueMask) -> TissueMask:
-    return TissueMask(mask.mask, mask.slide_size)
+        Args:
+            handle: The open file; to stay so until the traversal has ended.
+            config: The model's.
+            locations: Attended at each processing level after the first; the model's own when empty.
+            sampler: How they are chosen.
+            read: In place of the file's own reading.
+
+        Raises:
+            ValueError: the slide has no roots.
+        """
+        options = TraversalOptions(locations=locations or None)
+        job = traversal_job(handle, self.preparation, config, options, sampler, read=read)
+        if job is None:
+            raise ValueError(f"{self.entry.path}: a slide without roots cannot be traversed")
+        return job
+
+    def traverse(
+        self,
+        look: LookFunction,
+        config: TNetConfig,
+        locations: tuple[int, ...],
+        sampler: LocationSampler,
+        *,
+        batch_size: int,
+        readers: int,
+    ) -> TraversalResult:
+        """Open and traverse the slide by itself; arguments as of ``job`` and of the engine.
+
+        Raises:
+            SlideError: it cannot be read.
+        """
+        with self.open() as handle:
+            job = self.job(handle, config, locations, sampler)
+            ((_, ended),) = drive([job], look, batch_size=batch_size, readers=readers)
+        if not isinstance(ended, TraversalResult):
+            raise ended
+        return ended
+
+
+@dataclass(frozen=True)
+class AnnotationTargets:
+    """What annotations teach of regions of one slide. Holds its mask unpacked, so it is made when it is used.
+
+    Attributes:
+        settings: ``lesion_share``, ``normal_class`` and ``slide_labels_teach_patches`` of them.
+    """
+
+    slide: TrainingSlide
+    config: TNetConfig
+    settings: TrainingSettings
+
+    @cached_property
+    def _mask(self) -> TissueMask | None:
+        return None if self.slide.annotated is None else self.slide.annotated.unpacked()
+
+    @property
+    def finest(self) -> int:
+        """The last processing level the slide serves; a traversal may be asked to stop before it."""
+        return len(self.slide.scale.mpp) - 1
+
+    def annotated_fractions(self, regions: Sequence[Region]) -> np.ndarray:
+        """Return the share of each region that is annotated, float64 (N,); zero without annotations."""
+        return np.zeros(len(regions)) if self._mask is None else self._mask.fractions(regions)
+
+    def cells(self, region: Region, allowed: np.ndarray) -> np.ndarray:
+        """Return the share of the region's annotated area that each allowed cell holds, float32 (G,)."""
+        cells = AttentionGrid(self.config.grid, self.config.cell_fraction).cells(region)
+        covered = self.annotated_fractions(cells) * allowed
+        total = covered.sum()
+        shares: np.ndarray = covered / total if total > 0 else np.zeros_like(covered)
+        return shares.astype(np.float32)
+
+    def label(self, region: Region) -> int:
+        """Return the class of a finest region, or -1 where the annotations do not decide it."""
+        if self.slide.annotated is None:
+            # Nobody drew anything: only on a slide that is normal as a whole is every patch known to be.
+            is_normal = self.config.class_names[self.slide.label] == self.settings.normal_class
+            return self.slide.label if is_normal or self.settings.slide_labels_teach_patches else NO_LABEL
+        covered = float(self.annotated_fractions([region])[0])
+        if covered >= self.settings.lesion_share:
+            return self.slide.label
+        if covered > 0 or self.settings.normal_class is None:
+            return NO_LABEL
+        return self.config.class_names.index(self.settings.normal_class)
+
+    def feature_label(self, region: Region, *, is_finest: bool) -> int:
+        """Return the class of any region's own features: by annotation where there is one, else the slide's."""
+        if self.slide.annotated is None or self.settings.normal_class is None:
+            return self.slide.label
+        if is_finest:
+            return self.label(region)
+        if float(self.annotated_fractions([region])[0]) > 0:
+            return self.slide.label
+        return self.config.class_names.index(self.settings.normal_class)
 
 
 def load_training_slides(
@@ -77,8 +217,6 @@ def load_training_slides(
     """Open and prepare every labelled slide.
 
     Args:
-        inputs: Labelled slides.
-        config: The model.
         annotations: Whether to read what pathologists have drawn.
         readers: Slides that are prepared at once.
         on_bad: Told of each slide that cannot be read, which is then left out; without it the first one is raised.
@@ -118,9 +256,8 @@ def _load(entry: SlideInput, config: TNetConfig, *, annotations: bool) -> Traini
         size, bounds = slide.size, slide.bounds
     if not preparation.roots:
         raise ManifestError(f"{entry.shown_path}: no tissue was found, so there is nothing to train on")
-    # Slides are held by the thousand: without the picture, and with the mask alone.
-    held = replace(preparation, thumbnail=np.zeros((0, 0, 3), np.uint8), tissue=_apart(preparation.tissue))
     annotated = None
     if entry.annotation and annotations:
-        annotated = read_annotation(entry.annotation, size, origin=(bounds.x, bounds.y))
-    return TrainingSlide(entry, config.class_names.index(entry.label or ""), held, annotated)
+        annotated = PackedMask.of(read_annotation(entry.annotation, size, origin=(bounds.x, bounds.y)))
+    label, tissue = config.class_names.index(entry.label or ""), PackedMask.of(preparation.tissue)
+    return TrainingSlide(entry, label, preparation.scale, preparation.roots, tissue, annotated)

@@ -1,57 +1,71 @@
-"""A training run under way: the network, where it computes, who shares the batch, and who is told."""
+"""A training run under way: the network, where and how it computes, who shares the batch, and who is told."""
 
-from collections.abc import Callable
+import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tnet_cli.errors import SlideError
-from tnet_cli.learning.distributed import Group
+from tnet_cli.inference.progress import Progress, StepReport
+from tnet_cli.learning.distributed import ProcessGroup
 from tnet_cli.learning.patch_store import PatchPool
-from tnet_cli.learning.precision import Precision
 from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.learning.slides import TrainingSlide
 from tnet_cli.model.tnet import TNet
 
 
-@dataclass(frozen=True, slots=True)
-class StepReport:
-    """Figures of some steps of training.
+class Precision:
+    """How a network computes: on CUDA in bfloat16, or float16 with a scaled loss where it has not; else in float32.
 
-    Attributes:
-        stage: Name of the stage; ``validation <stage>`` for figures of the validation slides.
-        step: Steps done in the stage.
-        steps: Steps in the stage.
-        terms: Mean of each term since the last report, by name.
+    Args:
+        mixed: Whether half precision is wanted.
     """
 
-    stage: str
-    step: int
-    steps: int
-    terms: dict[str, float]
+    def __init__(self, device: torch.device, *, mixed: bool) -> None:
+        self.dtype: torch.dtype | None = None
+        if mixed and device.type == "cuda":
+            self.dtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which the network computes."""
+        return nullcontext() if self.dtype is None else torch.autocast("cuda", dtype=self.dtype)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss, scaled where float16 needs it."""
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, optimiser: torch.optim.Optimizer, network: torch.nn.Module, gradient_clip: float) -> float:
+        """Clip the gradients and take a step, unless they are not finite.
+
+        Returns:
+            The norm of the gradient before it was clipped. Where it is not finite no step was taken; under a scaled
+            loss that happens now and then, and the scale is lowered.
+        """
+        self.scaler.unscale_(optimiser)
+        norm = float(torch.nn.utils.clip_grad_norm_(network.parameters(), gradient_clip))
+        if self.scaler.is_enabled() or math.isfinite(norm):
+            self.scaler.step(optimiser)
+        self.scaler.update()
+        return norm
 
 
 @dataclass(slots=True, eq=False)
-class Course:
+class TrainingState:
     """A training run under way.
 
     Attributes:
         network: Trained in place.
-        slides: Labelled slides.
-        settings: Of the run.
         device: Where the network is.
-        group: The processes that share each batch.
-        precision: How it computes.
         pool: Patches of the warm-up.
-        fingerprint: Names this run; only its own checkpoints can resume it.
+        run_digest: Names this run; only its own checkpoints can resume it.
         folder: Of checkpoints, or None to keep none.
         pretrained: Whether the backbone began with pretrained weights.
         skip_bad: Leave slides out that cannot be read, instead of stopping.
-        halved: Whether batches are computed in two halves since memory ran out.
-        on_step: Told the figures of steps.
-        on_note: Told what a user should know.
         noted: Slides that were already named as unreadable.
     """
 
@@ -59,27 +73,25 @@ class Course:
     slides: list[TrainingSlide]
     settings: TrainingSettings
     device: torch.device
-    group: Group
+    group: ProcessGroup
     precision: Precision
+    progress: Progress = field(default_factory=Progress)
     pool: PatchPool = field(default_factory=PatchPool)
-    fingerprint: str = ""
+    run_digest: str = ""
     folder: Path | None = None
     pretrained: bool = False
     skip_bad: bool = False
-    halved: bool = False
-    on_step: Callable[[StepReport], None] | None = None
-    on_note: Callable[[str], None] | None = None
     noted: set[str] = field(default_factory=set)
 
     def report(self, report: StepReport) -> None:
-        """Tell figures, once for all processes."""
-        if self.on_step is not None and self.group.rank == 0:
-            self.on_step(report)
+        """Tell metrics, once for all processes."""
+        if self.group.rank == 0:
+            self.progress.step(report)
 
     def note(self, text: str) -> None:
         """Tell a sentence, once for all processes."""
-        if self.on_note is not None and self.group.rank == 0:
-            self.on_note(text)
+        if self.group.rank == 0:
+            self.progress.note(text)
 
     def leave_out(self, error: SlideError) -> None:
         """Note a slide that cannot be read and go on without it, or stop.
@@ -92,8 +104,7 @@ class Course:
         if error.path not in self.noted:
             self.noted.add(error.path)
             # Only the process that read it knows, so it speaks for itself.
-            if self.on_note is not None:
-                self.on_note(f"left out: {error}")
+            self.progress.note(f"left out: {error}")
 
 
 def random_source(seed: int, *numbers: int) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""The figures of a run while it goes: ``metrics.csv``, one row a report, and TensorBoard where it is installed.
+"""The metrics of a run while it goes: ``metrics.csv``, one row a report, ``curves.png``, and TensorBoard if installed.
 
 The table survives being killed: each row is flushed, a torn last row is dropped when the table is opened again, and a
 resumed run that reports a step again takes the place of the rows from that step on.
@@ -13,8 +13,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tnet_cli.files import table_text, write_text_whole
-from tnet_cli.training.fitting import StepReport
+from tnet_cli.files import table_text, write_text_whole, written_whole
+from tnet_cli.inference.progress import VALIDATION, Progress, StepReport
+from tnet_cli.report.colours import OKABE_ITO
+
+WIDTH_IN, HEIGHT_IN, DPI = 9, 6, 130
+# Okabe and Ito's colours, which colour-blind readers can tell apart, and three of Tol's: as many as there are terms.
+COLOURS = (*OKABE_ITO.values(), "#999999", "#882255", "#332288", "#999933")
+Curve = list[tuple[float, float]]
 
 FIXED_COLUMNS = ("time", "stage", "step", "steps")
 
@@ -117,3 +123,110 @@ def _open_board(folder: Path) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(folder)
+
+
+class RunRecorder(Progress):
+    """Writes every report of a run down, draws the curves after each stage, and tells another."""
+
+    def __init__(self, log: MetricsLog, curves: Path, title: str, other: Progress) -> None:
+        self._log, self._curves, self._title, self._other = log, curves, title, other
+        self._stage: str | None = None
+
+    def note(self, text: str) -> None:
+        """Pass a sentence on."""
+        self._other.note(text)
+
+    def step(self, report: StepReport) -> None:
+        """Take a report."""
+        if self._stage not in {None, report.trained_stage}:
+            self.draw()
+        self._stage = report.trained_stage
+        self._log.add(report)
+        self._other.step(report)
+
+    def draw(self) -> None:
+        """Draw what has been reported."""
+        draw_curves(self._log.reports(), self._curves, self._title)
+
+
+def draw_curves(reports: Sequence[StepReport], path: Path, title: str) -> None:
+    """Draw what the reports say into a PNG of two panels.
+
+    Args:
+        reports: In the order they were made.
+        path: The PNG to write or replace.
+        title: Above the panels.
+    """
+    # matplotlib takes most of a second to import. Figure alone draws without any window system.
+    from matplotlib.figure import Figure
+
+    starts = _starts(reports)
+    figure = Figure(figsize=(WIDTH_IN, HEIGHT_IN), dpi=DPI, layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True)
+    curves = _curves(reports, starts)
+    colours: dict[str, str] = {}
+    for name, pieces in sorted(curves.items()):
+        panel = lower if "accuracy" in name else upper
+        is_validation = name.startswith(VALIDATION)
+        colour = colours.setdefault(name.removeprefix(VALIDATION), COLOURS[len(colours) % len(COLOURS)])
+        for number, piece in enumerate(pieces):
+            panel.plot(
+                *zip(*piece, strict=True),
+                color=colour,
+                linestyle="--" if is_validation else "-",
+                marker="o" if is_validation or len(piece) == 1 else None,
+                markersize=4,
+                linewidth=1.4,
+                label=None if number else name.replace("_", " "),
+            )
+    _furnish(upper, "loss, by term", starts)
+    _furnish(lower, "accuracy", starts, named=False)
+    lower.set_ylim(-0.03, 1.03)
+    lower.set_xlabel("steps since the start, all stages")
+    figure.suptitle(title, fontsize=11)
+    with written_whole(path) as draft:
+        figure.savefig(draft, format="png")
+
+
+def _starts(reports: Sequence[StepReport]) -> dict[str, int]:
+    """Return how many steps were done before each stage of training."""
+    starts: dict[str, int] = {}
+    done = 0
+    for report in reports:
+        if report.trained_stage not in starts:
+            starts[report.trained_stage] = done
+            done += report.steps
+    return starts
+
+
+def _curves(reports: Sequence[StepReport], starts: dict[str, int]) -> dict[str, list[Curve]]:
+    """Return the pieces of every curve by name, one piece a stage; a validation's pieces hang together."""
+    curves: dict[str, list[Curve]] = {}
+    latest: dict[str, str] = {}
+    for report in reports:
+        stage = report.trained_stage
+        for term, value in report.terms.items():
+            if term == "baseline":
+                continue
+            name = VALIDATION + term if report.is_validation else term
+            pieces = curves.setdefault(name, [])
+            if not pieces or (latest[name] != stage and not report.is_validation):
+                pieces.append([])
+            latest[name] = stage
+            pieces[-1].append((starts[stage] + report.step, value))
+    return curves
+
+
+def _furnish(panel: Any, label: str, starts: dict[str, int], *, named: bool = True) -> None:
+    panel.set_ylabel(label)
+    panel.grid(visible=True, color="#dddddd", linewidth=0.6)
+    panel.spines[["top", "right"]].set_visible(False)
+    for stage, start in starts.items():
+        panel.axvline(start, color="#888888", linewidth=0.8, linestyle=":")
+        if named:
+            panel.annotate(
+                stage, (start, 1), xycoords=("data", "axes fraction"), xytext=(3, 2), textcoords="offset points",
+                fontsize=8, color="#555555",
+            )  # fmt: skip
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)

@@ -1,8 +1,10 @@
-"""Traversals for training: slides opened and their roots read ahead, then driven together with gradients."""
+"""Rollouts: whole slides traversed while training, opened and their roots read ahead, together and with gradients."""
 
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -10,17 +12,26 @@ from torch import Tensor
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region
-from tnet_cli.inference.engine import LookFunction, TraversalJob, TraversalResult, drive
-from tnet_cli.inference.prepare import plan_traversal
+from tnet_cli.inference.engine import LookFunction, drive
+from tnet_cli.inference.traversal_job import TraversalResult
+from tnet_cli.learning.loop import Stage, StepOutput
 from tnet_cli.learning.slides import TrainingSlide
-from tnet_cli.learning.state import Course
+from tnet_cli.learning.state import TrainingState, random_source
 from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.exploration import mix_uniform
-from tnet_cli.model.traversal import Look, Traversal, traverse
-from tnet_cli.slide.opening import open_slide
+from tnet_cli.model.normalisation import freeze_normalisation
+from tnet_cli.model.traversal import Look, Traversal
 from tnet_cli.slide.slide import Slide
+from tnet_cli.training.warmup import fill_pool, measure_statistics
 
 BATCH_PATCHES = 32
+
+
+class Rollout(NamedTuple):
+    """A slide and how it was traversed, the tensors with their gradients."""
+
+    slide: TrainingSlide
+    traversal: Traversal
 
 
 @dataclass(slots=True, eq=False)
@@ -28,7 +39,6 @@ class OpenedSlide:
     """A slide of the next step, with the patches of its roots; what a step needs first is read before it begins.
 
     Attributes:
-        slide: The labelled slide.
         rng: Source of what is random in this slide's traversal.
         base_px: Side of a patch.
         handle: The open file, or None where it could not be opened.
@@ -46,8 +56,8 @@ class OpenedSlide:
     def open(self) -> "OpenedSlide":
         """Open the file and read the roots; an error is kept."""
         try:
-            self.handle = open_slide(self.slide.entry.path, mpp=self.slide.entry.mpp)
-            for region in self.slide.held.root_regions:
+            self.handle = self.slide.open()
+            for region in self.slide.root_regions:
                 self.roots[region] = self.handle.read(region, self.base_px, self.base_px)
         except SlideError as error:
             self.close()
@@ -55,11 +65,13 @@ class OpenedSlide:
         return self
 
     def read(self, region: Region) -> np.ndarray:
-        """Return the pixels of a region, uint8 (base_px, base_px, 3)."""
+        """Return the pixels of a region, uint8 (base_px, base_px, 3).
+
+        Raises:
+            ValueError: the slide is not open.
+        """
         if region in self.roots:
             return self.roots[region]
-        if self.error is not None:
-            raise self.error
         if self.handle is None:
             raise ValueError("the slide is not open")
         return self.handle.read(region, self.base_px, self.base_px)
@@ -71,35 +83,113 @@ class OpenedSlide:
             self.handle = None
 
 
-def open_ahead(
-    slides: Sequence[TrainingSlide], sources: Sequence[np.random.Generator], base_px: int, readers: int
-) -> list[OpenedSlide]:
-    """Open slides and read their roots, several at once."""
-    waiting = [OpenedSlide(slide, rng, base_px) for slide, rng in zip(slides, sources, strict=True)]
-    if not waiting:
-        return []
-    with ThreadPoolExecutor(min(readers, len(waiting)), thread_name_prefix="tnet-ahead") as pool:
-        return list(pool.map(OpenedSlide.open, waiting))
+@dataclass(frozen=True, slots=True, eq=False)
+class SlideBatch:
+    """This process's slides of one step, and how much of what is drawn is uniform in it."""
+
+    opened: Sequence[OpenedSlide]
+    exploration: float
+
+    def __len__(self) -> int:
+        return len(self.opened)
+
+    def part(self, rows: slice) -> Self:
+        """Return some of the slides."""
+        return type(self)(self.opened[rows], self.exploration)
+
+    def close(self) -> None:
+        """Close the slides."""
+        for each in self.opened:
+            each.close()
 
 
-def close_all(opened: Sequence[OpenedSlide]) -> None:
-    """Close the files of a step."""
-    for each in opened:
-        each.close()
+class SlideStage(Stage):
+    """A stage that traverses whole slides, one processing level at a time, and so cannot learn batch statistics."""
+
+    detach_location: bool
+    """Whether no gradient passes from the location module into the extractor."""
+
+    def begin(self, number: int) -> None:
+        """Measure the statistics of normalisation where neither a warm-up nor pretraining has; drop the patches."""
+        if number == 0 and not self.state.pretrained:
+            fill_pool(self.state, random_source(self.settings.seed, number, 0))
+            measure_statistics(self.state)
+        self.state.pool.clear()
+        self.resume(number)
+
+    def resume(self, number: int) -> None:
+        """Freeze normalisation from here on."""
+        self.number = number
+        freeze_normalisation(self.state.network)
+
+    def open_slides(self, chosen: np.ndarray, rng: np.random.Generator, exploration: float = 0.0) -> SlideBatch:
+        """Open this process's of the chosen slides and read their roots, several at once."""
+        state, base_px = self.state, self.state.network.config.base_px
+        mine = zip(state.group.share(chosen.tolist()), state.group.share(rng.spawn(len(chosen))), strict=True)
+        waiting = [OpenedSlide(state.slides[index].down_to(self.depth), source, base_px) for index, source in mine]
+        with ThreadPoolExecutor(self.settings.readers, thread_name_prefix="tnet-ahead") as pool:
+            return SlideBatch(list(pool.map(OpenedSlide.open, waiting)), exploration)
+
+    def compute(self, batch: SlideBatch, share: float) -> StepOutput:
+        """Traverse the slides and learn from that."""
+        return self.learn(self.roll_out(batch), share)
+
+    def roll_out(self, batch: SlideBatch) -> list[Rollout]:
+        """Traverse slides together; those that cannot be read are left out or raised.
+
+        Raises:
+            SlideError: a slide cannot be read, and bad slides are not to be skipped.
+        """
+        state, locations = self.state, self.settings.hard_locations
+        jobs, slides = [], []
+        for each in batch.opened:
+            if each.handle is None:
+                if each.error is not None:
+                    state.leave_out(each.error)
+                continue
+            sampler = self.sampler(each.rng)
+            jobs.append(each.slide.job(each.handle, state.network.config, locations, sampler, each.read))
+            slides.append(each.slide)
+        look = gradient_look(state, detach_location=self.detach_location, exploration=batch.exploration)
+        ended = drive(
+            jobs,
+            look,
+            batch_size=BATCH_PATCHES,
+            readers=self.settings.readers,
+            slides_in_flight=max(len(jobs), 1),
+            may_halve=False,
+        )
+        rollouts = []
+        for number, result in sorted(ended, key=lambda each: each[0]):
+            if isinstance(result, TraversalResult):
+                rollouts.append(Rollout(slides[number], result.traversal))
+            elif isinstance(result, SlideError):
+                state.leave_out(result)
+            else:
+                raise result
+        return rollouts
+
+    @abstractmethod
+    def sampler(self, rng: np.random.Generator) -> LocationSampler:
+        """Return how a slide's locations are chosen."""
+
+    @abstractmethod
+    def learn(self, rollouts: Sequence[Rollout], share: float) -> StepOutput:
+        """Compute the terms of a step, or of a part of it that is this share of all processes' slides."""
 
 
-def gradient_look(course: Course, *, detach_location: bool, exploration: float = 0.0) -> LookFunction:
+def gradient_look(state: TrainingState, *, detach_location: bool, exploration: float = 0.0) -> LookFunction:
     """Return the engine's view of the network in training: with gradients, and a share of uniform choice mixed in.
 
     It raises ``FloatingPointError`` when the network's features are not finite.
     """
 
     def look(patches: Tensor, positions: np.ndarray, allowed: np.ndarray | None) -> Look:
-        may_attend = None if allowed is None else torch.from_numpy(allowed).to(course.device)
-        with course.precision.autocast():
-            seen = course.network.look(
-                patches.to(course.device, non_blocking=True),
-                torch.from_numpy(positions).to(course.device),
+        may_attend = None if allowed is None else torch.from_numpy(allowed).to(state.device)
+        with state.precision.autocast():
+            seen = state.network.look(
+                patches.to(state.device, non_blocking=True),
+                torch.from_numpy(positions).to(state.device),
                 may_attend,
                 detach_location=detach_location,
             )
@@ -113,51 +203,6 @@ def gradient_look(course: Course, *, detach_location: bool, exploration: float =
         return Look(features=seen.features.float(), cell_log_probs=log_probs)
 
     return look
-
-
-def travel_together(
-    course: Course,
-    opened: Sequence[OpenedSlide],
-    look: LookFunction,
-    make_chooser: Callable[[OpenedSlide], LocationSampler],
-) -> list[tuple[TrainingSlide, Traversal]]:
-    """Traverse slides together; those that cannot be read are left out or raised.
-
-    Raises:
-        SlideError: a slide cannot be read, and bad slides are not to be skipped.
-    """
-    config, settings = course.network.config, course.settings
-    jobs = []
-    for each in opened:
-        preparation = each.slide.preparation
-        locations = settings.hard_locations[: preparation.scale.processing_levels - 1]
-        plan = plan_traversal(config, preparation.scale, locations, make_chooser(each))
-        jobs.append(
-            TraversalJob(
-                traversal=traverse(preparation.root_regions, preparation.root_log_probs, plan, preparation.allowed()),
-                read=each.read,
-            )
-        )
-    ended = dict(
-        drive(
-            jobs,
-            look,
-            batch_size=BATCH_PATCHES,
-            readers=settings.readers,
-            slides_in_flight=max(len(jobs), 1),
-            may_halve=False,
-        )
-    )
-    travelled = []
-    for number, each in enumerate(opened):
-        traversed = ended[number]
-        if isinstance(traversed, TraversalResult):
-            travelled.append((each.slide, traversed.traversal))
-        elif isinstance(traversed, SlideError):
-            course.leave_out(traversed)
-        else:
-            raise traversed
-    return travelled
 
 
 def all_features(traversal: Traversal) -> Tensor:

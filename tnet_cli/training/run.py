@@ -1,4 +1,4 @@
-"""A whole run of ``tnet train``: a manifest in, a folder with a model, its card, curves and figures out."""
+"""A whole run of ``tnet train``: a manifest in, a folder with a model, its card, curves and metrics out."""
 
 import csv
 import os
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,21 @@ import torch
 from tnet_cli.errors import DISTRIBUTION, UsageError
 from tnet_cli.files import write_json, write_text_whole
 from tnet_cli.inference.device import choose_device, describe_machine, usable_cores
+from tnet_cli.inference.progress import Progress
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.modelfile import load_model, save_model
 from tnet_cli.training import folder as run_folder
 from tnet_cli.training.config_file import ConfigTables, TrainConfig
-from tnet_cli.training.curves import draw_curves
-from tnet_cli.training.fitting import VALIDATION_STAGE, Fitting, StepReport, fit
 from tnet_cli.training.folder import TrainingFolder
 from tnet_cli.training.manifest import TrainingManifest
-from tnet_cli.training.measurement import folds_table, pooled_metrics, validate
-from tnet_cli.training.metrics_log import MetricsLog
+from tnet_cli.training.metrics_log import MetricsLog, RunRecorder
 from tnet_cli.training.splits import DataSplit, fold_slides, fold_table, split_slides, split_table
+from tnet_cli.training.train import train
 from tnet_cli.training.training_card import training_card
+from tnet_cli.training.validation import folds_table, pooled_metrics, validate
+
+FitFunction = Callable[..., TNet]
+"""Trains one model; arguments and result as of ``training.train.train``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,27 +72,6 @@ class TrainRequest:
         )
 
 
-def _nobody(_text: str) -> None:
-    """Take a sentence that nobody wants to hear."""
-
-
-def _no_step(_report: StepReport) -> None:
-    """Take a report that nobody wants to hear."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainEvents:
-    """What a run tells while it goes.
-
-    Attributes:
-        on_step: Figures of some steps.
-        on_note: One sentence the user should know: what is trained on, a slide left out, a resumed run.
-    """
-
-    on_step: Callable[[StepReport], None] = _no_step
-    on_note: Callable[[str], None] = _nobody
-
-
 @dataclass(frozen=True, slots=True)
 class TrainReport:
     """What became of a run.
@@ -96,7 +79,7 @@ class TrainReport:
     Attributes:
         record: What ``run.json`` holds.
         models: The model file, or one for each fold.
-        validation: Figures of the validation slides, all folds together; None when there were none.
+        validation: Metrics of the validation slides, all folds together; None when there were none.
         was_done: Whether everything was done before, by the same command.
         speaks: Whether this process is the one that wrote; of several under torchrun only the first is.
     """
@@ -110,13 +93,14 @@ class TrainReport:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What all folds of a run share."""
+    """What all folds of a run share; attributes as of ``run_train``."""
 
     request: TrainRequest
     config: TrainConfig
     manifest: TrainingManifest
     device: torch.device
-    events: TrainEvents
+    progress: Progress
+    fit: FitFunction
     # Of several processes under torchrun, the first writes; the others only compute.
     writes: bool = field(default_factory=lambda: os.environ.get("RANK", "0") == "0")
 
@@ -130,21 +114,19 @@ class _Run:
             "settings": self.config.digest,
             "options": {"device": str(self.device), "skip_bad": self.config.data.skip_bad},
             "machine": describe_machine()
-            | {
-                "gpu": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None,
-            },
+            | {"gpu": torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None},
             "classes": list(self.manifest.class_names),
             "slides": split,
             "notes": list(notes),
         }
 
 
-def run_train(request: TrainRequest, events: TrainEvents | None = None) -> TrainReport:
+def run_train(request: TrainRequest, progress: Progress | None = None, *, fit: FitFunction = train) -> TrainReport:
     """Train as asked, and go on where an interrupted run of the same command stopped.
 
     Args:
-        request: The options.
-        events: Who wants to know how it goes.
+        progress: Told what is trained on, of slides left out, of a resumed run, and of steps.
+        fit: Trains one model.
 
     Raises:
         UsageError: the options or the configuration cannot be followed, or the folder holds another run.
@@ -157,7 +139,7 @@ def run_train(request: TrainRequest, events: TrainEvents | None = None) -> Train
     manifest = TrainingManifest.read(request.manifest, tables.data.classes, tables.training.normal_class)
     config = tables.complete(manifest.class_names, on_gpu=device.type == "cuda")
     _check_network(config)
-    run = _Run(request, config, manifest, device, events or TrainEvents())
+    run = _Run(request, config, manifest, device, progress or Progress(), fit)
     folder = TrainingFolder(request.out)
     if config.data.folds is not None:
         splits = fold_slides(manifest, folds=config.data.folds, seed=config.split_seed)
@@ -194,7 +176,7 @@ def _train_folds(run: _Run, folder: TrainingFolder, splits: Sequence[DataSplit],
     for number, split in enumerate(splits, start=1):
         part = folder.fold(number)
         if run.writes:
-            run.events.on_note(f"fold {number} of {len(splits)}")
+            run.progress.note(f"fold {number} of {len(splits)}")
             part.check(alone.config, run.manifest.digest)
         reports.append(_train_one(alone, part, split, f"{name}-fold-{number}"))
     models = tuple(report.models[0] for report in reports)
@@ -202,16 +184,16 @@ def _train_folds(run: _Run, folder: TrainingFolder, splits: Sequence[DataSplit],
         return TrainReport(record, models, record.get("validation"), was_done=True, speaks=run.writes)
     if not run.writes:
         return TrainReport(record, models, None, speaks=False)
-    figures = [report.validation or {} for report in reports]
-    measured = [pair for number in range(1, len(splits) + 1) for pair in _measured(folder.fold(number))]
-    validation = pooled_metrics(figures, measured, run.manifest.class_names)
+    metrics = [report.validation or {} for report in reports]
+    judged = [pair for number in range(1, len(splits) + 1) for pair in _judged(folder.fold(number))]
+    validation = pooled_metrics(metrics, judged, run.manifest.class_names)
     record |= {"finished": _now(), "validation": validation}
-    write_text_whole(folder.path / run_folder.FOLDS, folds_table(figures))
+    write_text_whole(folder.path / run_folder.FOLDS, folds_table(metrics))
     write_json(folder.path / run_folder.RECORD, record)
     return TrainReport(record, models, validation)
 
 
-def _measured(folder: TrainingFolder) -> list[tuple[str, str]]:
+def _judged(folder: TrainingFolder) -> list[tuple[str, str]]:
     """Return label and prediction of a fold's validation slides."""
     with (folder.path / run_folder.VALIDATION).open(newline="", encoding="utf-8") as file:
         return [(row["label"], row["prediction"]) for row in csv.DictReader(file) if row["status"] == "ok"]
@@ -229,66 +211,43 @@ def _train_one(run: _Run, folder: TrainingFolder, split: DataSplit, name: str) -
     record = record | {"resumed": [*record.get("resumed", []), fresh["started"]]} if folder.has_begun else fresh
     if run.writes:
         for sentence in (_description(run, split), *notes):
-            run.events.on_note(sentence)
+            run.progress.note(sentence)
         folder.begin(run.config, split_table(split), record)
     network = _fit(run, folder, split, name)
     if not run.writes:
         return TrainReport(record, (model_path,), None, speaks=False)
     # Written before it is measured: what has cost a night is not lost to a bad validation slide.
     save_model(network, training_card(name, run.config, network.config, run.manifest, split, None), model_path)
-    figures = None
+    metrics = None
     if split.validation:
         validation = validate(load_model(model_path), split.validation, run.device)
         write_text_whole(folder.path / run_folder.VALIDATION, validation.table())
-        figures = validation.metrics()
-        card = training_card(name, run.config, network.config, run.manifest, split, figures)
+        metrics = validation.metrics()
+        card = training_card(name, run.config, network.config, run.manifest, split, metrics)
         save_model(network, card, model_path)
-    record |= {"finished": _now(), "validation": figures}
+    record |= {"finished": _now(), "validation": metrics}
     write_json(folder.path / run_folder.RECORD, record)
-    return TrainReport(record, (model_path,), figures)
+    return TrainReport(record, (model_path,), metrics)
 
 
 def _fit(run: _Run, folder: TrainingFolder, split: DataSplit, name: str) -> TNet:
-    fitting = Fitting(
-        slides=[slide.entry for slide in split.train],
+    fit = partial(
+        run.fit,
+        [slide.entry for slide in split.train],
+        run.config.network,
+        run.config.training,
         validation=[slide.entry for slide in split.validation],
-        network=run.config.network,
-        settings=run.config.training,
-        checkpoints=folder.path / run_folder.CHECKPOINTS,
+        folder=folder.path / run_folder.CHECKPOINTS,
         device=run.device,
         skip_bad=run.config.data.skip_bad,
     )
     if not run.writes:
-        return fit(fitting, _no_step, run.events.on_note)
+        return fit(progress=run.progress)
     with closing(MetricsLog(folder.path / run_folder.METRICS, folder.path / run_folder.BOARD)) as log:
-        recorder = _Recorder(log, folder.path / run_folder.CURVES, name, run.events.on_step)
-        network = fit(fitting, recorder.step, run.events.on_note)
+        recorder = RunRecorder(log, folder.path / run_folder.CURVES, name, run.progress)
+        network = fit(progress=recorder)
         recorder.draw()
     return network
-
-
-@dataclass(slots=True)
-class _Recorder:
-    """Writes every report down, and draws the curves after each stage."""
-
-    log: MetricsLog
-    curves: Path
-    title: str
-    on_step: Callable[[StepReport], None]
-    stage: str | None = None
-
-    def step(self, report: StepReport) -> None:
-        """Take a report."""
-        stage = report.stage.removeprefix(VALIDATION_STAGE)
-        if self.stage not in {None, stage}:
-            self.draw()
-        self.stage = stage
-        self.log.add(report)
-        self.on_step(report)
-
-    def draw(self) -> None:
-        """Draw what has been reported."""
-        draw_curves(self.log.reports(), self.curves, self.title)
 
 
 def _description(run: _Run, split: DataSplit) -> str:

@@ -2,32 +2,30 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from tnet_cli.errors import UsageError
+from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.learning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from tnet_cli.learning.distributed import Group, joined_group, own_device
-from tnet_cli.learning.loop import StageRun
+from tnet_cli.learning.distributed import own_device, process_group
+from tnet_cli.learning.loop import Stage, StageRun
 from tnet_cli.learning.patch_store import read_again
-from tnet_cli.learning.precision import Precision
 from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.learning.slides import TrainingSlide, load_training_slides
-from tnet_cli.learning.stage import Stage
-from tnet_cli.learning.state import Course, StepReport, seed_torch
+from tnet_cli.learning.state import Precision, TrainingState, seed_torch
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
 from tnet_cli.training.hard_attention import HardAttention
 from tnet_cli.training.pretrained import load_backbone_weights
 from tnet_cli.training.soft_attention import SoftAttention
-from tnet_cli.training.validation import validate
+from tnet_cli.training.validation import validation_metrics
 from tnet_cli.training.warmup import WarmUp
-
-__all__ = ["StepReport", "train"]
 
 
 def train(
@@ -39,8 +37,7 @@ def train(
     folder: Path | None = None,
     device: torch.device = torch.device("cpu"),  # noqa: B008 (immutable)
     skip_bad: bool = False,
-    on_step: Callable[[StepReport], None] | None = None,
-    on_note: Callable[[str], None] | None = None,
+    progress: Progress | None = None,
 ) -> TNet:
     """Train a slide model.
 
@@ -56,14 +53,11 @@ def train(
 
     Args:
         inputs: Labelled slides; annotations where a pathologist has drawn them.
-        config: The model.
-        settings: Sizes, rates and weights.
         validation: Labelled slides to validate on after each stage and each epoch of hard attention.
         folder: Of checkpoints; a run that was stopped goes on from the one there. None to keep none.
         device: Where the network runs; under torchrun each process has its own.
         skip_bad: Leave out slides that cannot be read, and say so, instead of stopping.
-        on_step: Told the losses as it goes; under torchrun by the first process alone.
-        on_note: Told in sentences what a user should know.
+        progress: Told of steps and in sentences what a user should know; under torchrun by the first process alone.
 
     Returns:
         The trained network, in evaluation mode.
@@ -77,17 +71,26 @@ def train(
     """
     _check_fit(config, settings)
     device = own_device(device)
-    with joined_group(device) as group:
-        course = _set_out(config, settings, device=device, group=group, folder=folder, skip_bad=skip_bad)
-        course.on_step, course.on_note = on_step, on_note
-        course.slides = _load(inputs, course)
-        held_out = _load(validation, course)
-        course.fingerprint = _fingerprint(inputs, config, settings)
-        stages = plan_stages(course)
-        _run_stages(course, stages, held_out)
-        course.group.make_alike(course.network)
-        course.network.eval()
-        return course.network
+    with process_group(device) as group:
+        state = TrainingState(
+            network=_first_network(config, settings).to(device),
+            slides=[],
+            settings=settings,
+            device=device,
+            group=group,
+            precision=Precision(device, mixed=settings.mixed_precision),
+            progress=progress or Progress(),
+            run_digest=_run_digest(inputs, config, settings),
+            folder=folder,
+            pretrained=settings.backbone_weights is not None,
+            skip_bad=skip_bad,
+        )
+        state.slides = _load(inputs, state)
+        validation_slides = _load(validation, state)
+        _run_stages(state, plan_stages(state), validation_slides)
+        group.synchronise(state.network)
+        state.network.eval()
+        return state.network
 
 
 def _check_fit(config: TNetConfig, settings: TrainingSettings) -> None:
@@ -107,94 +110,68 @@ def _check_fit(config: TNetConfig, settings: TrainingSettings) -> None:
         )
 
 
-def _set_out(
-    config: TNetConfig,
-    settings: TrainingSettings,
-    *,
-    device: torch.device,
-    group: Group,
-    folder: Path | None,
-    skip_bad: bool,
-) -> Course:
+def _first_network(config: TNetConfig, settings: TrainingSettings) -> TNet:
     seed_torch(settings.seed)
     network = TNet(config)
     if settings.backbone_weights is not None:
         load_backbone_weights(network, settings.backbone_weights)
-    network.to(device)
-    return Course(
-        network=network,
-        slides=[],
-        settings=settings,
-        device=device,
-        group=group,
-        precision=Precision(device, mixed=settings.mixed_precision),
-        folder=folder,
-        pretrained=settings.backbone_weights is not None,
-        skip_bad=skip_bad,
-    )
+    return network
 
 
-def _load(inputs: Sequence[SlideInput], course: Course) -> list[TrainingSlide]:
+def _load(inputs: Sequence[SlideInput], state: TrainingState) -> list[TrainingSlide]:
     return load_training_slides(
         inputs,
-        course.network.config,
-        annotations=course.settings.annotations,
-        readers=course.settings.readers,
-        on_bad=course.leave_out,
+        state.network.config,
+        annotations=state.settings.annotations,
+        readers=state.settings.readers,
+        on_bad=state.leave_out,
     )
 
 
-def _fingerprint(inputs: Sequence[SlideInput], config: TNetConfig, settings: TrainingSettings) -> str:
-    """Name a run by all that decides its numbers."""
-    # How often it is saved and how many threads read changes nothing of what is computed.
-    said = settings.model_dump(mode="json", exclude={"checkpoint_every", "readers"})
+def _run_digest(inputs: Sequence[SlideInput], config: TNetConfig, settings: TrainingSettings) -> str:
+    """Name a run by all that decides what it learns."""
+    # How often it is saved, how many threads read, and how much memory it takes decide nothing.
+    said = settings.model_dump(mode="json", exclude={"checkpoint_every", "readers", "accumulate"})
     slides = [[entry.path, entry.label, entry.mpp, str(entry.annotation)] for entry in inputs]
     whole = json.dumps([slides, config.model_dump(mode="json"), said], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
-def plan_stages(course: Course) -> list[Stage]:
+def plan_stages(state: TrainingState) -> list[Stage]:
     """Return the stages of a run, in order; those without steps are left out."""
-    settings, slides = course.settings, course.slides
+    settings = state.settings
     stages: list[Stage] = []
-    if settings.slide_labels_teach_patches or any(slide.annotated is not None for slide in slides):
-        stages += [WarmUp(settings, number) for number in range(1, settings.rounds + 1)]
+    if settings.slide_labels_teach_patches or any(slide.annotated is not None for slide in state.slides):
+        stages += [WarmUp(state, number) for number in range(1, settings.rounds + 1)]
     elif settings.rounds:
-        course.note("no slide has an annotation that may teach, so the warm-up on patches is left out")
-    stages.append(SoftAttention(settings))
+        state.note("no slide has an annotation that may teach, so the warm-up on patches is left out")
+    stages.append(SoftAttention(state))
     depths = [*settings.staged_depth, (None, settings.hard_epochs)]
     steps = np.cumsum([0] + [epochs for _, epochs in depths])
     for (depth, epochs), before, after in zip(depths, steps, steps[1:], strict=False):
         explored = (float(before / max(steps[-1], 1)), float(after / max(steps[-1], 1)))
-        stages.append(HardAttention(settings, len(slides), epochs, depth, explored))
+        stages.append(HardAttention(state, epochs, depth, explored))
     return [stage for stage in stages if stage.steps > 0]
 
 
-def _run_stages(course: Course, stages: Sequence[Stage], held_out: Sequence[TrainingSlide]) -> None:
-    restored = load_checkpoint(course)
-    course.group.make_alike(course.network)
+def _run_stages(state: TrainingState, stages: Sequence[Stage], validation_slides: Sequence[TrainingSlide]) -> None:
+    restored = load_checkpoint(state)
+    state.group.synchronise(state.network)
     first = 0
     if restored is not None:
         checkpoint, pool = restored
         first = checkpoint.stage
         where = "the end" if first == len(stages) else f"{stages[first].name}, step {checkpoint.step}"
-        course.note(f"going on from the checkpoint at {where}")
+        state.note(f"going on from the checkpoint at {where}")
         if pool:
-            course.pool = read_again(pool, course.slides, course.network.config.base_px, course.settings.readers)
-    for number in range(first, len(stages)):
-        stage = stages[number]
-        resumed = restored is not None and number == first
-        if resumed:
-            stage.resume(course, number)
-        else:
-            stage.begin(course, number)
-        run = StageRun(
-            course,
-            stage,
-            number,
-            (lambda stage: validate(course, held_out, stage.depth)) if held_out else None,
-        )
-        if resumed and restored is not None:
+            state.pool = read_again(pool, state.slides, state.network.config.base_px, state.settings.readers)
+    metrics = partial(validation_metrics, state, validation_slides) if validation_slides else None
+    for number, stage in enumerate(stages[first:], start=first):
+        run = StageRun(stage, number, metrics)
+        if restored is not None and number == first:
+            stage.resume(number)
             run.restore(restored[0])
+        else:
+            stage.begin(number)
         run.run()
-    save_checkpoint(course, Checkpoint(stage=len(stages), step=0))
+    save_checkpoint(state, Checkpoint(stage=len(stages), step=0))

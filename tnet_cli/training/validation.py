@@ -1,29 +1,38 @@
-"""Validation: slides that are not trained on, traversed and classified as a user's would be."""
+"""Validation on slides that are not trained on: while training, and at its end with the model as it is stored."""
 
+import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn import functional
 
 from tnet_cli.errors import SlideError
-from tnet_cli.inference.classify import look_with
-from tnet_cli.inference.engine import TraversalResult, drive
-from tnet_cli.inference.traversal_job import slide_job
+from tnet_cli.files import table_text
+from tnet_cli.inference.classify import EngineOptions, classify_slides, look_with
+from tnet_cli.inference.device import reader_threads
 from tnet_cli.learning.slides import TrainingSlide
-from tnet_cli.learning.state import Course
+from tnet_cli.learning.state import TrainingState
+from tnet_cli.metrics.estimate import wilson
 from tnet_cli.model.choice import TopK
-from tnet_cli.slide.opening import open_slide
+from tnet_cli.modelfile.modelfile import LoadedModel
+from tnet_cli.results.result import SlideResult, prediction_columns
+from tnet_cli.training.manifest import LabelledSlide
 from tnet_cli.training.rollout import all_features
 
 BATCH_PATCHES = 16
 
+WILSON = "Wilson 95 %"
+FOLD_COLUMNS = ("fold", "slides", "accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy")
 
-def validate(course: Course, slides: Sequence[TrainingSlide], depth: int | None) -> dict[str, float]:
-    """Return accuracy and mean cross-entropy of slides, in evaluation mode with the model's own budget.
+
+def validation_metrics(state: TrainingState, slides: Sequence[TrainingSlide], depth: int | None) -> dict[str, float]:
+    """Return accuracy and mean cross-entropy of slides, traversed and classified as a user's would be.
 
     Args:
-        course: Its network is left in evaluation mode.
-        slides: Labelled slides; each process takes its share of them.
+        state: Its network is left in evaluation mode.
+        slides: Each process takes its share of them.
         depth: Processing levels to descend; all of the model's when None.
 
     Returns:
@@ -32,28 +41,136 @@ def validate(course: Course, slides: Sequence[TrainingSlide], depth: int | None)
     Raises:
         SlideError: a slide cannot be read, and bad slides are not to be skipped.
     """
-    network, config = course.network, course.network.config
+    network = state.network
     network.eval()
-    look = look_with(network, course.device)
+    look, readers = look_with(network, state.device), state.settings.readers
     tally = torch.zeros(3, dtype=torch.float64)  # slides, right ones, summed loss
-    for entry in course.group.share(slides):
-        slide = entry.down_to(depth)
-        locations = config.locations[: slide.scale.processing_levels - 1]
+    for slide in state.group.share(slides):
         try:
-            with open_slide(slide.entry.path, mpp=slide.entry.mpp) as handle:
-                job = slide_job(handle, slide.preparation, config, locations, TopK())
-                readers = course.settings.readers
-                ((_, traversed),) = drive([job], look, batch_size=BATCH_PATCHES, readers=readers)
-            if not isinstance(traversed, TraversalResult):
-                raise traversed
+            result = slide.down_to(depth).traverse(
+                look, network.config, (), TopK(), batch_size=BATCH_PATCHES, readers=readers
+            )
         except SlideError as error:
-            course.leave_out(error)
+            state.leave_out(error)
             continue
         with torch.inference_mode():
-            logits = network.classify([all_features(traversed.traversal)]).logits.float().cpu()
+            logits = network.classify([all_features(result.traversal)]).logits.float().cpu()
         loss = functional.cross_entropy(logits, torch.tensor([slide.label]))
         tally += torch.tensor([1.0, float(logits.argmax() == slide.label), float(loss)], dtype=torch.float64)
-    count, right, loss_sum = course.group.total(tally).tolist()
+    count, right, loss_sum = state.group.total(tally).tolist()
     if not count:
         return {"accuracy": float("nan"), "loss": float("nan")}
     return {"accuracy": right / count, "loss": loss_sum / count}
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What a model said of the validation slides.
+
+    Attributes:
+        class_names: In the order of the logits.
+        slides: In the order of the manifest.
+        results: One for each.
+    """
+
+    class_names: tuple[str, ...]
+    slides: tuple[LabelledSlide, ...]
+    results: tuple[SlideResult, ...]
+
+    @property
+    def judged(self) -> list[tuple[str, str]]:
+        """Label and prediction of every slide that was classified."""
+        return [
+            (slide.label, result.prediction)
+            for slide, result in zip(self.slides, self.results, strict=True)
+            if result.status == "ok" and result.prediction is not None
+        ]
+
+    def table(self) -> str:
+        """Return the predictions as CSV text: the columns of ``predictions.csv``, and the label."""
+        columns = prediction_columns(self.class_names)
+        columns.insert(columns.index("prediction"), "label")
+        rows = [result.row() | {"label": slide.label} for slide, result in zip(self.slides, self.results, strict=True)]
+        return table_text(columns, rows)
+
+    def metrics(self) -> dict[str, Any]:
+        """Return counts and metrics for the card; metrics are left out when no slide could be classified."""
+        counts: dict[str, Any] = {
+            "slides": len(self.slides),
+            "patients": len({slide.group for slide in self.slides}),
+            "not classified": len(self.slides) - len(self.judged),
+        }
+        return counts | accuracy_metrics(self.judged, self.class_names)
+
+
+def validate(model: LoadedModel, slides: Sequence[LabelledSlide], device: torch.device) -> Validation:
+    """Classify the validation slides with the model as it is stored."""
+    engine = EngineOptions(device=device, readers=reader_threads(None))
+    results = dict(classify_slides([slide.entry for slide in slides], model, engine=engine))
+    return Validation(
+        class_names=model.card.network.class_names,
+        slides=tuple(slides),
+        results=tuple(results[position] for position in sorted(results)),
+    )
+
+
+def accuracy_metrics(judged: Sequence[tuple[str, str]], class_names: Sequence[str]) -> dict[str, Any]:
+    """Return accuracy with its Wilson interval, balanced accuracy, and how many of each class were right.
+
+    Args:
+        judged: Label and prediction of each slide; nothing is returned when there is none.
+        class_names: In the order of the logits.
+    """
+    if not judged:
+        return {}
+    accuracy = wilson(sum(label == prediction for label, prediction in judged), len(judged))
+    recalls = {}
+    for name in class_names:
+        answers = [prediction for label, prediction in judged if label == name]
+        if answers:
+            recalls[name] = (answers.count(name), len(answers))
+    return {
+        "accuracy": accuracy.value,
+        WILSON: [accuracy.low, accuracy.high],
+        "balanced accuracy": sum(hits / count for hits, count in recalls.values()) / len(recalls),
+        "right of each class": {name: f"{hits} of {count}" for name, (hits, count) in recalls.items()},
+    }
+
+
+def pooled_metrics(
+    folds: Sequence[dict[str, Any]], judged: Sequence[tuple[str, str]], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Return the metrics of all folds together, every slide having validated once, and their mean and spread.
+
+    Args:
+        folds: Metrics of each.
+        judged: Label and prediction of the slides of all folds.
+        class_names: In the order of the logits.
+    """
+    accuracies = [fold["accuracy"] for fold in folds if "accuracy" in fold]
+    return {
+        "slides": sum(fold.get("slides", 0) for fold in folds),
+        "not classified": sum(fold.get("not classified", 0) for fold in folds),
+        **accuracy_metrics(judged, class_names),
+        "mean of folds": statistics.fmean(accuracies) if accuracies else None,
+        "standard deviation of folds": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+    }
+
+
+def folds_table(folds: Sequence[dict[str, Any]]) -> str:
+    """Return ``folds.csv``: a row for each fold, then their mean and standard deviation."""
+    rows: list[dict[str, Any]] = []
+    for number, fold in enumerate(folds, start=1):
+        low, high = fold.get(WILSON, (None, None))
+        accuracies = {"accuracy": fold.get("accuracy"), "balanced_accuracy": fold.get("balanced accuracy")}
+        rows.append(
+            {"fold": number, "slides": fold.get("slides"), "accuracy_low": low, "accuracy_high": high} | accuracies
+        )
+    summary: list[dict[str, Any]] = []
+    for label, summarise, least in (("mean", statistics.fmean, 1), ("standard deviation", statistics.stdev, 2)):
+        row: dict[str, Any] = {"fold": label}
+        for column in ("slides", "accuracy", "balanced_accuracy"):
+            values = [row[column] for row in rows if row.get(column) is not None]
+            row[column] = summarise(values) if len(values) >= least else None
+        summary.append(row)
+    return table_text(FOLD_COLUMNS, rows + summary)

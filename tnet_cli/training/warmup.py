@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -10,12 +11,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from tnet_cli.errors import SlideError
+from tnet_cli.learning.loop import Stage, StepOutput
 from tnet_cli.learning.patch_store import PatchPool, add_attended_patches, add_guided_patches
-from tnet_cli.learning.settings import TrainingSettings
-from tnet_cli.learning.stage import Computed
-from tnet_cli.learning.state import Course, random_source
+from tnet_cli.learning.slides import NO_LABEL, AnnotationTargets
+from tnet_cli.learning.state import TrainingState, random_source
 from tnet_cli.model.normalisation import freeze_normalisation
-from tnet_cli.training.augment import augment_patch
+
+MEASURED_PATCHES = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +30,8 @@ class PatchBatch:
         allowed: bool (N, G).
         targets: float32 (N, G).
         labels: int64 (N,), -1 where unknown.
+        taught: Patches of the step that hold annotations, those of all processes.
+        labelled: Patches of the step with a label, likewise.
     """
 
     pixels: Tensor
@@ -35,17 +39,29 @@ class PatchBatch:
     allowed: Tensor
     targets: Tensor
     labels: Tensor
+    taught: int
+    labelled: int
 
-    def part(self, rows: slice) -> "PatchBatch":
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, rows: slice) -> Self:
         """Return some of the patches."""
-        return PatchBatch(
-            self.pixels[rows], self.positions[rows], self.allowed[rows], self.targets[rows], self.labels[rows]
+        return replace(
+            self,
+            pixels=self.pixels[rows],
+            positions=self.positions[rows],
+            allowed=self.allowed[rows],
+            targets=self.targets[rows],
+            labels=self.labels[rows],
         )
 
+    def close(self) -> None:
+        """Do nothing: no file is open."""
 
-@dataclass(slots=True, eq=False)
-class WarmUp:
-    """A round of the warm-up; a ``Stage``. Patches are drawn from the pool, every processing level in every batch.
+
+class WarmUp(Stage):
+    """A round of the warm-up. Patches are drawn from the pool, every processing level in every batch.
 
     The location module learns the share of the annotated area in each cell; gradients pass into the extractor here,
     unlike in the hard phase. Batch statistics are those of all processing levels together, and are frozen afterwards.
@@ -53,130 +69,90 @@ class WarmUp:
     what the model now attends to.
 
     Args:
-        settings: Of the run.
-        number: Of the round, from 1.
+        round_number: From 1.
     """
 
-    settings: TrainingSettings
-    number: int
-    name: str = ""
-    steps: int = 0
-    learning_rate: float = 0.0
-    report_every: int = 25
-    gradient_clip: float = float("inf")
-    epoch: int = 0
-    depth: int | None = None
-    state: dict[str, float] = field(default_factory=dict)
-    pool: PatchPool = field(default_factory=PatchPool)
-    weights: np.ndarray = field(default_factory=lambda: np.empty(0))
-    share: slice = field(default_factory=lambda: slice(None))
+    def __init__(self, state: TrainingState, round_number: int) -> None:
+        settings = state.settings
+        name, steps = f"warm-up {round_number}", settings.warmup_steps
+        super().__init__(state, name, steps, settings.warmup_learning_rate, report_every=25)
+        self.round_number = round_number
+        self.weights = np.empty(0)
 
-    def __post_init__(self) -> None:
-        """Take the settings' numbers."""
-        self.name = f"warm-up {self.number}"
-        self.steps = self.epoch = self.settings.warmup_steps
-        self.learning_rate = self.settings.warmup_learning_rate
-
-    def begin(self, course: Course, number: int) -> None:
+    def begin(self, number: int) -> None:
         """Fill the pool, or let it grow, and go on from there."""
-        rng = random_source(self.settings.seed, number, 0)
-        if self.number == 1:
-            fill_pool(course, rng)
-            if self.settings.normalisation == "none" and not course.pretrained:
-                measure_statistics(course)
+        state, rng = self.state, random_source(self.settings.seed, number, 0)
+        if self.round_number == 1:
+            fill_pool(state, rng)
+            if self.settings.normalisation == "none" and not state.pretrained:
+                measure_statistics(state)
         else:
-            add_attended_patches(
-                course.pool,
-                course.slides,
-                course.network,
-                self.settings,
-                rng,
-                device=course.device,
-                on_bad=course.leave_out,
-            )
-        self.resume(course, number)
+            targets = (AnnotationTargets(slide, state.network.config, self.settings) for slide in state.slides)
+            add_attended_patches(state.pool, targets, state.network, rng, device=state.device, on_bad=state.leave_out)
+        self.resume(number)
 
-    def resume(self, course: Course, number: int) -> None:  # noqa: ARG002 (of the protocol)
+    def resume(self, number: int) -> None:
         """Draw from the run's pool."""
-        self.pool, self.weights = course.pool, course.pool.sampling_weights()
-        self.share = slice(course.group.rank, None, course.group.size)
+        self.number, self.weights = number, self.state.pool.sampling_weights()
         if self.settings.normalisation == "none":
-            freeze_normalisation(course.network)
+            freeze_normalisation(self.state.network)
 
-    def prepare(self, rng: np.random.Generator, step: int) -> PatchBatch:  # noqa: ARG002 (of the protocol)
+    def prepare(self, rng: np.random.Generator, step: int) -> PatchBatch:  # noqa: ARG002 (every step draws alike)
         """Draw patches and augment this process's."""
-        chosen = rng.choice(len(self.pool), size=self.settings.batch_patches, p=self.weights)
-        sources = rng.spawn(len(chosen))
-        return augmented_batch(self.pool, chosen[self.share], sources[self.share], self.settings.colour_jitter)
+        chosen = rng.choice(len(self.state.pool), size=self.settings.batch_patches, p=self.weights)
+        return augmented_batch(self.state, chosen, rng.spawn(len(chosen)))
 
-    def compute(self, course: Course, work: PatchBatch) -> Computed:
+    def compute(self, batch: PatchBatch, share: float) -> StepOutput:  # noqa: ARG002 (the batch knows the counts)
         """Compute the location module's term and the classifier's."""
-        targets, labels = work.targets.to(course.device), work.labels.to(course.device)
-        counts = torch.stack([(work.targets.sum(dim=1) > 0).sum(), (work.labels >= 0).sum()]).double()
-        taught, labelled = course.group.total(counts).tolist()
-        if len(labels) == 0:
-            return Computed({})
-        with course.precision.autocast():
-            seen = course.network.look(
-                work.pixels.to(course.device),
-                work.positions.to(course.device),
-                work.allowed.to(course.device),
+        if len(batch) == 0:
+            return StepOutput({})
+        state = self.state
+        targets, labels = batch.targets.to(state.device), batch.labels.to(state.device)
+        with state.precision.autocast():
+            seen = state.network.look(
+                batch.pixels.to(state.device),
+                batch.positions.to(state.device),
+                batch.allowed.to(state.device),
                 detach_location=False,
             )
-            logits = course.network.classification(seen.features)
+            logits = state.network.classification(seen.features)
         terms: dict[str, Tensor] = {}
         if seen.cell_log_probs is not None:
-            terms["location"] = location_loss(seen.cell_log_probs.float(), targets, taught)
-        if labelled:
-            terms["patch"] = (
-                functional.cross_entropy(logits.float(), labels, ignore_index=-1, reduction="sum") / labelled
-            )
-        return Computed(terms)
-
-    def halves(self, work: PatchBatch) -> Sequence[tuple[float, PatchBatch]]:
-        """Split the batch."""
-        count = len(work.labels)
-        if count < 2:
-            return [(1.0, work)]
-        half = count // 2
-        return [(half / count, work.part(slice(half))), (1 - half / count, work.part(slice(half, None)))]
-
-    def release(self, work: PatchBatch) -> None:
-        """Hold nothing open."""
+            terms["location"] = location_loss(seen.cell_log_probs.float(), targets, batch.taught)
+        if batch.labelled:
+            summed = functional.cross_entropy(logits.float(), labels, ignore_index=NO_LABEL, reduction="sum")
+            terms["patch"] = summed / batch.labelled
+        return StepOutput(terms)
 
 
-def fill_pool(course: Course, rng: np.random.Generator) -> None:
+def fill_pool(state: TrainingState, rng: np.random.Generator) -> None:
     """Fill the run's pool along annotated and random paths, reading several slides at once."""
-    sources = rng.spawn(len(course.slides))
+    sources = rng.spawn(len(state.slides))
 
     def read(number: int) -> PatchPool | SlideError:
         part = PatchPool()
+        targets = AnnotationTargets(state.slides[number], state.network.config, state.settings)
         try:
-            add_guided_patches(
-                part, course.slides[number], course.network.config, course.settings, sources[number], number=number
-            )
+            add_guided_patches(part, targets, sources[number], number)
         except SlideError as error:
             return error
         return part
 
-    with ThreadPoolExecutor(course.settings.readers, thread_name_prefix="tnet-pool") as threads:
-        for part in threads.map(read, range(len(course.slides))):
+    with ThreadPoolExecutor(state.settings.readers, thread_name_prefix="tnet-pool") as threads:
+        for part in threads.map(read, range(len(state.slides))):
             if isinstance(part, SlideError):
-                course.leave_out(part)
+                state.leave_out(part)
             else:
-                course.pool.extend(part)
+                state.pool.extend(part)
 
 
-MEASURED_PATCHES = 256
-
-
-def measure_statistics(course: Course) -> None:
+def measure_statistics(state: TrainingState) -> None:
     """Set the statistics of normalisation once, to those of patches of all processing levels.
 
     Random weights need a scale to learn with; their statistics are measured in one pass and never again.
     """
-    network, pool = course.network, course.pool
-    everything = random_source(course.settings.seed, 0, 0).permutation(len(pool))[:MEASURED_PATCHES]
+    network, pool = state.network, state.pool
+    everything = random_source(state.settings.seed, 0, 0).permutation(len(pool))[:MEASURED_PATCHES]
     layers = [m for m in network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001 (the common base)
     if not layers or len(everything) < 2:
         return
@@ -189,30 +165,59 @@ def measure_statistics(course: Course) -> None:
         # Batches interleave what the permutation mixed: every batch holds patches of all processing levels.
         for rows in np.array_split(everything, max(1, len(everything) // 32)):
             pixels = torch.from_numpy(np.stack([pool.pixels[row] for row in rows])).permute(0, 3, 1, 2)
-            network.feature(pixels.to(course.device))
+            network.feature(pixels.to(state.device))
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
 
 
-def augmented_batch(
-    pool: PatchPool, chosen: np.ndarray, sources: Sequence[np.random.Generator], colour_jitter: float
-) -> PatchBatch:
-    """Take patches from a pool, each turned, mirrored and tinted by its own source of randomness."""
-    pixels, cells = [], []
-    for index, rng in zip(chosen, sources, strict=True):
+def augmented_batch(state: TrainingState, chosen: np.ndarray, sources: Sequence[np.random.Generator]) -> PatchBatch:
+    """Take this process's of the chosen patches, each turned, mirrored and tinted by its own source of randomness."""
+    pool, pixels, cells = state.pool, [], []
+    mine = state.group.share(chosen.tolist())
+    for index, rng in zip(mine, state.group.share(sources), strict=True):
         changed, carried = augment_patch(
-            pool.pixels[index], np.stack([pool.allowed[index], pool.cell_targets[index]]), colour_jitter, rng
+            pool.pixels[index],
+            np.stack([pool.allowed[index], pool.cell_targets[index]]),
+            state.settings.colour_jitter,
+            rng,
         )
         pixels.append(changed)
         cells.append(carried)
     carried_cells = np.stack(cells)  # (N, 2, G)
     return PatchBatch(
         pixels=torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
-        positions=torch.from_numpy(np.stack([pool.positions[index] for index in chosen])),
+        positions=torch.from_numpy(np.stack([pool.positions[index] for index in mine])),
         allowed=torch.from_numpy(carried_cells[:, 0] > 0),
         targets=torch.from_numpy(carried_cells[:, 1].astype(np.float32)),
-        labels=torch.tensor([pool.labels[index] for index in chosen]),
+        labels=torch.tensor([pool.labels[index] for index in mine]),
+        taught=sum(bool(pool.cell_targets[index].any()) for index in chosen),
+        labelled=sum(pool.labels[index] != NO_LABEL for index in chosen),
     )
+
+
+def augment_patch(
+    pixels: np.ndarray, cells: np.ndarray, colour_jitter: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn, mirror and tint a patch, and carry its cells along: changes that leave its label alone.
+
+    Args:
+        pixels: uint8 (H, W, 3), square.
+        cells: (K, G) any values per cell of the n x n attention grid, row-major.
+        colour_jitter: Largest relative change of each colour channel.
+
+    Returns:
+        The changed pixels uint8 (H, W, 3) and cells (K, G).
+    """
+    turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
+    side = round(cells.shape[1] ** 0.5)
+    grid = cells.reshape(-1, side, side)
+    pixels, grid = np.rot90(pixels, turns, axes=(0, 1)), np.rot90(grid, turns, axes=(1, 2))
+    if mirrored:
+        pixels, grid = pixels[:, ::-1], grid[:, :, ::-1]
+    gain = 1 + rng.uniform(-colour_jitter, colour_jitter, size=3)
+    levels = np.clip(np.arange(256)[:, None] * gain, 0, 255).astype(np.uint8)  # (256, 3) look-up table
+    tinted = np.stack([levels[:, channel][pixels[..., channel]] for channel in range(3)], axis=-1)
+    return tinted, grid.reshape(cells.shape)
 
 
 def location_loss(cell_log_probs: Tensor, targets: Tensor, taught: float | None = None) -> Tensor:

@@ -13,11 +13,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.training.conftest import CONFIG, SETTINGS
+from tests.tiny_training import CONFIG, Told, settings_with
 from tnet_cli.errors import ModelFileError, UsageError
 from tnet_cli.learning.checkpoint import HEADER_KEY
-from tnet_cli.learning.state import StepReport
-from tnet_cli.training import train as training
 from tnet_cli.training.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,65 +24,55 @@ DRIVER = """
 import json, os, signal, sys
 from pathlib import Path
 import torch
-from tests.training.conftest import CONFIG, SETTINGS
+from tests.tiny_training import CONFIG, settings_with
+from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import read_manifest
-from tnet_cli.training import train as training
-from tnet_cli.learning.loop import StageRun
+from tnet_cli.training.train import train
 
 torch.set_num_threads(1)
 folder, manifest = Path(sys.argv[1]), Path(sys.argv[2])
-settings = SETTINGS.model_copy(update={"warmup_steps": 4, "hard_epochs": 2, "soft_steps": 2})
-plan_stages, after_step = training.plan_stages, StageRun._after_step
+settings = settings_with(warmup_steps=4, hard_epochs=2, soft_steps=2)  # a checkpoint every two steps
 
-def with_every_step(course):
-    stages = plan_stages(course)
-    for stage in stages:
-        stage.report_every = 1
-    return stages
-
-def run(name, kill_at):
-    out = (folder / f"{name}.jsonl").open("a")
-    def tell(what):
-        out.write(json.dumps(what) + "\\n")
-        out.flush()
-    def die_there(self):
-        after_step(self)
-        if (self.number, self.step) == kill_at:
+class Written(Progress):
+    def __init__(self, name, kill_at):
+        self.out, self.kill_at = (folder / f"{name}.jsonl").open("a"), kill_at
+    def tell(self, what):
+        self.out.write(json.dumps(what) + "\\n")
+        self.out.flush()
+    def step(self, report):
+        self.tell([report.stage, report.step, report.terms])
+        if report.stage == self.kill_at:  # at its last step, before that step's checkpoint
             os.kill(os.getpid(), signal.SIGKILL)
-    StageRun._after_step = die_there
-    training.plan_stages = with_every_step
-    inputs = read_manifest(manifest)
-    network = training.train(
-        inputs, CONFIG, settings, folder=folder / name, validation=inputs[:1],
-        on_step=lambda r: tell([r.stage, r.step, r.terms]), on_note=lambda text: tell(["note", 0, text]),
-    )
-    tell(["weights", 0, {k: float(v.double().sum()) for k, v in network.state_dict().items()}])
+    def note(self, text):
+        self.tell(["note", 0, text])
 
 def in_a_process(name, kill_at):
     child = os.fork()
     if child == 0:
-        run(name, kill_at)
+        told, inputs = Written(name, kill_at), read_manifest(manifest)
+        network = train(inputs, CONFIG, settings, folder=folder / name, validation=inputs[:1], progress=told)
+        told.tell(["weights", 0, {k: float(v.double().sum()) for k, v in network.state_dict().items()}])
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 ends = [in_a_process("whole", None)]
-ends += [in_a_process("killed", kill_at) for kill_at in [(0, 3), (1, 3), (3, 3), None]]
+ends += [in_a_process("killed", kill_at) for kill_at in ["warm-up 1", "warm-up 2", "hard attention", None]]
 print(json.dumps(ends))
 """
 
-Told = list[tuple[str, int, Any]]
+Lines = list[tuple[str, int, Any]]
 
 
-def told(path: Path) -> tuple[Told, list[str]]:
+def told(path: Path) -> tuple[Lines, list[str]]:
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return [tuple(row) for row in rows if row[0] != "note"], [row[2] for row in rows if row[0] == "note"]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_run_killed_in_every_stage_ends_with_the_same_losses_and_weights(tmp_path, tiny_manifest):
+def test_a_run_killed_in_every_stage_ends_with_the_same_losses_and_weights(tmp_path, labelled_slides):
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, str(tmp_path), str(tiny_manifest)],
+        [sys.executable, "-c", DRIVER, str(tmp_path), str(labelled_slides)],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -113,7 +101,7 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_losses_and_weights(tmp_p
     assert [path.name for path in (tmp_path / "killed").iterdir()] == ["checkpoint.safetensors"]
 
 
-SHORT = SETTINGS.model_copy(update={"warmup_steps": 2, "rounds": 1, "hard_epochs": 1})
+SHORT = settings_with(warmup_steps=2, rounds=1, hard_epochs=1)
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +112,10 @@ def finished(tmp_path_factory, tiny_inputs) -> Path:
 
 
 def test_a_finished_run_is_not_run_again(finished, tiny_inputs):
-    reports: list[StepReport] = []
-    notes: list[str] = []
-    first = train(tiny_inputs, CONFIG, SHORT, folder=finished, on_step=reports.append, on_note=notes.append)
-    assert reports == []
-    assert notes == ["going on from the checkpoint at the end"]
+    told = Told()
+    first = train(tiny_inputs, CONFIG, SHORT, folder=finished, progress=told)
+    assert told.reports == []
+    assert told.notes == ["going on from the checkpoint at the end"]
     stored = load_file(finished / "checkpoint.safetensors")
     for name, tensor in first.state_dict().items():
         assert torch.equal(stored[f"network.{name}"], tensor)
@@ -150,9 +137,10 @@ def test_the_checkpoint_of_another_run_is_refused(finished, tiny_inputs, change)
         train(tiny_inputs[:3], CONFIG, SHORT, folder=finished)
 
 
-def test_how_often_a_run_is_saved_makes_it_no_other(finished, tiny_inputs):
-    often = SHORT.model_copy(update={"checkpoint_every": 1, "readers": 3})
-    assert training.train(tiny_inputs, CONFIG, often, folder=finished) is not None
+def test_how_often_a_run_is_saved_and_in_how_many_parts_it_computes_makes_it_no_other(finished, tiny_inputs):
+    often, told = SHORT.model_copy(update={"checkpoint_every": 1, "readers": 3, "accumulate": 2}), Told()
+    train(tiny_inputs, CONFIG, often, folder=finished, progress=told)
+    assert told.notes == ["going on from the checkpoint at the end"]
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, tiny_inputs):
