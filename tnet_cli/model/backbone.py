@@ -4,7 +4,6 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,17 +18,6 @@ PAPER_BLOCK_DROP = 0.3
 """Share of samples for which the last block is skipped while training; earlier blocks in proportion."""
 
 
-class Backbone(Protocol):
-    """What a feature extraction module needs of a network."""
-
-    map_channels: int
-    feature_length: int
-
-    def __call__(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Return vectors (N, D) and location maps (N, C, h, w) of patches (N, 3, H, W)."""
-        ...
-
-
 def build_backbone(name: str, base_px: int, tap: str | None = None) -> nn.Module:
     """Build a backbone with random weights.
 
@@ -39,7 +27,8 @@ def build_backbone(name: str, base_px: int, tap: str | None = None) -> nn.Module
         tap: Module whose output is the location map; by default the last block with a map at stride 16.
 
     Returns:
-        A module that is a ``Backbone``.
+        A module from patches (N, 3, H, W) to vectors (N, D) and location maps (N, C, h, w), that knows its
+        ``feature_length`` D and ``map_channels`` C.
 
     Raises:
         ValueError: the name is unknown, timm is not installed, the network cannot take such patches, or it has no

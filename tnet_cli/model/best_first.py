@@ -22,6 +22,7 @@ from tnet_cli.model.traversal import (
     Traversal,
     Wanted,
     allowed_cells,
+    as_float64,
     check_look,
     check_roots,
     positions_below,
@@ -68,7 +69,6 @@ def traverse_best_first(
 
     Args:
         roots: Boxes of processing level 0, level-0 pixels; at least one.
-        root_log_probs: (R,).
         allowed: Tells which cells may be attended: regions -> bool (N,); all of them when None.
         stopping: Asked whenever ``at_once`` locations more have been looked at and the finest processing level has been
             reached; the traversal ends when it says so. Never asked when None.
@@ -149,7 +149,7 @@ class _Seen:
         self.has_reached_finest |= is_last
         if look.cell_log_probs is None or may_attend is None:
             return
-        for row, log_probs in enumerate(_as_numpy(look.cell_log_probs)):
+        for row, log_probs in enumerate(as_float64(look.cell_log_probs)):
             places[row].cells, places[row].log_probs, places[row].allowed = grids[row], log_probs, may_attend[row]
             self._open_cells(first + row, places[row].path + log_probs, may_attend[row])
 
@@ -209,8 +209,3 @@ class _Seen:
             cell_log_probs=np.stack(log_probs) if log_probs else None,
             allowed=np.stack(allowed) if allowed else None,
         )
-
-
-def _as_numpy(values: Tensor | np.ndarray) -> np.ndarray:
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
-    return np.asarray(array, dtype=np.float64)

@@ -12,12 +12,8 @@ def mix_uniform(cell_log_probs: Tensor, allowed: Tensor, share: float) -> Tensor
     What is drawn from the mixture has the mixture's log-probabilities, so that REINFORCE stays exact for it.
 
     Args:
-        cell_log_probs: (N, G), -inf where not allowed.
-        allowed: (N, G) bool.
+        cell_log_probs: (N, G), -inf where not allowed, as is what is returned.
         share: Of the uniform distribution, in [0, 1).
-
-    Returns:
-        (N, G), -inf where not allowed; rows with an allowed cell sum to one.
     """
     if share == 0:
         return cell_log_probs
@@ -28,14 +24,10 @@ def mix_uniform(cell_log_probs: Tensor, allowed: Tensor, share: float) -> Tensor
 
 
 def mean_entropy(cell_log_probs: Tensor, allowed: Tensor) -> Tensor:
-    """Return the mean entropy, in nats, of the distributions over the cells of N grids with two cells to choose from.
+    """Return the mean entropy, in nats, of the distributions over the cells of those grids that leave a choice.
 
     Args:
-        cell_log_probs: (N, G), -inf where not allowed.
-        allowed: (N, G) bool.
-
-    Returns:
-        Scalar; zero where no grid leaves a choice.
+        cell_log_probs: (N, G), -inf where not allowed; the mean is zero where no grid leaves a choice.
     """
     chosen_from = allowed.sum(dim=1) > 1
     finite = cell_log_probs.masked_fill(~allowed, 0.0)

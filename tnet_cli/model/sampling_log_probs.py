@@ -49,15 +49,12 @@ def sampling_log_probs(traversal: Traversal, scheme: SamplingScheme) -> list[Ten
 
 
 def sequential_log_probs(log_probs: Tensor, chosen: np.ndarray, keys: np.ndarray) -> Tensor:
-    """Return the log-probability of each draw among the candidates that are left when it is made.
+    """Return the log-probability of each draw among the candidates left when it is made, (k,) in order of ``chosen``.
 
     Args:
         log_probs: (M,) of the candidates, -inf where one may not be drawn; need not be normalised.
         chosen: int64 (k,) indices of what was drawn.
         keys: (k,) larger for what was drawn earlier.
-
-    Returns:
-        (k,) in the order of ``chosen``.
     """
     order = np.argsort(-keys, kind="stable")
     left = np.tile(np.isfinite(log_probs.detach().cpu().numpy()), (len(chosen), 1))  # (k, M)

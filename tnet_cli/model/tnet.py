@@ -59,16 +59,13 @@ class TNet(nn.Module):
     def look(
         self, patches: Tensor, positions: Tensor, allowed: Tensor | None = None, *, detach_location: bool = True
     ) -> Look:
-        """Look at regions.
+        """Look at regions: features (N, D) and, when ``allowed`` is given, log-probabilities (N, G).
 
         Args:
             patches: (N, 3, H, W), uint8 or float in [0, 1].
             positions: (N, 3) int64: y, x, scale.
             allowed: (N, G) bool: cells that may be attended next; None to leave the location module out.
             detach_location: Keep the location module's gradients out of the extractor, as the paper does.
-
-        Returns:
-            Features (N, D) and, when ``allowed`` is given, log-probabilities (N, G).
         """
         vectors, location_features = self.feature(patches)
         features = self.position(vectors, positions)
@@ -78,11 +75,7 @@ class TNet(nn.Module):
         return Look(features=features, cell_log_probs=self.location(seen, allowed))
 
     def classify(self, features: Sequence[Tensor]) -> ClassifierOutput:
-        """Classify slides from the features of everything that was looked at.
-
-        Args:
-            features: For each slide (K, D), all processing levels together.
-        """
+        """Classify slides from the features (K, D) of everything that was looked at, all processing levels together."""
         weights = tuple(self.weighting(each) for each in features)
         combined = torch.stack([share @ each for share, each in zip(weights, features, strict=True)])  # (S, D)
         return ClassifierOutput(

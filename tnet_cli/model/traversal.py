@@ -129,7 +129,6 @@ def traverse(
 
     Args:
         roots: Boxes of processing level 0, level-0 pixels; at least one.
-        root_log_probs: (R,).
         allowed: Tells which cells may be attended: regions -> bool (N,); all of them when None.
 
     Yields:
@@ -202,7 +201,6 @@ def positions_below(positions: np.ndarray, cells: np.ndarray, grid: AttentionGri
     Args:
         positions: int64 (N, 3) of the regions the cells are in.
         cells: int64 (N,), row-major.
-        grid: Has cut the regions.
     """
     rows, columns = np.divmod(cells, grid.n)
     y, x, scale = positions.T
@@ -210,11 +208,7 @@ def positions_below(positions: np.ndarray, cells: np.ndarray, grid: AttentionGri
 
 
 def check_look(look: Look, wanted: int, allowed: np.ndarray | None) -> None:
-    """Refuse a look that does not answer what was wanted.
-
-    Args:
-        wanted: How many regions were wanted.
-        allowed: bool (N, G), the cells that were asked for; None when none were.
+    """Refuse a look that does not answer what was wanted: so many regions, and where asked for their cells.
 
     Raises:
         ValueError: it is of other regions or other cells.
@@ -229,6 +223,11 @@ def check_look(look: Look, wanted: int, allowed: np.ndarray | None) -> None:
         )
 
 
+def as_float64(values: Values) -> np.ndarray:
+    """Return a tensor or an array as an array without gradients."""
+    return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
+
+
 def allowed_cells(grids: list[list[Region]], allowed: Callable[[Sequence[Region]], np.ndarray] | None) -> np.ndarray:
     """Tell which cells of N regions may be attended, bool (N, G); all of them when ``allowed`` is None."""
     if allowed is None:
@@ -241,8 +240,7 @@ def _choose(
     joint: Values, allowed: np.ndarray, parents: np.ndarray | None, plan: TraversalPlan, k: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return the chosen cells as ascending indices into the flattened (N, G), and their perturbed values if sampled."""
-    values = joint.detach().cpu().numpy() if hasattr(joint, "detach") else np.asarray(joint)
-    values = np.where(allowed, values.astype(np.float64), -np.inf)
+    values = np.where(allowed, as_float64(joint), -np.inf)
     if np.isnan(values).any():
         raise ValueError("the network gave NaN as the log-probability of a cell that may be attended")
     is_beam = plan.choice == "beam"

@@ -108,11 +108,8 @@ def draw_overlay(
 def plan_panels(thumbnail_size: Size, width_px: int) -> PanelPlan:
     """Choose how large the slide is drawn, and how its two panels stand.
 
-    A thumbnail smaller than its room is enlarged by a whole factor, so that its pixels stay squares.
-
-    Args:
-        thumbnail_size: Pixels at hand; its aspect ratio is kept.
-        width_px: Width of the page without margins.
+    A thumbnail smaller than its room is enlarged by a whole factor, so that its pixels stay squares. The width is that
+    of the page without margins.
     """
     is_stacked = thumbnail_size.width > STACK_ASPECT * thumbnail_size.height
     room = (width_px if is_stacked else (width_px - GAP_PX) // 2) - 2 * FRAME_PX

@@ -178,7 +178,6 @@ def legend_entries(regions: Sequence[AttendedRegion], slide_mpp: float | None) -
     """Return colour and words of each processing level that was looked at, coarsest first.
 
     Args:
-        regions: Everything the network looked at.
         slide_mpp: Micrometres per level-0 pixel, or None when unknown.
     """
     entries = []

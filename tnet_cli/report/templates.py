@@ -7,7 +7,7 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import BaseLoader, Environment, StrictUndefined, TemplateNotFound
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from tnet_cli.report.drawing import percent
@@ -49,19 +49,14 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
-class _AssetLoader(BaseLoader):
-    def get_source(self, environment: Environment, template: str) -> tuple[str, str | None, None]:
-        del environment
-        try:
-            return asset_text(template), None, None
-        except OSError as exc:
-            raise TemplateNotFound(template) from exc
-
-
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     environment = Environment(
-        loader=_AssetLoader(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(asset_text),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "visible": visible,

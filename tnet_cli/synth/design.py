@@ -5,7 +5,7 @@ are in micrometres and maps are rasters of 16 um a pixel or more, so that the sa
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -238,10 +238,7 @@ def _place_foci(depth_um: np.ndarray, map_um: float, label: str, rng: np.random.
         shrink *= 0.8
     if label == CLASS_NAMES[0]:
         return tuple(placed)
-    return tuple(
-        Focus(f.x_um, f.y_um, f.radius_um, f.harmonics, f.arrangement, "large") if number < lesions else f
-        for number, f in enumerate(placed)
-    )
+    return tuple(replace(focus, nuclei="large") for focus in placed[:lesions]) + tuple(placed[lesions:])
 
 
 def _draw_focus(depth_um: np.ndarray, map_um: float, shrink: float, rng: np.random.Generator) -> Focus | None:

@@ -8,7 +8,7 @@ clumps. Rims and nucleoli stay the darkest part of a lesion's nucleus, and are n
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -25,6 +25,7 @@ ACINUS_PITCH_UM = 44.0
 ACINUS_RADIUS_UM = 14.5
 CLUMPS_PER_ACINUS = 5.0
 PROBE_UM = 512.0
+PROBE_BOX = (0.0, 0.0, PROBE_UM, PROBE_UM)
 PROBE_SEED = 9
 PROBE_BANKS = 5
 
@@ -86,23 +87,22 @@ def _ring(centre: np.ndarray, number: float) -> np.ndarray:
 def calibrate(mpp: float) -> Calibration:
     """Match the nuclei of lesions to the clumps of benign foci by drawing a square of each."""
     clumps = _drawn_often(lambda rng: nuclear_clumps(small_nuclei(mpp, rng), mpp, rng))
-    sheet = _sheet(PROBE_SEED, _probe_box())
+    sheet = _sheet(PROBE_SEED, PROBE_BOX)
     benign = probe(sheet, clumps, mpp)
     low, high = 0.7, 1.5
-    scale = (low + high) / 2
-    large = _large_nuclei(mpp, scale)
-    lesion = probe(sheet, large, mpp)
-    for _ in range(7):
-        low, high = (scale, high) if _cover(lesion) < _cover(benign) else (low, scale)
+    while True:
         scale = (low + high) / 2
-        large = _large_nuclei(mpp, scale)
+        large = _drawn_often(partial(large_nuclei, mpp, scale=scale))
         lesion = probe(sheet, large, mpp)
+        low, high = (scale, high) if _cover(lesion) < _cover(benign) else (low, scale)
+        if high - low < 0.005:
+            break
     darkness = _matching(lesion, benign)
     large = [darkness[sprite] for sprite in large]
-    wanted = _cover(probe(_rings(PROBE_SEED, _probe_box(), CLUMPS_PER_ACINUS), clumps, mpp))
+    wanted = _cover(probe(_rings(PROBE_SEED, PROBE_BOX, CLUMPS_PER_ACINUS), clumps, mpp))
     number = CLUMPS_PER_ACINUS
     for _ in range(6):
-        found = _cover(probe(_rings(PROBE_SEED, _probe_box(), number), large, mpp))
+        found = _cover(probe(_rings(PROBE_SEED, PROBE_BOX, number), large, mpp))
         number *= float(np.clip(np.log1p(-wanted) / np.log1p(-found), 0.7, 1.4))
     return Calibration(scale, darkness, {"small": CLUMPS_PER_ACINUS, "large": number})
 
@@ -121,18 +121,10 @@ def probe(points: np.ndarray, bank: list[np.ndarray], mpp: float) -> np.ndarray:
     return stain
 
 
-def _large_nuclei(mpp: float, scale: float) -> list[np.ndarray]:
-    return _drawn_often(lambda rng: large_nuclei(mpp, rng, scale))
-
-
 def _drawn_often(draw: Callable[[np.random.Generator], list[np.ndarray]]) -> list[np.ndarray]:
     """Return the nuclei of several slides: one slide's own lot is lighter or darker by chance."""
     rng = np.random.default_rng(PROBE_SEED)
     return [sprite for _ in range(PROBE_BANKS) for sprite in draw(rng)]
-
-
-def _probe_box() -> tuple[float, float, float, float]:
-    return 0.0, 0.0, PROBE_UM, PROBE_UM
 
 
 def _cover(stain: np.ndarray) -> float:

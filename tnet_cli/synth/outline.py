@@ -11,11 +11,9 @@ LESION_COLOUR = (200, 30, 30)
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A closed curve, given by its radius in every direction.
+    """A closed curve around x, y, given by its mean radius and how it waves.
 
     Attributes:
-        x_um, y_um: Centre.
-        radius_um: Mean radius.
         harmonics: (K, 2) cosine and sine amplitudes of the outline's waves 2, 3, ..., relative to the radius.
     """
 

@@ -70,7 +70,6 @@ def write_pyramid(
     """Write a slide from its windows.
 
     Args:
-        size: Level-0 pixels.
         windows: In the order of ``window_places``; what lies beyond the slide's edge is cut off.
         description: Stored in the first page.
         on_progress: Told how many windows of how many are written.

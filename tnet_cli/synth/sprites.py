@@ -25,13 +25,11 @@ class Gland:
     Attributes:
         haematoxylin, eosin: uint8 (S, S).
         solid: bool (S, S); where the gland replaces the stroma.
-        radius_px: Radius of a circle that holds it.
     """
 
     haematoxylin: np.ndarray
     eosin: np.ndarray
     solid: np.ndarray
-    radius_px: float
 
 
 def _polar(side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -168,7 +166,6 @@ def _gland(mpp: float, nuclei: list[np.ndarray], rng: np.random.Generator) -> Gl
         haematoxylin=np.clip(np.where(solid, haematoxylin, 0), 0, 255).astype(np.uint8),
         eosin=np.clip(eosin, 0, 255).astype(np.uint8),
         solid=solid,
-        radius_px=side / 2,
     )
     # Nuclei stand side by side at the base of the cells.
     off_base = 1e3 * (np.abs(depth - 6.5 / mpp) > 1.5 / mpp)

@@ -50,7 +50,6 @@ def write_synthetic_slide(
 
     Args:
         path: The file to write or replace.
-        side_px: Side in level-0 pixels.
         label: ``benign`` or ``lesion``; drawn from the seed when None.
         workers: Processes that draw; one for each core when None, none of their own when 1.
         on_progress: Told how many windows of how many are drawn.
@@ -89,7 +88,6 @@ def synthesize(
 
     Args:
         directory: Made if need be.
-        side_px: Side of each in level-0 pixels.
         workers: Processes; one for each core when None.
         on_progress: Told how many slides of how many are done.
 
