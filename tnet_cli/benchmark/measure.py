@@ -1,16 +1,15 @@
 """Measures one arm on one slide, in this process."""
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 import torch
 
-from tnet_cli.benchmark.measurement import FLOOR, Measurement, Task
+from tnet_cli.benchmark.arms import FLOOR, ArmRequest, Measurement
 from tnet_cli.errors import SlideError
 from tnet_cli.inference.classify import look_with
 from tnet_cli.inference.device import choose_device
@@ -19,7 +18,6 @@ from tnet_cli.inference.every_cell import every_cell_job
 from tnet_cli.inference.prepare import Preparation, prepare
 from tnet_cli.inference.stopping import StandsStill, probabilities_of
 from tnet_cli.inference.traversal_job import TraversalJob, TraversalResult, traversal_job
-from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.metrics.predictions import softmax
 from tnet_cli.model.choice import RandomChoice, TopK
 from tnet_cli.model.normalisation import fold_normalisation
@@ -32,7 +30,7 @@ SEED = 0
 """Of the random locations."""
 
 
-def measure(task: Task) -> Measurement:
+def measure(request: ArmRequest) -> Measurement:
     """Measure an arm as often as asked, and return the run of the median wall time; its memory is not measured.
 
     Raises:
@@ -40,7 +38,7 @@ def measure(task: Task) -> Measurement:
         UsageError: the budget does not fit the model.
         ModelFileError: the model cannot be used.
     """
-    bench = _Bench(task)
+    bench = _Bench(request)
     once: dict[str, Callable[[], Measurement]] = {
         "tnet": bench.attend,
         "early": bench.attend,
@@ -50,10 +48,10 @@ def measure(task: Task) -> Measurement:
         "forward": bench.pass_forward,
     }
     runs: list[Measurement] = []
-    for _ in range(task.rounds):
+    for _ in range(request.rounds):
         # Side by side, so that whatever else the machine does meets both.
-        traversal_seconds = bench.attend().traversal_seconds if task.arm.kind in FLOOR else None
-        run = once[task.arm.kind]()
+        traversal_seconds = bench.attend().traversal_seconds if request.arm in FLOOR else None
+        run = once[request.arm]()
         over = None if traversal_seconds is None else traversal_seconds / run.seconds
         runs.append(replace(run, traversal_over=over))
     median = sorted(runs, key=lambda run: run.seconds)[(len(runs) - 1) // 2]
@@ -78,92 +76,79 @@ class _Watch:
 
 
 class _Bench:
-    """A model made ready, and a slide to use it on. The first, unmeasured traversal warms up everything.
+    """A model made ready, and a slide to use it on. The first, unmeasured traversal warms up everything."""
 
-    Args:
-        task: What is asked.
-    """
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.device = choose_device(task.device)
-        self.model = load_model(task.model)
+    def __init__(self, request: ArmRequest) -> None:
+        self.request = request
+        self.device = choose_device(request.device)
+        self.model = load_model(request.model)
         self.config = self.model.card.network
         self.network = self.model.network.to(self.device).eval()
         fold_normalisation(self.network)
         self.look = look_with(self.network, self.device)
-        with self._prepared() as (slide, preparation):
-            traversed = self._drive(self._job(slide, preparation))
-        self.traversed = traversed if task.arm.kind in FLOOR else TraversalResult(traversed.traversal, ())
+        with self._open() as slide:
+            warm = self._drive(self._job(slide, prepare(slide, self.config)))
+        self.traversal = warm.traversal
+        self.patches = warm.patches if request.arm in FLOOR else ()
 
     def attend(self) -> Measurement:
         """Traverse the slide, by attention or by chance, to the end or until the answer stands still."""
-        with _Watch() as watch, self._prepared() as (slide, preparation), _Watch() as traversal:
-            travelled = self._drive(self._job(slide, preparation)).traversal
-            probabilities = self._answer(travelled)
-        seen = sum(len(record.regions) for record in travelled.levels)
-        return self._measured(watch, slide, travelled.location_count, seen, probabilities, traversal)
+        with _Watch() as watch, self._open() as slide:
+            preparation = prepare(slide, self.config)
+            with _Watch() as after_preparing:
+                traversal = self._drive(self._job(slide, preparation)).traversal
+                probabilities = self._answer(traversal)
+        seen = _regions_seen(traversal)
+        return self._measured(watch, slide, traversal.location_count, seen, probabilities, after_preparing)
 
     def look_at_every_tile(self) -> Measurement:
         """Look at all tissue at the finest resolution; the answer is the mean over the tiles."""
-        with _Watch() as watch, self._prepared() as (slide, preparation), _Watch() as traversal:
-            (record,) = self._drive(every_cell_job(slide, preparation, self.config)).traversal.levels
-            with torch.inference_mode():
-                logits = self.network.classification(record.features).float().cpu().numpy()
-            probabilities = softmax(logits, self.model.card.temperature).mean(axis=0)
+        with _Watch() as watch, self._open() as slide:
+            preparation = prepare(slide, self.config)
+            with _Watch() as after_preparing:
+                (record,) = self._drive(every_cell_job(slide, preparation, self.config)).traversal.levels
+                with torch.inference_mode():
+                    logits = self.network.classification(record.features).float().cpu().numpy()
+                probabilities = softmax(logits, self.model.card.temperature).mean(axis=0)
         tiles = len(record.regions)
-        return self._measured(watch, slide, tiles, tiles, probabilities, traversal)
+        return self._measured(watch, slide, tiles, tiles, probabilities, after_preparing)
 
     def decode(self) -> Measurement:
         """Read what was attended, in as many threads as the engine has, and do nothing with it."""
-        regions = [region for record in self.traversed.traversal.levels for region in record.regions]
+        regions = [region for record in self.traversal.levels for region in record.regions]
         base_px = self.config.base_px
-        with self._opened() as slide, ThreadPoolExecutor(self.task.readers) as threads:
+        with self._open() as slide, ThreadPoolExecutor(self.request.readers) as threads:
             with _Watch() as watch:
                 for _ in threads.map(lambda region: slide.read(region, base_px, base_px), regions):
                     pass
-            return self._measured(watch, slide, self.traversed.traversal.location_count, 0)
+            return self._measured(watch, slide, self.traversal.location_count, 0)
 
     def pass_forward(self) -> Measurement:
         """Send what was attended through the network, processing level by processing level, and classify."""
-        traversal = self.traversed.traversal
+        traversal = self.traversal
         with _Watch() as watch:
-            for record, pixels in zip(traversal.levels, self.traversed.patches, strict=True):
+            for record, pixels in zip(traversal.levels, self.patches, strict=True):
                 patches = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-                for start in range(0, len(patches), self.task.batch_size):
-                    some = slice(start, start + self.task.batch_size)
+                for start in range(0, len(patches), self.request.batch_size):
+                    some = slice(start, start + self.request.batch_size)
                     allowed = None if record.allowed is None else record.allowed[some]
                     self.look(patches[some], record.positions[some], allowed)
             probabilities = self._answer(traversal)
-        with self._opened() as slide:
-            seen = sum(len(record.regions) for record in traversal.levels)
-            return self._measured(watch, slide, traversal.location_count, seen, probabilities)
+        with self._open() as slide:
+            return self._measured(watch, slide, traversal.location_count, _regions_seen(traversal), probabilities)
 
-    @contextmanager
-    def _opened(self) -> Generator[Slide]:
-        slide = open_slide(self.task.slide, mpp=self.task.mpp)
-        try:
-            yield slide
-        finally:
-            slide.close()
-
-    @contextmanager
-    def _prepared(self) -> Generator[tuple[Slide, Preparation]]:
-        with self._opened() as slide:
-            preparation = prepare(slide, self.config)
-            yield slide, preparation
+    def _open(self) -> Slide:
+        return open_slide(self.request.slide, mpp=self.request.traversal.mpp)
 
     def _job(self, slide: Slide, preparation: Preparation) -> TraversalJob:
-        arm = self.task.arm
-        options = TraversalOptions(budget=arm.budget, stop_at=arm.stop_at)
-        sampler = RandomChoice(np.random.default_rng(SEED)) if arm.kind == "random" else TopK()
-        stopping = None
-        if arm.stop_at is not None:
+        options, stopping = self.request.traversal, None
+        sampler = RandomChoice(np.random.default_rng(SEED)) if self.request.arm == "random" else TopK()
+        if options.stop_at is not None:
             answer = partial(probabilities_of, network=self.network, card=self.model.card)
-            stopping = StandsStill(arm.stop_at, answer)
+            stopping = StandsStill(options.stop_at, answer)
         job = traversal_job(slide, preparation, self.config, options, sampler, stopping=stopping)
         if job is None:
-            raise SlideError(self.task.slide, "shows no tissue, so there is nothing to measure")
+            raise SlideError(self.request.slide, "shows no tissue, so there is nothing to measure")
         return job
 
     def _drive(self, job: TraversalJob) -> TraversalResult:
@@ -172,8 +157,8 @@ class _Bench:
         Raises:
             SlideError: a region cannot be read.
         """
-        task = self.task
-        ((_, ended),) = drive([job], self.look, batch_size=task.batch_size, readers=task.readers)
+        request = self.request
+        ((_, ended),) = drive([job], self.look, batch_size=request.batch_size, readers=request.readers)
         if isinstance(ended, BaseException):
             raise ended
         return ended
@@ -188,13 +173,16 @@ class _Bench:
         slide: Slide,
         locations: int,
         forward_passes: int,
-        probabilities: Sequence[float] | np.ndarray | None = None,
+        probabilities: np.ndarray | None = None,
         traversal: _Watch | None = None,
     ) -> Measurement:
-        called = None if probabilities is None else self.model.card.decide([float(p) for p in probabilities])
+        prediction = probability = None
+        if probabilities is not None:
+            called = self.model.card.decide([float(p) for p in probabilities])
+            prediction, probability = self.config.class_names[called], float(probabilities[called])
         return Measurement(
-            arm=self.task.arm.kind,
-            budget=self.task.arm.budget,
+            arm=self.request.arm,
+            budget=self.request.traversal.budget,
             side_px=slide.size.area**0.5,
             seconds=watch.wall,
             traversal_seconds=None if traversal is None else traversal.wall,
@@ -205,6 +193,10 @@ class _Bench:
             pixels_read=slide.pixels_read,
             fraction_read=slide.pixels_read / slide.size.area,
             bytes_read=slide.bytes_read,
-            prediction=None if called is None else self.config.class_names[called],
-            probability=None if called is None or probabilities is None else float(probabilities[called]),
+            prediction=prediction,
+            probability=probability,
         )
+
+
+def _regions_seen(traversal: Traversal) -> int:
+    return sum(len(record.regions) for record in traversal.levels)

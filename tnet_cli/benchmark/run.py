@@ -1,19 +1,17 @@
 """A whole run of ``tnet bench``: every arm on every slide, each in a process of its own, one after the other."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from tnet_cli.benchmark.isolated import measure_alone
-from tnet_cli.benchmark.measurement import FLOOR, Arm, Measurement, Task
-from tnet_cli.errors import DISTRIBUTION, SlideError, UsageError
+from tnet_cli.benchmark.arms import FLOOR, ArmKind, ArmRequest, Measurement, measure_alone
+from tnet_cli.errors import DISTRIBUTION, UsageError
 from tnet_cli.files import written_whole
 from tnet_cli.inference.device import choose_device, describe_machine, reader_threads
+from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import find_model, read_card
 from tnet_cli.report.plots import ScalingLine, scaling_plot
@@ -30,9 +28,6 @@ class BenchRequest:
         stop_at: Of the stopping rule of a further row, with the greatest of the budgets; None for no such row.
         rounds: How often everything but every tile is measured.
         every_tile: Whether every tissue tile is read too, which may take minutes.
-        mpp: Micrometres per pixel where a file does not say.
-        device: Where the network runs.
-        batch_size: Patches in one forward pass.
         workers: Threads that read and decode; None for one a core.
         plot: Where the picture of time and memory against the slides' side is written, or None.
     """
@@ -55,7 +50,6 @@ class BenchRow:
     """One row of the table.
 
     Attributes:
-        measured: Of one arm on one slide.
         to_every_tile: How many times less wall time it took than every tile; None where that was not measured.
         to_floor: A traversal's wall time over that of the floor, the slower of decoding alone and forward passes alone,
             measured side by side; None for what has no floor.
@@ -65,9 +59,9 @@ class BenchRow:
     to_every_tile: float | None = None
     to_floor: float | None = None
 
-    def document(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """Return it as it stands in the document of ``--json``."""
-        return self.measured.document() | {
+        return self.measured.record() | {
             "times_faster_than_every_tile": self.to_every_tile,
             "to_floor": self.to_floor,
         }
@@ -79,19 +73,25 @@ class BenchReport:
 
     Attributes:
         slides: Path of each slide and its rows.
-        document: Of ``--json``: model, machine, options and rows.
+        record: What ``--json`` prints: model, machine, options and rows.
     """
 
     slides: tuple[tuple[str, tuple[BenchRow, ...]], ...]
-    document: dict[str, Any]
+    record: dict[str, Any]
 
 
-def run_bench(request: BenchRequest, on_progress: Callable[[int, int], None] | None = None) -> BenchReport:
+def run_bench(
+    request: BenchRequest,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    *,
+    measured_by: Callable[[ArmRequest], Measurement] = measure_alone,
+) -> BenchReport:
     """Measure every arm on every slide.
 
     Args:
         request: What is asked.
         on_progress: Told how many measurements of how many are done.
+        measured_by: Measures one arm; in a process of its own unless given.
 
     Raises:
         UsageError: the model is one of ordinary images, a budget does not fit it, or one slide is to be plotted.
@@ -105,25 +105,24 @@ def run_bench(request: BenchRequest, on_progress: Callable[[int, int], None] | N
     arms = _arms(request)
     measured: dict[str, list[Measurement]] = {slide: [] for slide in request.slides}
     for slide, of_slide in measured.items():
-        for arm in arms:
-            task = Task(
+        for arm, traversal in arms:
+            asked = ArmRequest(
                 arm=arm,
                 slide=slide,
                 model=model,
+                traversal=traversal,
                 device=str(device),
                 batch_size=request.batch_size,
                 readers=reader_threads(request.workers),
-                rounds=1 if arm.kind == "every-tile" else request.rounds,
-                mpp=request.mpp,
+                rounds=1 if arm == "every-tile" else request.rounds,
             )
-            of_slide.append(_measured_alone(task))
-            if on_progress is not None:
-                on_progress(sum(map(len, measured.values())), len(measured) * len(arms))
+            of_slide.append(measured_by(asked))
+            on_progress(sum(map(len, measured.values())), len(measured) * len(arms))
     slides = tuple((slide, _compared(each)) for slide, each in measured.items())
     if request.plot is not None:
         with written_whole(request.plot) as draft:
             draft.write_bytes(scaling_plot(_lines(slides)))
-    document = {
+    record = {
         "version": version(DISTRIBUTION),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": card.name,
@@ -135,9 +134,9 @@ def run_bench(request: BenchRequest, on_progress: Callable[[int, int], None] | N
             "device": str(device),
             "stop_at": request.stop_at,
         },
-        "slides": [{"slide": slide, "rows": [row.document() for row in rows]} for slide, rows in slides],
+        "slides": [{"slide": slide, "rows": [row.record() for row in rows]} for slide, rows in slides],
     }
-    return BenchReport(slides=slides, document=document)
+    return BenchReport(slides=slides, record=record)
 
 
 def _check(request: BenchRequest, card: ModelCard) -> None:
@@ -153,25 +152,15 @@ def _check(request: BenchRequest, card: ModelCard) -> None:
         raise UsageError("--plot draws time and memory against the slide's side; give slides of several sizes")
 
 
-def _arms(request: BenchRequest) -> list[Arm]:
-    budgets: tuple[int | None, ...] = request.budgets or (None,)
-    attended = [Arm(kind, budget) for budget in budgets for kind in ("tnet", *FLOOR)]
-    early = [] if request.stop_at is None else [Arm("early", budgets[-1], request.stop_at)]
-    by_chance = Arm("random", budgets[-1])
-    return [*attended, *early, by_chance, *([Arm("every-tile")] if request.every_tile else [])]
-
-
-def _measured_alone(task: Task) -> Measurement:
-    """Measure in a fresh process, which sees a slide that is in the page cache: another has read it before.
-
-    Raises:
-        SlideError: the slide or the model does not go.
-    """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        found = pool.submit(measure_alone, task).result()
-    if isinstance(found, str):
-        raise SlideError.saying(task.slide, found)
-    return found
+def _arms(request: BenchRequest) -> list[tuple[ArmKind, TraversalOptions]]:
+    """Return each arm with its budget, in the order of the rows."""
+    default = TraversalOptions(mpp=request.mpp)
+    budgeted = [replace(default, budget=budget) for budget in request.budgets] or [default]
+    arms: list[tuple[ArmKind, TraversalOptions]] = [(arm, each) for each in budgeted for arm in ("tnet", *FLOOR)]
+    if request.stop_at is not None:
+        arms.append(("early", replace(budgeted[-1], stop_at=request.stop_at)))
+    arms.append(("random", budgeted[-1]))
+    return [*arms, ("every-tile", default)] if request.every_tile else arms
 
 
 def _compared(measured: Sequence[Measurement]) -> tuple[BenchRow, ...]:

@@ -69,9 +69,9 @@ def bench(
     with counting("measurements") as measuring:
         report = run_bench(request, on_progress=measuring)
     if as_json:
-        answer_json(report.document)
+        answer_json(report.record)
     else:
-        _print_tables(report)
+        print_tables(report)
 
 
 HEADINGS = (
@@ -90,13 +90,13 @@ HEADINGS = (
 )
 
 
-def _print_tables(report: "BenchReport") -> None:
+def print_tables(report: "BenchReport") -> None:
     """Print one table for each slide, as Markdown: it reads well in a terminal and goes into a document as it is."""
     from tnet_cli.benchmark.run import arm_text
 
     for slide, rows in report.slides:
         side = round(rows[0].measured.side_px)
-        answer(f"{slide}: {side} px a side, {side**2 / 1e9:.2g} gigapixels; {report.document['model']}")
+        answer(f"{slide}: {side} px a side, {side**2 / 1e9:.2g} gigapixels; {report.record['model']}")
         answer("")
         table = [HEADINGS, *((arm_text(row.measured.arm, row.measured.budget), *_cells(row)) for row in rows)]
         widths = [max(len(line[column]) for line in table) for column in range(len(HEADINGS))]

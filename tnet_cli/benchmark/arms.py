@@ -1,8 +1,18 @@
-"""What was measured of one arm on one slide, and what was asked."""
+"""What is asked and measured of one arm on one slide, and how it gets a process of its own.
 
-from dataclasses import asdict, dataclass
+Nothing heavy is imported here before the memory of the process is looked at.
+"""
+
+import resource
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
+
+from tnet_cli.errors import SlideError, TnetError
+from tnet_cli.inputs.options import TraversalOptions
 
 ArmKind = Literal["tnet", "early", "random", "every-tile", "decode", "forward"]
 
@@ -20,47 +30,29 @@ FLOOR: tuple[ArmKind, ...] = ("decode", "forward")
 """What a traversal cannot do without; the slower of the two is the least it could take."""
 
 
-@dataclass(frozen=True, slots=True)
-class Arm:
-    """A way to look at a slide.
-
-    Attributes:
-        kind: One of ``ARMS``.
-        budget: Locations in all; None for the model's default, and for every tile.
-        stop_at: Of the stopping rule; for ``early`` alone.
-    """
-
-    kind: ArmKind
-    budget: int | None = None
-    stop_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmRequest:
     """One arm on one slide; everything here can be sent to another process.
 
     Attributes:
-        arm: What is measured.
+        arm: One of ``ARMS``.
         slide: Path or address.
-        model: The model file.
-        device: Name of where the network runs.
-        batch_size: Patches in one forward pass.
+        traversal: Its budget is None for the model's default, and for every tile; ``stop_at`` is of ``early`` alone.
         readers: Threads that read and decode.
         rounds: How often it is done; the run of the median wall time is the one told of.
-        mpp: Micrometres per pixel where the file does not say.
     """
 
-    arm: Arm
+    arm: ArmKind
     slide: str
     model: Path
+    traversal: TraversalOptions
     device: str
     batch_size: int
     readers: int
     rounds: int
-    mpp: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """What one arm took on one slide; the process, torch and the weights were there before.
 
@@ -79,7 +71,7 @@ class Measurement:
         bytes_read: Compressed bytes fetched; 0 where the reader does not tell.
         traversal_over: For the floor: how many times its wall time a traversal took that was done just before it, in
             the same process; the median of the rounds.
-        peak_mb: Most resident memory of the process.
+        peak_mb: Most resident memory of the process; 0 where it was not the arm's own.
         over_torch_mb: Of it, what came after importing torch.
         prediction: The class called; for every tile by the mean of the tiles' probabilities.
         probability: Of that class.
@@ -103,6 +95,52 @@ class Measurement:
     prediction: str | None = None
     probability: float | None = None
 
-    def document(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """Return it as it stands in the document of ``--json``."""
         return asdict(self)
+
+
+def measure_alone(request: ArmRequest) -> Measurement:
+    """Measure in a fresh process, which sees a slide that is in the page cache: another has read it before.
+
+    Raises:
+        SlideError: the slide or the model does not go.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        found = pool.submit(_measured_here, request).result()
+    if isinstance(found, str):
+        raise SlideError.saying(request.slide, found)
+    return found
+
+
+def _measured_here(request: ArmRequest) -> Measurement | str:
+    """Measure in this process, which has done nothing yet; return a sentence where the slide or the model does not go.
+
+    A sentence and not the error, because not every error survives the way between processes.
+    """
+    import torch
+
+    before = _peak_mb()
+    from tnet_cli.benchmark.measure import measure
+    from tnet_cli.inference.device import usable_cores
+
+    torch.set_num_threads(usable_cores())
+    try:
+        measured = measure(request)
+    except TnetError as problem:
+        return str(problem)
+    peak = _peak_mb()
+    return replace(measured, peak_mb=peak, over_torch_mb=peak - before)
+
+
+def _peak_mb() -> float:
+    """Return the most resident memory this process has had, in megabytes.
+
+    On Linux not by ``getrusage``: there a new process begins with the figure of the one that started it.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = status.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
