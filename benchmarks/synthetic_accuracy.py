@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from tnet_cli.evaluation.arms import EVERYTHING
 from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.metrics.estimate import wilson
 from tnet_cli.model.choice import LocationSampler, RandomChoice, TopK
 from tnet_cli.modelfile.modelfile import DEFAULT_MODEL, LoadedModel, find_model, load_model
 from tnet_cli.results.result import SlideResult
@@ -76,12 +76,12 @@ def summarise(rows: list[dict[str, Any]], arms: tuple[str, ...]) -> dict[str, An
     for arm in arms:
         mine = [row for row in rows if row["arm"] == arm]
         right = sum(row["prediction"] == row["label"] for row in mine)
-        interval = binomtest(right, len(mine)).proportion_ci(method="wilson")
+        accuracy = wilson(right, len(mine))
         summary[arm] = {
             "slides": len(mine),
-            "accuracy": right / len(mine),
+            "accuracy": accuracy.value,
             "auroc": roc_auc_score([row["label"] == "lesion" for row in mine], [row["probability"] for row in mine]),
-            "interval_95": [interval.low, interval.high],
+            "interval_95": [accuracy.low, accuracy.high],
             "locations": float(np.mean([row["locations"] for row in mine])),
             "fraction_read_mean": float(np.mean([row["fraction_read"] for row in mine])),
             "fraction_read_max": float(np.max([row["fraction_read"] for row in mine])),

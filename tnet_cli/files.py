@@ -49,6 +49,11 @@ def temporary_file(content: bytes, *, suffix: str) -> Iterator[Path]:
         yield path
 
 
+def rounded(value: float | None) -> float | None:
+    """Keep six significant figures: what a float32 network can stand for, the same text on every machine."""
+    return None if value is None else float(f"{value:.6g}")
+
+
 def table_text(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
     """Write rows as CSV text: a header, no index, empty cells for None.
 

@@ -10,6 +10,7 @@ import torch
 
 from tnet_cli.errors import UsageError
 from tnet_cli.evaluation.judge import ArmRun
+from tnet_cli.files import rounded
 from tnet_cli.inference.domain_check import slide_distance
 from tnet_cli.metrics.calibration import (
     Fitted,
@@ -20,7 +21,6 @@ from tnet_cli.metrics.calibration import (
     reliability,
     stated_and_true,
 )
-from tnet_cli.metrics.estimate import rounded
 from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.modelfile.card import DomainLimits, ModelCard
 

@@ -11,12 +11,12 @@ import numpy as np
 from tnet_cli.evaluation.arms import classify_by_arm
 from tnet_cli.evaluation.curve import CurvePoint, classify_for_curve
 from tnet_cli.evaluation.localisation import SlideLocalisation, localise
+from tnet_cli.files import rounded
 from tnet_cli.inference.classify import EngineOptions
 from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.metrics.bootstrap import patient_or_slide
-from tnet_cli.metrics.estimate import rounded
 from tnet_cli.metrics.predictions import Predictions, softmax
 from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import LoadedModel

@@ -8,6 +8,7 @@ import numpy as np
 
 from tnet_cli.evaluation.judge import ArmRun
 from tnet_cli.evaluation.localisation import Localisation, summarise_localisation
+from tnet_cli.files import rounded
 from tnet_cli.metrics.bootstrap import patient_or_slide, resample_patients
 from tnet_cli.metrics.calibration import (
     ReliabilityBin,
@@ -27,7 +28,7 @@ from tnet_cli.metrics.discrimination import (
     confusion_matrix,
     per_class,
 )
-from tnet_cli.metrics.estimate import Estimate, rounded, wilson
+from tnet_cli.metrics.estimate import Estimate, wilson
 from tnet_cli.metrics.predictions import Predictions
 from tnet_cli.modelfile.card import ModelCard
 

@@ -16,9 +16,9 @@ from tnet_cli.evaluation.localisation import ON_THE_LESION
 from tnet_cli.evaluation.metrics import Metrics
 from tnet_cli.evaluation.request import EvaluateRequest
 from tnet_cli.evaluation.selection import Selection
+from tnet_cli.files import rounded
 from tnet_cli.inference.device import describe_machine, reader_threads
 from tnet_cli.metrics.calibration import BINS
-from tnet_cli.metrics.estimate import rounded
 from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import LoadedModel
 

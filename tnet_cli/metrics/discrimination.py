@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
+from tnet_cli.files import rounded
 from tnet_cli.metrics.bootstrap import Resampling, bootstrapped
-from tnet_cli.metrics.estimate import Estimate, UndefinedMetricError, rounded, wilson
+from tnet_cli.metrics.estimate import Estimate, UndefinedMetricError, wilson
 from tnet_cli.metrics.predictions import Predictions
 
 ClassMetric = Callable[[Predictions, np.ndarray, int], float]

@@ -5,6 +5,8 @@ from typing import Any, Self
 
 from scipy.stats import binomtest
 
+from tnet_cli.files import rounded
+
 CONFIDENCE = 0.95
 WILSON = "Wilson"
 BOOTSTRAP = "bootstrap over patients"
@@ -75,8 +77,3 @@ def wilson(successes: int, trials: int, *, nothing: str = NO_SLIDE) -> Estimate:
         return Estimate.undefined(nothing)
     interval = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
     return Estimate(value=successes / trials, low=float(interval.low), high=float(interval.high), method=WILSON)
-
-
-def rounded(value: float | None) -> float | None:
-    """Keep six significant figures, None as it is."""
-    return None if value is None else float(f"{value:.6g}")

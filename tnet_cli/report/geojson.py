@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from tnet_cli.files import rounded
 from tnet_cli.geometry import Region
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.report.colours import processing_level_colour
@@ -95,7 +96,7 @@ def _name(region: AttendedRegion, class_names: Sequence[str]) -> str:
     return f"{name} {percent(share)}, weight {percent(region.weight)}" if name else f"weight {percent(region.weight)}"
 
 
-def _measurements(region: AttendedRegion, class_names: Sequence[str]) -> dict[str, float | int]:
+def _measurements(region: AttendedRegion, class_names: Sequence[str]) -> dict[str, float | int | None]:
     numbers: dict[str, float | int | None] = {
         "weight": region.weight,
         "path_probability": region.path_probability,
@@ -104,7 +105,7 @@ def _measurements(region: AttendedRegion, class_names: Sequence[str]) -> dict[st
         "processing_level": region.processing_level,
     }
     return {
-        key: number if isinstance(number, int) else float(f"{number:.6g}")
+        key: number if isinstance(number, int) else rounded(number)
         for key, number in numbers.items()
         if number is not None and math.isfinite(number)
     }

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tnet_cli.files import rounded
 from tnet_cli.geometry import Region, Size
 from tnet_cli.inputs.fingerprint import Fingerprint
 from tnet_cli.report.attended import AttendedRegion
@@ -89,15 +90,15 @@ class SlideResult:
             "path": self.path,
             "status": self.status,
             "prediction": self.prediction,
-            "probability": _rounded(self.probability),
-            **{f"prob_{name}": _rounded(p) for name, p in zip(self.class_names, probabilities, strict=True)},
+            "probability": rounded(self.probability),
+            **{f"prob_{name}": rounded(p) for name, p in zip(self.class_names, probabilities, strict=True)},
             "mpp": self.mpp,
             "mpp_source": self.mpp_source,
             "reader": self.reader,
             "roots": self.roots,
             "locations": self.locations,
             "pixels_read": self.pixels_read,
-            "fraction_read": _rounded(self.fraction_read),
+            "fraction_read": rounded(self.fraction_read),
             "seconds": round(self.seconds, 3),
             "error": self.error,
             "qc": self.qc,
@@ -143,14 +144,9 @@ def region_row(attended: AttendedRegion, class_names: tuple[str, ...]) -> dict[s
         "width": box.width,
         "height": box.height,
         "processing_level": attended.processing_level,
-        "mpp": _rounded(attended.mpp),
-        "location_probability": _rounded(attended.location_probability),
-        "path_probability": _rounded(attended.path_probability),
-        "weight": _rounded(attended.weight),
-        **{f"prob_{name}": _rounded(p) for name, p in zip(class_names, attended.class_probabilities, strict=True)},
+        "mpp": rounded(attended.mpp),
+        "location_probability": rounded(attended.location_probability),
+        "path_probability": rounded(attended.path_probability),
+        "weight": rounded(attended.weight),
+        **{f"prob_{name}": rounded(p) for name, p in zip(class_names, attended.class_probabilities, strict=True)},
     }
-
-
-def _rounded(value: float | None) -> float | None:
-    """Keep six significant figures: what a float32 network can stand for, the same text on every machine."""
-    return None if value is None else float(f"{value:.6g}")
