@@ -36,7 +36,8 @@ class Slope(Stage):
     """Moves the classifier's bias; the terms are known: step n works on the numbers n and n + 1."""
 
     def __init__(self, state: TrainingState, steps: int = 6, **numbers: Any) -> None:
-        super().__init__(state, "slope", steps, 1e-2, **{"report_every": 4, "carried": {"seen": 0.0}, **numbers})
+        given: dict[str, Any] = {"report_every": 4, "carried": {"seen": 0.0}, **numbers}
+        super().__init__(state=state, name="slope", steps=steps, learning_rate=1e-2, **given)
         self.batches: list[Numbers] = []
         self.parts: list[list[float]] = []
         self.at: dict[int, Callable[[StepOutput], StepOutput]] = {}

@@ -7,7 +7,7 @@ import pytest
 from tnet_cli.errors import UsageError
 from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.training.config_file import PRETRAINED, ConfigTables
+from tnet_cli.training.config_file import ConfigTables
 
 CLASSES = ("benign", "lesion")
 
@@ -149,13 +149,12 @@ def test_a_missing_file_is_named(tmp_path):
         ConfigTables.read(tmp_path / "none.toml")
 
 
-@pytest.mark.skipif(PRETRAINED not in TrainingSettings.model_fields, reason="training has no pretrained weights")
 def test_pretrained_weights_stand_beside_the_backbone_and_bring_their_pixel_statistics():
     tables = ConfigTables.read(None, ["model.backbone=resnet18", "model.pretrained=IMAGENET1K_V1"])
     config = tables.complete(CLASSES, on_gpu=False)
-    assert getattr(config.training, PRETRAINED) == "torchvision:IMAGENET1K_V1"
+    assert config.training.backbone_weights == "torchvision:IMAGENET1K_V1"
     assert config.network.pixel_mean == pytest.approx((0.485, 0.456, 0.406))
     kept = ConfigTables.read(None, ["model.pretrained=some/weights.safetensors"])
-    assert getattr(kept.training, PRETRAINED) == "some/weights.safetensors"
+    assert kept.training.backbone_weights == "some/weights.safetensors"
     with pytest.raises(UsageError, match="are the same; give one"):
-        ConfigTables.read(None, ["model.pretrained=DEFAULT", f"training.{PRETRAINED}=torchvision"])
+        ConfigTables.read(None, ["model.pretrained=DEFAULT", "training.backbone_weights=torchvision"])

@@ -23,11 +23,11 @@ def figures_in(path: Path) -> list[tuple[str, ...]]:
 
 def test_every_report_is_on_disk_at_once_and_new_terms_widen_the_table(tmp_path):
     path = tmp_path / "metrics.csv"
-    log = MetricsLog(path)
-    log.add(StepReport("a", 1, 2, {"x": 0.5}))
+    log = MetricsLog(tmp_path)
+    log.step(StepReport("a", 1, 2, {"x": 0.5}))
     assert figures_in(path) == [("stage", "step", "steps", "x"), ("a", "1", "2", "0.5")]
-    log.add(StepReport("a", 2, 2, {"x": 0.25}))
-    log.add(StepReport("b", 1, 9, {"y": 3.0, "x": float("nan")}))
+    log.step(StepReport("a", 2, 2, {"x": 0.25}))
+    log.step(StepReport("b", 1, 9, {"y": 3.0, "x": float("nan")}))
     assert figures_in(path) == [
         ("stage", "step", "steps", "x", "y"),
         ("a", "1", "2", "0.5", ""),
@@ -41,17 +41,17 @@ def test_every_report_is_on_disk_at_once_and_new_terms_widen_the_table(tmp_path)
 @pytest.mark.parametrize("torn", ["", "2026-01-01T00:00:00+00:00,b,3", "2026-01-01T00:00:00+00:00,b,3\n", "\ufffd"])
 def test_a_resumed_run_takes_the_place_of_what_it_repeats(tmp_path, torn):
     path = tmp_path / "metrics.csv"
-    log = MetricsLog(path)
+    log = MetricsLog(tmp_path)
     for stage, step in (("a", 10), ("a", 20), ("validation a", 20), ("b", 1), ("b", 2)):
-        log.add(StepReport(stage, step, 20, {"x": step}))
+        log.step(StepReport(stage, step, 20, {"x": step}))
     with path.open("a") as file:
         file.write(torn)
-    resumed = MetricsLog(path)
+    resumed = MetricsLog(tmp_path)
     assert [(report.stage, report.step) for report in resumed.reports()][-1] == ("b", 2)
-    resumed.add(StepReport("a", 15, 20, {"x": 15}))
+    resumed.step(StepReport("a", 15, 20, {"x": 15}))
     assert [row[:2] for row in figures_in(path)[1:]] == [("a", "10"), ("a", "15")]
-    resumed.add(StepReport("validation a", 15, 20, {"x": 1}))
-    resumed.add(StepReport("a", 20, 20, {"x": 1}))
+    resumed.step(StepReport("validation a", 15, 20, {"x": 1}))
+    resumed.step(StepReport("a", 20, 20, {"x": 1}))
     assert [row[:2] for row in figures_in(path)[1:]] == [("a", "10"), ("a", "15"), ("validation a", "15"), ("a", "20")]
 
 
@@ -70,13 +70,14 @@ def test_tensorboard_is_told_where_it_is_installed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(metrics_log, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
-    log = MetricsLog(tmp_path / "metrics.csv", tmp_path / "tensorboard")
-    log.add(StepReport("a", 4, 8, {"x": 0.5, "y": 2.0}))
+    log = MetricsLog(tmp_path)
+    log.step(StepReport("a", 4, 8, {"x": 0.5, "y": 2.0}))
     log.close()
     assert told == [("open", "tensorboard"), ("a/x", 0.5, 4), ("a/y", 2.0, 4), ("close",)]
     monkeypatch.setattr(metrics_log, "find_spec", lambda name: None)
-    MetricsLog(tmp_path / "metrics.csv", tmp_path / "board").close()
-    assert not (tmp_path / "board").exists()
+    told.clear()
+    MetricsLog(tmp_path).close()
+    assert told == []
 
 
 def test_curves_show_loss_above_and_accuracy_below(tmp_path):

@@ -150,7 +150,7 @@ def test_a_slide_that_breaks_while_training_is_named_or_left_out(tiny_inputs, mo
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"hard_locations": (2, 3, 4)}, "hard_locations needs 2 numbers"),
+        ({"hard_locations": (2, 3, 4)}, "has 3 numbers; a model of 3 processing levels needs 2"),
         ({"normal_class": "healthy"}, "normal_class 'healthy' is not among"),
         ({"staged_depth": ((3, 1),)}, "staged_depth names processing levels before all 3"),
     ],

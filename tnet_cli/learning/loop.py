@@ -14,13 +14,8 @@ from torch import Tensor
 
 from tnet_cli.errors import TrainingError
 from tnet_cli.inference.progress import VALIDATION, StepReport
-from tnet_cli.learning.checkpoint import (
-    FILE_NAME,
-    Checkpoint,
-    optimiser_parts,
-    restore_optimiser,
-    save_checkpoint,
-)
+from tnet_cli.learning.checkpoint import FILE_NAME, Checkpoint, optimiser_parts, restore_optimiser, save_checkpoint
+from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.learning.state import TrainingState, random_source, seed_torch
 
 
@@ -60,40 +55,39 @@ class StepOutput:
         return {"total": sum(values.values()), **values, **self.metrics}
 
 
+@dataclass(eq=False, kw_only=True)
 class Stage(ABC):
     """One stage of a run: how many steps, what each works on, and what it computes.
 
     Everything random in a step follows from the seed, the number of the stage and that of the step. So the next step
     can be prepared while this one computes, and a resumed run repeats what the interrupted one would have done.
 
-    Args:
+    Attributes:
         name: Named in reports.
         learning_rate: Peak of a cosine schedule.
         report_every: Steps between two reports.
-        gradient_clip: Largest norm of the gradient; infinite for no limit.
-        epoch: Steps after which the model is validated; None for once, at the end.
+        gradient_clip: Largest norm of the gradient.
+        epoch: Steps after which the model is validated, beside the end.
         depth: Processing levels that are descended, in validation too; all of the model's when None.
         carried: Numbers that are carried from step to step.
+        number: Of the stage in the run, from 0; set when it begins.
     """
 
-    def __init__(
-        self,
-        state: TrainingState,
-        name: str,
-        steps: int,
-        learning_rate: float,
-        *,
-        report_every: int = 10,
-        gradient_clip: float = math.inf,
-        epoch: int | None = None,
-        depth: int | None = None,
-        carried: dict[str, float] | None = None,
-    ) -> None:
-        self.state, self.settings = state, state.settings
-        self.name, self.steps, self.learning_rate = name, steps, learning_rate
-        self.report_every, self.gradient_clip = report_every, gradient_clip
-        self.epoch, self.depth, self.carried = epoch or steps, depth, carried or {}
-        self.number = 0
+    state: TrainingState
+    name: str
+    steps: int
+    learning_rate: float
+    report_every: int = 10
+    gradient_clip: float = math.inf
+    epoch: int | None = None
+    depth: int | None = None
+    carried: dict[str, float] = field(default_factory=dict)
+    number: int = 0
+
+    @property
+    def settings(self) -> TrainingSettings:
+        """The run's settings."""
+        return self.state.settings
 
     @abstractmethod
     def begin(self, number: int) -> None:
@@ -251,16 +245,17 @@ class StageRun:
 
     def _after_step(self) -> None:
         stage, state = self.stage, self.state
-        if self.step % stage.report_every == 0 or self.step == stage.steps:
+        is_last = self.step == stage.steps
+        if self.step % stage.report_every == 0 or is_last:
             means = {name: float(np.mean(values)) for name, values in self.sums.items()}
             state.report(StepReport(stage.name, self.step, stage.steps, means))
             self.sums = {}
-        if self.validation_metrics is not None and (self.step % stage.epoch == 0 or self.step == stage.steps):
+        if self.validation_metrics is not None and (self.step % (stage.epoch or stage.steps) == 0 or is_last):
             state.group.synchronise(state.network)
             terms = self.validation_metrics(stage.depth)
             state.report(StepReport(VALIDATION + stage.name, self.step, stage.steps, terms))
             state.network.train()
-        if self.step % state.settings.checkpoint_every == 0 or self.step == stage.steps:
+        if self.step % state.settings.checkpoint_every == 0 or is_last:
             self._save()
 
     def _save(self) -> None:
@@ -269,15 +264,6 @@ class StageRun:
         state.group.synchronise(state.network)
         if not all(bool(torch.isfinite(parameter).all()) for parameter in state.network.parameters()):
             self._stop({"weights": math.nan})
-        groups, tensors = optimiser_parts(self.optimiser)
-        checkpoint = Checkpoint(
-            stage=self.number,
-            step=self.step,
-            carried=self.stage.carried,
-            sums=self.sums,
-            schedule=self.schedule.state_dict(),
-            groups=groups,
-            optimiser=tensors,
-        )
-        save_checkpoint(state, checkpoint)
+        parts, schedule = optimiser_parts(self.optimiser), self.schedule.state_dict()
+        save_checkpoint(state, Checkpoint(self.number, self.step, self.stage.carried, self.sums, schedule, *parts))
         self.saved = f"{self.stage.name}, step {self.step}"

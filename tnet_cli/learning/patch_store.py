@@ -79,15 +79,9 @@ class PatchPool:
 
     def as_arrays(self) -> dict[str, np.ndarray]:
         """Return everything but the pixels, one array for each list."""
+        arrays = {mine.name: np.array(getattr(self, mine.name)) for mine in fields(self)[1:] if mine.name != "regions"}
         boxes = [[region.x, region.y, region.width, region.height] for region in self.regions]
-        return {
-            "positions": np.stack(self.positions),
-            "allowed": np.stack(self.allowed),
-            "cell_targets": np.stack(self.cell_targets),
-            "labels": np.array(self.labels, dtype=np.int64),
-            "slides": np.array(self.slides, dtype=np.int64),
-            "regions": np.array(boxes, dtype=np.int64),
-        }
+        return arrays | {"regions": np.array(boxes)}
 
     def sampling_weights(self) -> np.ndarray:
         """Return the probability of drawing each patch, float64 (N,).
@@ -128,12 +122,8 @@ def read_again(arrays: dict[str, np.ndarray], slides: Sequence[TrainingSlide], b
     """
     pool = PatchPool(
         pixels=[np.empty(0)] * len(arrays["labels"]),
-        positions=list(arrays["positions"]),
-        allowed=list(arrays["allowed"]),
-        cell_targets=list(arrays["cell_targets"]),
-        labels=arrays["labels"].tolist(),
-        slides=arrays["slides"].tolist(),
         regions=[Region(*box) for box in arrays["regions"].tolist()],
+        **{name: list(values) for name, values in arrays.items() if name != "regions"},
     )
     places = [np.flatnonzero(arrays["slides"] == number) for number in range(len(slides))]
 

@@ -4,6 +4,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tnet_cli.errors import UsageError
+from tnet_cli.model.config import TNetConfig
+
 
 class TrainingSettings(BaseModel):
     """Settings of a training run; the weights of the objective are the paper's.
@@ -98,3 +101,25 @@ class TrainingSettings(BaseModel):
         if any(depth < 1 or epochs < 1 for depth, epochs in self.staged_depth):
             raise ValueError(f"staged_depth needs pairs of positive numbers, not {self.staged_depth}")
         return self
+
+    def check_fit(self, config: TNetConfig) -> None:
+        """Refuse a model that these settings do not fit.
+
+        Raises:
+            UsageError: it is none of slides, or of other classes or processing levels.
+        """
+        if config.mpp is None:
+            raise UsageError("training on slides needs a model with the micrometres per pixel of each processing level")
+        levels, given = config.processing_levels, len(self.hard_locations)
+        if given != levels - 1:
+            raise UsageError(
+                f"[training] hard_locations: {list(self.hard_locations)} has {given} numbers; "
+                f"a model of {levels} processing levels needs {levels - 1}"
+            )
+        if self.normal_class is not None and self.normal_class not in config.class_names:
+            raise UsageError(f"normal_class {self.normal_class!r} is not among {', '.join(config.class_names)}")
+        if any(depth >= levels for depth, _ in self.staged_depth):
+            raise UsageError(
+                f"staged_depth names processing levels before all {levels} are used; "
+                f"found {', '.join(str(depth) for depth, _ in self.staged_depth)}"
+            )

@@ -112,9 +112,7 @@ class TrainingSlide:
 
         Args:
             handle: The open file; to stay so until the traversal has ended.
-            config: The model's.
             locations: Attended at each processing level after the first; the model's own when empty.
-            sampler: How they are chosen.
             read: In place of the file's own reading.
 
         Raises:
@@ -201,9 +199,8 @@ class AnnotationTargets:
             return self.slide.label
         if is_finest:
             return self.label(region)
-        if float(self.annotated_fractions([region])[0]) > 0:
-            return self.slide.label
-        return self.config.class_names.index(self.settings.normal_class)
+        is_annotated = self.annotated_fractions([region])[0] > 0
+        return self.slide.label if is_annotated else self.config.class_names.index(self.settings.normal_class)
 
 
 def load_training_slides(

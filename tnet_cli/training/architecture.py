@@ -1,20 +1,32 @@
-"""The model a run trains: a preset, and the numbers the user puts in place of its own."""
+"""The model a run trains: a preset, the numbers the user puts in place of its own, and pretrained weights.
+
+Weights of a backbone are torchvision's or timm's own, a safetensors file, or one of the hub.
+"""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from tnet_cli.errors import ModelFileError, UsageError
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.modelfile.modelfile import read_card
+from tnet_cli.model.tnet import TNet
+from tnet_cli.modelfile.modelfile import find_model, read_card
 
 PRESETS = ("slide",)
 GPU_BACKBONE = "efficientnet_b0"
 """The paper's backbone, which is the default where a GPU can train it."""
 
-MODEL_KEYS = frozenset(TNetConfig.model_fields) - {"class_names"} | {"preset"}
+MODEL_KEYS = frozenset(TNetConfig.model_fields) - {"class_names"} | {"preset", "pretrained"}
+
+PREFIXES = ("feature.backbone.", "backbone.network.", "backbone.", "network.", "module.", "")
+"""What names of a backbone's tensors begin with in model files of this package and elsewhere."""
 
 
 def model_config(
@@ -60,12 +72,7 @@ def describe_first(error: ValidationError, table: str) -> str:
 
 
 def _fit_scales(numbers: dict[str, Any], base: TNetConfig) -> None:
-    """Complete grid, mpp, processing levels and locations from those that are given; wrong ones are left as they are.
-
-    Args:
-        numbers: Completed in place.
-        base: The preset.
-    """
+    """Complete in place what follows from the numbers that are given; wrong ones are left as they are."""
     grid = numbers.get("grid", base.grid)
     steps = numbers.get("processing_levels")
     for key, more in (("locations", 1), ("mpp", 0)):
@@ -88,36 +95,108 @@ def _pixel_statistics(numbers: Mapping[str, Any], weights: str | None) -> dict[s
     What is wrong with a name is left to be said when the weights are loaded.
     """
     source, _, name = (weights or "").partition(":")
-    backbone = str(numbers["backbone"])
+    backbone, known = str(numbers["backbone"]), None
     if source == "torchvision":
-        return _torchvision_statistics(backbone.removeprefix("tf_"), name or "DEFAULT")
-    if source == "timm":
-        return _timm_statistics(backbone.removeprefix("timm:"))
-    if weights is not None and Path(weights).is_file():
-        try:
+        with suppress(KeyError):
+            known = _torchvision_weights(backbone)[name or "DEFAULT"].transforms()
+    elif source == "timm":
+        with suppress(ImportError):
+            from timm.models import get_pretrained_cfg
+
+            known = get_pretrained_cfg(backbone.removeprefix("timm:"))
+    elif weights is not None and Path(weights).is_file():
+        with suppress(ModelFileError):
             network = read_card(Path(weights)).network
-        except ModelFileError:
-            return {}
-        return {"pixel_mean": network.pixel_mean, "pixel_std": network.pixel_std}
-    return {}
+            return {"pixel_mean": network.pixel_mean, "pixel_std": network.pixel_std}
+    return {} if known is None else {"pixel_mean": tuple(known.mean), "pixel_std": tuple(known.std)}
 
 
-def _torchvision_statistics(backbone: str, name: str) -> dict[str, Any]:
+def _torchvision_weights(backbone: str) -> Any:
+    """Return the enumeration of torchvision's weights of a backbone; empty where it does not know it."""
     # torchvision takes a second to import.
     from torchvision.models import get_model_weights
 
     try:
-        known: Any = get_model_weights(backbone)
-        transforms = known[name].transforms()
-    except (ValueError, KeyError):
+        return get_model_weights(backbone.removeprefix("tf_"))
+    except ValueError:
         return {}
-    return {"pixel_mean": tuple(transforms.mean), "pixel_std": tuple(transforms.std)}
 
 
-def _timm_statistics(backbone: str) -> dict[str, Any]:
+def load_backbone_weights(network: TNet, source: str) -> None:
+    """Load pretrained weights into a network's backbone.
+
+    Args:
+        source: ``torchvision`` (the best weights there are), ``torchvision:NAME``, ``timm``, a ``.safetensors`` file
+            with the backbone's tensors or a whole model's, or ``hf://owner/repo[/file]``.
+
+    Raises:
+        UsageError: the source cannot give weights for this backbone.
+        ModelFileError: the file is missing, damaged, or of another backbone.
+    """
+    name = network.config.backbone
+    backbone = network.feature.backbone
+    if source == "torchvision" or source.startswith("torchvision:"):
+        tensors = _from_torchvision(name, source.partition(":")[2] or "DEFAULT")
+    elif source == "timm":
+        tensors = _from_timm(name)
+    else:
+        tensors = _from_file(source)
+    wanted = backbone.state_dict()
+    found = _matching(tensors, wanted)
+    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
+    if missing:
+        raise ModelFileError(
+            f"{source}: holds no weights for backbone {name}: {len(missing)} of {len(wanted)} tensors are missing or "
+            f"of another shape, the first is {missing[0]}"
+        )
+    backbone.load_state_dict(found, strict=False)
+
+
+def _matching(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors under the names that are wanted, by the prefix that fits most of them."""
+    best: dict[str, Tensor] = {}
+    for prefix in PREFIXES:
+        bare = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        # A backbone that is tapped keeps its own names one step down.
+        for inner in ("", "network."):
+            found = {
+                inner + key: value.to(wanted[inner + key].dtype)
+                for key, value in bare.items()
+                if inner + key in wanted and value.shape == wanted[inner + key].shape
+            }
+            best = max(best, found, key=len)
+    return best
+
+
+def _from_torchvision(name: str, weights: str) -> dict[str, Tensor]:
+    known = _torchvision_weights(name)
+    if not known:
+        raise UsageError(f"torchvision has no pretrained weights for backbone {name}; give a file or hf://owner/repo")
+    if weights not in known.__members__:
+        raise UsageError(f"torchvision:{weights}: for {name} there are {', '.join(known.__members__)}")
     try:
-        from timm.models import get_pretrained_cfg
-    except ImportError:
-        return {}
-    known = get_pretrained_cfg(backbone)
-    return {} if known is None else {"pixel_mean": tuple(known.mean), "pixel_std": tuple(known.std)}
+        return dict(known[weights].get_state_dict(check_hash=True))
+    except (URLError, OSError, RuntimeError) as exc:
+        raise UsageError(f"torchvision:{weights}: the weights of {name} cannot be fetched: {exc}") from exc
+
+
+def _from_timm(name: str) -> dict[str, Tensor]:
+    if not name.startswith("timm:"):
+        raise UsageError(f"backbone {name} is not of timm; give torchvision, a file or hf://owner/repo")
+    import timm
+
+    try:
+        network: nn.Module = timm.create_model(name.removeprefix("timm:"), pretrained=True, num_classes=0)
+    except (RuntimeError, OSError, ValueError) as exc:
+        raise UsageError(f"timm: the weights of {name} cannot be had: {exc}") from exc
+    return network.state_dict()
+
+
+def _from_file(source: str) -> dict[str, Tensor]:
+    if not source.startswith("hf://") and Path(source).suffix != ".safetensors":
+        raise UsageError(f"{source}: expected torchvision, timm, a .safetensors file or hf://owner/repo")
+    path = find_model(source)
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as exc:
+        raise ModelFileError(f"{source}: damaged: {exc}") from exc

@@ -22,9 +22,6 @@ from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.training.architecture import MODEL_KEYS, describe_first, model_config
 
-PRETRAINED = "backbone_weights"
-"""The setting that ``pretrained`` in the table [model] stands for."""
-
 
 class DataSettings(BaseModel):
     """How the manifest is used.
@@ -50,7 +47,7 @@ class CardSettings(BaseModel):
     """What the model's card says that only its maker can know.
 
     Attributes:
-        name: Short name; that of the run's folder when None.
+        name: That of the run's folder when None.
         summary: One sentence; made from the classes when None.
         intended_use: One sentence, printed with results and on overlays.
         licence: Terms of the weights.
@@ -68,12 +65,13 @@ class CardSettings(BaseModel):
     limits: tuple[str, ...] = ()
 
 
-TABLES: dict[str, frozenset[str]] = {
-    "model": MODEL_KEYS | ({"pretrained"} if PRETRAINED in TrainingSettings.model_fields else set()),
-    "training": frozenset(TrainingSettings.model_fields),
-    "data": frozenset(DataSettings.model_fields),
-    "card": frozenset(CardSettings.model_fields),
+SECTIONS: dict[str, type[BaseModel]] = {
+    "model": TNetConfig,
+    "training": TrainingSettings,
+    "data": DataSettings,
+    "card": CardSettings,
 }
+TABLES = {name: frozenset(kind.model_fields) for name, kind in SECTIONS.items()} | {"model": MODEL_KEYS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +80,6 @@ class TrainConfig:
 
     Attributes:
         network: The model, with the classes of the manifest.
-        training: Stages, rates, sizes and weights.
-        data: Classes and split.
-        card: What the model's card will say.
     """
 
     network: TNetConfig
@@ -99,13 +94,13 @@ class TrainConfig:
 
     def as_toml(self) -> str:
         """Return the tables as TOML that, read again with the same manifest, gives this configuration."""
-        tables = {
-            "model": self.network.model_dump(mode="json", exclude={"class_names"}, exclude_none=True),
-            "training": self.training.model_dump(mode="json", exclude_none=True),
-            "data": self.data.model_dump(mode="json", exclude_none=True) | {"classes": list(self.network.class_names)},
-            "card": self.card.model_dump(mode="json", exclude_none=True),
-        }
+        tables = {name: part.model_dump(mode="json", exclude_none=True) for name, part in self.sections().items()}
+        tables["data"]["classes"] = tables["model"].pop("class_names")
         return tomli_w.dumps(tables)
+
+    def sections(self) -> dict[str, BaseModel]:
+        """Return the parts by the names of their tables."""
+        return {"model": self.network, "training": self.training, "data": self.data, "card": self.card}
 
     @property
     def digest(self) -> str:
@@ -118,10 +113,7 @@ class ConfigTables:
     """What was asked for, before the classes are known.
 
     Attributes:
-        model: The keys of [model] that were given.
-        training: Checked.
-        data: Checked.
-        card: Checked.
+        model: The keys of [model] that were given; they are checked with the classes.
     """
 
     model: dict[str, Any]
@@ -141,19 +133,14 @@ class ConfigTables:
         Raises:
             UsageError: the file cannot be read, or a key or value in it is not known or not possible.
         """
+        given = _read_toml(path) if path is not None else []
+        given += [_override(text) for text in overrides]
+        given += [(*dotted.split("."), value) for dotted, value in (options or {}).items() if value is not None]
         tables: dict[str, dict[str, Any]] = {name: {} for name in TABLES}
-        if path is not None:
-            for table, values in _read_toml(path).items():
-                tables[table].update(values)
-        for text in overrides:
-            table, key, value = _override(text)
+        for table, key, value in given:
             tables[table][key] = value
-        for dotted, value in (options or {}).items():
-            if value is not None:
-                table, _, key = dotted.partition(".")
-                tables[table][key] = value
-        where = str(path) if path else "options"
         _move_pretrained(tables)
+        where = str(path) if path else "options"
         return cls(
             model=tables["model"],
             training=_checked(TrainingSettings, tables["training"], where, "training"),
@@ -171,25 +158,21 @@ class ConfigTables:
         Raises:
             UsageError: the model's numbers do not go together.
         """
-        network = model_config(self.model, class_names, weights=getattr(self.training, PRETRAINED, None), on_gpu=on_gpu)
         training = self.training
+        network = model_config(self.model, class_names, weights=training.backbone_weights, on_gpu=on_gpu)
         if "hard_locations" not in training.model_fields_set:
             wanted = network.processing_levels - 1
             locations = training.hard_locations
             # The last numbers are those of the finest processing levels, where the classes differ.
             fitted = (locations[:1] * (wanted - len(locations)) + locations)[-wanted:] if wanted else ()
             training = training.model_copy(update={"hard_locations": fitted})
-        elif len(training.hard_locations) != network.processing_levels - 1:
-            raise UsageError(
-                f"[training] hard_locations: {list(training.hard_locations)} has {len(training.hard_locations)} "
-                f"numbers; a model of {network.processing_levels} processing levels needs "
-                f"{network.processing_levels - 1}"
-            )
+        training.check_fit(network)
         data = self.data.model_copy(update={"classes": class_names})
         return TrainConfig(network=network, training=training, data=data, card=self.card)
 
 
-def _read_toml(path: Path) -> dict[str, dict[str, Any]]:
+def _read_toml(path: Path) -> list[tuple[str, str, Any]]:
+    """Return table, key and value of all that a file says."""
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as exc:
@@ -204,7 +187,7 @@ def _read_toml(path: Path) -> dict[str, dict[str, Any]]:
         for key in values:
             if key not in TABLES[table]:
                 raise UsageError(f"{path}: unknown key {key!r} in [{table}]; {_nearest(key, table)}")
-    return tables
+    return [(table, key, value) for table, values in tables.items() for key, value in values.items()]
 
 
 def _nearest(key: str, table: str | None = None) -> str:
@@ -238,13 +221,7 @@ def _override(text: str) -> tuple[str, str, Any]:
 
 def _takes_several(table: str, key: str) -> bool:
     """Tell whether a key holds a list, so that one value alone stands for a list of one."""
-    kinds: dict[str, type[BaseModel]] = {
-        "model": TNetConfig,
-        "training": TrainingSettings,
-        "data": DataSettings,
-        "card": CardSettings,
-    }
-    field = kinds[table].model_fields.get(key)
+    field = SECTIONS[table].model_fields.get(key)
     annotation = None if field is None else field.annotation
     return any(get_origin(kind) is tuple for kind in (annotation, *get_args(annotation)))
 
@@ -266,11 +243,11 @@ def _move_pretrained(tables: dict[str, dict[str, Any]]) -> None:
     if "pretrained" not in tables["model"]:
         return
     wanted = tables["model"].pop("pretrained")
-    if PRETRAINED in tables["training"]:
-        raise UsageError(f"[model] pretrained and [training] {PRETRAINED} are the same; give one")
+    if "backbone_weights" in tables["training"]:
+        raise UsageError("[model] pretrained and [training] backbone_weights are the same; give one")
     if isinstance(wanted, str) and re.fullmatch(r"DEFAULT|[A-Z0-9]+(_[A-Z0-9]+)+", wanted):
         wanted = f"torchvision:{wanted}"
-    tables["training"][PRETRAINED] = wanted
+    tables["training"]["backbone_weights"] = wanted
 
 
 Checked = TypeVar("Checked", bound=BaseModel)

@@ -87,26 +87,18 @@ class TrainingFolder:
             earlier = tables.complete(tables.data.classes or (), on_gpu=False)
         except TnetError as error:
             return f"its configuration cannot be read ({error})"
-        for name, old, new in (
-            ("model", earlier.network, config.network),
-            ("training", earlier.training, config.training),
-            ("data", earlier.data, config.data),
-            ("card", earlier.card, config.card),
-        ):
-            before, now = old.model_dump(), new.model_dump()
+        for name, section in earlier.sections().items():
+            before, now = section.model_dump(), config.sections()[name].model_dump()
             for key in before:
-                # Whoever meets an unreadable slide may go on without it.
-                if before[key] != now[key] and key != "skip_bad":
+                # Whoever meets an unreadable slide may go on without it, and whoever runs out of memory with less.
+                if before[key] != now[key] and key not in {"skip_bad", "accumulate"}:
                     return f"{name}.{key} is {before[key]!r} there and {now[key]!r} here"
         return None
 
     def begin(self, config: TrainConfig, splits: str, record: dict[str, Any]) -> None:
-        """Write what is known before the first step.
+        """Write what is known before the first step: configuration, split as CSV text, and the record.
 
-        Args:
-            config: Written as ``config.toml``.
-            splits: CSV text of the split.
-            record: Written as ``run.json``, last: with it the folder is this run's.
+        The record is written last: with it the folder is this run's.
         """
         write_text_whole(self.path / CONFIG, config.as_toml())
         write_text_whole(self.path / SPLITS, splits)

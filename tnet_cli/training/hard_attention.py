@@ -43,14 +43,14 @@ class HardAttention(SlideStage):
         explored: tuple[float, float] = (0.0, 1.0),
     ) -> None:
         settings = state.settings
-        epoch = -(-len(state.slides) // settings.batch_slides)
+        self.epoch_steps = -(-len(state.slides) // settings.batch_slides)
         super().__init__(
-            state,
-            "hard attention" if depth is None else f"hard attention to {depth} processing levels",
-            epochs * epoch,
-            settings.hard_learning_rate,
+            state=state,
+            name="hard attention" if depth is None else f"hard attention to {depth} processing levels",
+            steps=epochs * self.epoch_steps,
+            learning_rate=settings.hard_learning_rate,
             gradient_clip=settings.gradient_clip,
-            epoch=epoch,
+            epoch=self.epoch_steps,
             depth=depth,
             carried={"baseline": FIRST_BASELINE},
         )
@@ -63,7 +63,7 @@ class HardAttention(SlideStage):
 
     def prepare(self, rng: np.random.Generator, step: int) -> SlideBatch:
         """Open this process's slides of the step; every epoch has its own order."""
-        epoch, within = divmod(step - 1, self.epoch)
+        epoch, within = divmod(step - 1, self.epoch_steps)
         # The order belongs to the epoch, not to the step: every step of it must draw the same.
         order = np.random.default_rng([self.settings.seed, self.number, 0, epoch]).permutation(len(self.state.slides))
         first = within * self.settings.batch_slides

@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from tnet_cli.errors import ManifestError
 from tnet_cli.inputs.inputs import SlideInput, read_manifest
+from tnet_cli.urls import is_url
 
 Split = Literal["train", "validation", "test"]
 
@@ -21,8 +22,6 @@ class LabelledSlide:
     """One row of a training manifest.
 
     Attributes:
-        entry: Where the slide is.
-        label: Its class.
         key: Names the slide whatever machine it is on: its path from the manifest's folder, or its URL.
         group: What must not be torn apart by a split: the patient, or the slide itself where none is given.
         split: What the manifest says of its group, or None.
@@ -40,7 +39,6 @@ class TrainingManifest:
     """Slides to learn from.
 
     Attributes:
-        path: The CSV.
         slides: In the order of the CSV.
         class_names: In the order of the logits.
         digest: SHA-256 of what the rows say, hexadecimal; the same wherever the folder is.
@@ -56,7 +54,6 @@ class TrainingManifest:
         """Read a manifest ``slide,label[,patient,split,mpp,annotation]``.
 
         Args:
-            path: The CSV.
             classes: All classes in the order of the logits; the labels, sorted, when None.
             normal_class: Class of what is not annotated; the first class when ``classes`` does not order them.
 
@@ -67,11 +64,15 @@ class TrainingManifest:
         _refuse_missing_labels(path, entries)
         _refuse_duplicates(path, entries)
         class_names = _order_classes(path, [entry.label or "" for entry in entries], classes, normal_class)
-        groups = [_group(path, entry) for entry in entries]
+        keys = [_from_folder(path, entry.path) for entry in entries]
+        groups = [
+            f"patient {entry.patient}" if entry.patient else f"slide {key}"
+            for entry, key in zip(entries, keys, strict=True)
+        ]
         splits = _splits_of_groups(path, entries, groups)
         slides = tuple(
-            LabelledSlide(entry, entry.label or "", _key(path, entry), group, splits[group])
-            for entry, group in zip(entries, groups, strict=True)
+            LabelledSlide(entry, entry.label or "", key, group, splits[group])
+            for entry, key, group in zip(entries, keys, groups, strict=True)
         )
         return cls(path=path, slides=slides, class_names=class_names, digest=_digest(path, slides))
 
@@ -95,7 +96,7 @@ def _refuse_missing_labels(path: Path, entries: Sequence[SlideInput]) -> None:
 def _refuse_duplicates(path: Path, entries: Sequence[SlideInput]) -> None:
     first: dict[str, SlideInput] = {}
     for entry in entries:
-        identity = entry.path if _is_url(entry.path) else os.path.realpath(entry.path)
+        identity = entry.path if is_url(entry.path) else os.path.realpath(entry.path)
         earlier = first.setdefault(identity, entry)
         if earlier is not entry:
             how = "is listed twice" if earlier.path == entry.path else f"is the same file as {earlier.path}"
@@ -150,25 +151,16 @@ def _splits_of_groups(path: Path, entries: Sequence[SlideInput], groups: Sequenc
     return {group: next(iter(said[group]), None) if group in said else None for group in groups}
 
 
-def _group(manifest: Path, entry: SlideInput) -> str:
-    return f"patient {entry.patient}" if entry.patient else f"slide {_key(manifest, entry)}"
-
-
-def _key(manifest: Path, entry: SlideInput) -> str:
-    if _is_url(entry.path):
-        return entry.path
-    return Path(os.path.relpath(entry.path, manifest.parent)).as_posix()
-
-
-def _is_url(path: str) -> bool:
-    return "://" in path
+def _from_folder(manifest: Path, path: str | Path) -> str:
+    """Return a path from the manifest's folder; a URL is the same from everywhere."""
+    return str(path) if is_url(str(path)) else Path(os.path.relpath(path, manifest.parent)).as_posix()
 
 
 def _digest(manifest: Path, slides: Sequence[LabelledSlide]) -> str:
     rows = []
     for slide in slides:
-        annotation = slide.entry.annotation
-        place = Path(os.path.relpath(annotation, manifest.parent)).as_posix() if annotation else None
-        rows.append((slide.key, slide.label, slide.entry.patient, slide.split, slide.entry.mpp, place))
+        entry = slide.entry
+        annotation = _from_folder(manifest, entry.annotation) if entry.annotation else None
+        rows.append((slide.key, slide.label, entry.patient, slide.split, entry.mpp, annotation))
     # In the order of the slides' names: rows in another order are the same manifest.
     return hashlib.sha256(repr(sorted(rows, key=lambda row: row[0])).encode()).hexdigest()

@@ -1,12 +1,11 @@
 """The metrics of a run while it goes: ``metrics.csv``, one row a report, ``curves.png``, and TensorBoard if installed.
 
-The table survives being killed: each row is flushed, a torn last row is dropped when the table is opened again, and a
-resumed run that reports a step again takes the place of the rows from that step on.
+The table is written whole with every report, a torn last row is dropped when it is opened again, and a resumed run
+that reports a step again takes the place of the rows from that step on.
 """
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -16,6 +15,7 @@ from typing import Any
 from tnet_cli.files import table_text, write_text_whole, written_whole
 from tnet_cli.inference.progress import VALIDATION, Progress, StepReport
 from tnet_cli.report.colours import OKABE_ITO
+from tnet_cli.training.folder import BOARD, CURVES, METRICS
 
 WIDTH_IN, HEIGHT_IN, DPI = 9, 6, 130
 # Okabe and Ito's colours, which colour-blind readers can tell apart, and three of Tol's: as many as there are terms.
@@ -25,47 +25,45 @@ Curve = list[tuple[float, float]]
 FIXED_COLUMNS = ("time", "stage", "step", "steps")
 
 
-class MetricsLog:
+class MetricsLog(Progress):
     """``metrics.csv``: time, stage, step, steps, and a column for each term that any report has.
 
     Args:
-        path: The table; read if it is there, made on the first report.
-        board: Folder for TensorBoard, or None for none.
+        folder: Of the run; a table that is there goes on.
+        title: Of the curves, which are drawn after each stage; None for no curves.
+        other: Is told everything too.
     """
 
-    def __init__(self, path: Path, board: Path | None = None) -> None:
-        self._path = path
-        self._rows = _read_rows(path)
-        self._terms = list(dict.fromkeys(term for row in self._rows for term in row if term not in FIXED_COLUMNS))
-        self._reached = _reached(self._rows)
-        self._is_whole = False  # whether the file is known to hold exactly the rows
-        self._board = _open_board(board) if board is not None else None
+    def __init__(self, folder: Path, title: str | None = None, other: Progress | None = None) -> None:
+        self._folder, self._title, self._other = folder, title, other or Progress()
+        self._rows = _read_rows(folder / METRICS)
+        self._stage: str | None = None
+        self._board = _open_board(folder / BOARD)
 
-    def add(self, report: StepReport) -> None:
+    def note(self, text: str) -> None:
+        """Pass a sentence on."""
+        self._other.note(text)
+
+    def step(self, report: StepReport) -> None:
         """Write a report, in the place of what an interrupted run wrote of the same steps and later ones."""
-        if report.step <= self._reached.get(report.stage, -1):
-            again = (row["stage"] == report.stage and int(row["step"]) >= report.step for row in self._rows)
-            del self._rows[list(again).index(True) :]
-            self._reached = _reached(self._rows)
-            self._is_whole = False
-        self._reached[report.stage] = report.step
-        new_terms = [term for term in report.terms if term not in self._terms]
-        self._terms += new_terms
+        if self._stage not in {None, report.trained_stage}:
+            self.draw()
+        self._stage = report.trained_stage
+        same = (row["stage"] == report.stage and int(row["step"]) >= report.step for row in self._rows)
+        del self._rows[next((number for number, is_same in enumerate(same) if is_same), len(self._rows)) :]
         row = {
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "stage": report.stage,
             "step": str(report.step),
             "steps": str(report.steps),
-        } | {term: f"{value:.6g}" for term, value in report.terms.items()}
-        self._rows.append(row)
-        if self._is_whole and not new_terms:
-            self._append(row)
-        else:
-            write_text_whole(self._path, table_text(self._columns, self._rows))
-            self._is_whole = True
+        }
+        self._rows.append(row | {term: f"{value:.6g}" for term, value in report.terms.items()})
+        columns = dict.fromkeys(column for row in self._rows for column in row)
+        write_text_whole(self._folder / METRICS, table_text(list(columns), self._rows))
         if self._board is not None:
             for term, value in report.terms.items():
                 self._board.add_scalar(f"{report.stage}/{term}", value, report.step)
+        self._other.step(report)
 
     def reports(self) -> list[StepReport]:
         """Return everything the table holds, in order."""
@@ -74,32 +72,20 @@ class MetricsLog:
                 stage=row["stage"],
                 step=int(row["step"]),
                 steps=int(row["steps"]),
-                terms={term: float(row[term]) for term in self._terms if row.get(term)},
+                terms={term: float(value) for term, value in row.items() if term not in FIXED_COLUMNS},
             )
             for row in self._rows
         ]
+
+    def draw(self) -> None:
+        """Draw what has been reported."""
+        if self._title is not None:
+            draw_curves(self.reports(), self._folder / CURVES, self._title)
 
     def close(self) -> None:
         """Write what TensorBoard still holds back."""
         if self._board is not None:
             self._board.close()
-
-    @property
-    def _columns(self) -> Sequence[str]:
-        return (*FIXED_COLUMNS, *self._terms)
-
-    def _append(self, row: dict[str, str]) -> None:
-        line = io.StringIO(newline="")
-        csv.DictWriter(line, fieldnames=self._columns, lineterminator="\n").writerow(row)
-        with self._path.open("a", encoding="utf-8", newline="") as file:
-            file.write(line.getvalue())
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _reached(rows: Sequence[dict[str, str]]) -> dict[str, int]:
-    """Return the last step of each stage."""
-    return {row["stage"]: int(row["step"]) for row in rows}
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
@@ -125,38 +111,8 @@ def _open_board(folder: Path) -> Any:
     return SummaryWriter(folder)
 
 
-class RunRecorder(Progress):
-    """Writes every report of a run down, draws the curves after each stage, and tells another."""
-
-    def __init__(self, log: MetricsLog, curves: Path, title: str, other: Progress) -> None:
-        self._log, self._curves, self._title, self._other = log, curves, title, other
-        self._stage: str | None = None
-
-    def note(self, text: str) -> None:
-        """Pass a sentence on."""
-        self._other.note(text)
-
-    def step(self, report: StepReport) -> None:
-        """Take a report."""
-        if self._stage not in {None, report.trained_stage}:
-            self.draw()
-        self._stage = report.trained_stage
-        self._log.add(report)
-        self._other.step(report)
-
-    def draw(self) -> None:
-        """Draw what has been reported."""
-        draw_curves(self._log.reports(), self._curves, self._title)
-
-
 def draw_curves(reports: Sequence[StepReport], path: Path, title: str) -> None:
-    """Draw what the reports say into a PNG of two panels.
-
-    Args:
-        reports: In the order they were made.
-        path: The PNG to write or replace.
-        title: Above the panels.
-    """
+    """Draw what the reports, in the order they were made, say into a PNG of two panels."""
     # matplotlib takes most of a second to import. Figure alone draws without any window system.
     from matplotlib.figure import Figure
 

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -12,11 +13,11 @@ from torch import Tensor
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region
-from tnet_cli.inference.engine import LookFunction, drive
+from tnet_cli.inference.engine import drive
 from tnet_cli.inference.traversal_job import TraversalResult
 from tnet_cli.learning.loop import Stage, StepOutput
 from tnet_cli.learning.slides import TrainingSlide
-from tnet_cli.learning.state import TrainingState, random_source
+from tnet_cli.learning.state import random_source
 from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.exploration import mix_uniform
 from tnet_cli.model.normalisation import freeze_normalisation
@@ -150,10 +151,9 @@ class SlideStage(Stage):
             sampler = self.sampler(each.rng)
             jobs.append(each.slide.job(each.handle, state.network.config, locations, sampler, each.read))
             slides.append(each.slide)
-        look = gradient_look(state, detach_location=self.detach_location, exploration=batch.exploration)
         ended = drive(
             jobs,
-            look,
+            partial(self.look, batch.exploration),
             batch_size=BATCH_PATCHES,
             readers=self.settings.readers,
             slides_in_flight=max(len(jobs), 1),
@@ -169,29 +169,20 @@ class SlideStage(Stage):
                 raise result
         return rollouts
 
-    @abstractmethod
-    def sampler(self, rng: np.random.Generator) -> LocationSampler:
-        """Return how a slide's locations are chosen."""
+    def look(self, exploration: float, patches: Tensor, positions: np.ndarray, allowed: np.ndarray | None) -> Look:
+        """Look at patches as the engine asks for it: with gradients, and a share of uniform choice mixed in.
 
-    @abstractmethod
-    def learn(self, rollouts: Sequence[Rollout], share: float) -> StepOutput:
-        """Compute the terms of a step, or of a part of it that is this share of all processes' slides."""
-
-
-def gradient_look(state: TrainingState, *, detach_location: bool, exploration: float = 0.0) -> LookFunction:
-    """Return the engine's view of the network in training: with gradients, and a share of uniform choice mixed in.
-
-    It raises ``FloatingPointError`` when the network's features are not finite.
-    """
-
-    def look(patches: Tensor, positions: np.ndarray, allowed: np.ndarray | None) -> Look:
+        Raises:
+            FloatingPointError: the network's features or probabilities are not finite.
+        """
+        state = self.state
         may_attend = None if allowed is None else torch.from_numpy(allowed).to(state.device)
         with state.precision.autocast():
             seen = state.network.look(
                 patches.to(state.device, non_blocking=True),
                 torch.from_numpy(positions).to(state.device),
                 may_attend,
-                detach_location=detach_location,
+                detach_location=self.detach_location,
             )
         if not bool(torch.isfinite(seen.features).all()):
             raise FloatingPointError("the network's features are not finite")
@@ -202,7 +193,13 @@ def gradient_look(state: TrainingState, *, detach_location: bool, exploration: f
                 raise FloatingPointError("the location module's probabilities are not finite")
         return Look(features=seen.features.float(), cell_log_probs=log_probs)
 
-    return look
+    @abstractmethod
+    def sampler(self, rng: np.random.Generator) -> LocationSampler:
+        """Return how a slide's locations are chosen."""
+
+    @abstractmethod
+    def learn(self, rollouts: Sequence[Rollout], share: float) -> StepOutput:
+        """Compute the terms of a step, or of a part of it that is this share of all processes' slides."""
 
 
 def all_features(traversal: Traversal) -> Tensor:

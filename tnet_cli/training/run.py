@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -18,15 +19,15 @@ from tnet_cli.files import write_json, write_text_whole
 from tnet_cli.inference.device import choose_device, describe_machine, usable_cores
 from tnet_cli.inference.progress import Progress
 from tnet_cli.model.tnet import TNet
+from tnet_cli.modelfile.card import ModelCard, TrainingData
 from tnet_cli.modelfile.modelfile import load_model, save_model
 from tnet_cli.training import folder as run_folder
 from tnet_cli.training.config_file import ConfigTables, TrainConfig
 from tnet_cli.training.folder import TrainingFolder
 from tnet_cli.training.manifest import TrainingManifest
-from tnet_cli.training.metrics_log import MetricsLog, RunRecorder
+from tnet_cli.training.metrics_log import MetricsLog
 from tnet_cli.training.splits import DataSplit, fold_slides, fold_table, split_slides, split_table
 from tnet_cli.training.train import train
-from tnet_cli.training.training_card import training_card
 from tnet_cli.training.validation import folds_table, pooled_metrics, validate
 
 FitFunction = Callable[..., TNet]
@@ -140,12 +141,11 @@ def run_train(request: TrainRequest, progress: Progress | None = None, *, fit: F
     config = tables.complete(manifest.class_names, on_gpu=device.type == "cuda")
     _check_network(config)
     run = _Run(request, config, manifest, device, progress or Progress(), fit)
-    folder = TrainingFolder(request.out)
-    if config.data.folds is not None:
-        splits = fold_slides(manifest, folds=config.data.folds, seed=config.split_seed)
+    folder, data, seed = TrainingFolder(request.out), config.data, config.split_seed
+    if data.folds is not None:
+        splits = fold_slides(manifest, folds=data.folds, seed=seed)
     else:
-        share = config.data.validation_share
-        splits = (split_slides(manifest, validation_share=share, seed=config.split_seed),)
+        splits = (split_slides(manifest, validation_share=data.validation_share, seed=seed),)
     if run.writes:
         # Nothing of an earlier run is replaced before everything that can be checked has been.
         if request.overwrite:
@@ -207,7 +207,7 @@ def _train_one(run: _Run, folder: TrainingFolder, split: DataSplit, name: str) -
     if folder.is_done and model_path.exists() and (run.writes or not run.request.overwrite):
         return TrainReport(record, (model_path,), record.get("validation"), was_done=True, speaks=run.writes)
     notes = [*split.notes, *_advice(run, split)]
-    fresh = run.record({key: run.manifest.count(getattr(split, key)) for key in ("train", "validation", "test")}, notes)
+    fresh = run.record({part: run.manifest.count(slides) for part, slides in split.parts.items()}, notes)
     record = record | {"resumed": [*record.get("resumed", []), fresh["started"]]} if folder.has_begun else fresh
     if run.writes:
         for sentence in (_description(run, split), *notes):
@@ -217,14 +217,13 @@ def _train_one(run: _Run, folder: TrainingFolder, split: DataSplit, name: str) -
     if not run.writes:
         return TrainReport(record, (model_path,), None, speaks=False)
     # Written before it is measured: what has cost a night is not lost to a bad validation slide.
-    save_model(network, training_card(name, run.config, network.config, run.manifest, split, None), model_path)
+    save_model(network, _card(run, split, name, None), model_path)
     metrics = None
     if split.validation:
         validation = validate(load_model(model_path), split.validation, run.device)
         write_text_whole(folder.path / run_folder.VALIDATION, validation.table())
         metrics = validation.metrics()
-        card = training_card(name, run.config, network.config, run.manifest, split, metrics)
-        save_model(network, card, model_path)
+        save_model(network, _card(run, split, name, metrics), model_path)
     record |= {"finished": _now(), "validation": metrics}
     write_json(folder.path / run_folder.RECORD, record)
     return TrainReport(record, (model_path,), metrics)
@@ -243,33 +242,72 @@ def _fit(run: _Run, folder: TrainingFolder, split: DataSplit, name: str) -> TNet
     )
     if not run.writes:
         return fit(progress=run.progress)
-    with closing(MetricsLog(folder.path / run_folder.METRICS, folder.path / run_folder.BOARD)) as log:
-        recorder = RunRecorder(log, folder.path / run_folder.CURVES, name, run.progress)
-        network = fit(progress=recorder)
-        recorder.draw()
+    with closing(MetricsLog(folder.path, name, run.progress)) as log:
+        network = fit(progress=log)
+        log.draw()
     return network
 
 
 def _description(run: _Run, split: DataSplit) -> str:
-    def counted(part: str) -> str:
-        slides = getattr(split, part)
+    texts = []
+    for part, slides in split.parts.items():
         counts = ", ".join(f"{count} {label}" for label, count in run.manifest.count(slides).items())
-        return f"{len(slides)} slides for {'training' if part == 'train' else part} ({counts})"
-
-    parts = [counted(part) for part in ("train", "validation", "test") if getattr(split, part)]
-    return f"{'; '.join(parts)}; {run.config.network.backbone} on {run.device}"
+        if slides:
+            texts.append(f"{len(slides)} slides for {'training' if part == 'train' else part} ({counts})")
+    return f"{'; '.join(texts)}; {run.config.network.backbone} on {run.device}"
 
 
 def _advice(run: _Run, split: DataSplit) -> list[str]:
     """Say what will probably make training fail to learn."""
-    annotated = any(slide.entry.annotation is not None for slide in split.train)
-    if annotated and run.config.training.normal_class is None:
-        advice = (
-            "there are annotations but no normal class, so tissue outside of them teaches nothing; "
-            "name the class of what is not annotated with --normal-class"
-        )
-        return [advice]
-    return []
+    if run.config.training.normal_class is not None or not any(slide.entry.annotation for slide in split.train):
+        return []
+    advice = (
+        "there are annotations but no normal class, so tissue outside of them teaches nothing; "
+        "name the class of what is not annotated with --normal-class"
+    )
+    return [advice]
+
+
+def _card(run: _Run, split: DataSplit, name: str, validation: dict[str, Any] | None) -> ModelCard:
+    """Say what a model is, what it has learnt from, and how good it was on its validation slides."""
+    config, manifest, card = run.config, run.manifest, run.config.card
+    classes = config.network.class_names
+    counts = ", ".join(f"{count} {label}" for label, count in manifest.count(split.train).items())
+    patients = len({slide.entry.patient for slide in split.train if slide.entry.patient})
+    whose = f" of {patients} patients" if patients else ""
+    annotated = sum(slide.entry.annotation is not None for slide in split.train)
+    description = (
+        f"{len(split.train)} slides{whose} ({counts})"
+        f"{f', {annotated} of them with annotations' if annotated else ''}; "
+        f"manifest digest {manifest.digest[:12]}, settings digest {config.digest[:12]}, seed {config.training.seed}."
+    )
+    return ModelCard(
+        name=card.name or re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-") or "model",
+        summary=card.summary or f"Tells slides of {len(classes)} classes apart: {', '.join(classes)}.",
+        intended_use=card.intended_use,
+        limits=(*_limits(split, validation), *card.limits),
+        licence=card.licence,
+        training_data=(TrainingData(name=manifest.path.name, licence=card.data_licence, description=description),),
+        metrics={"validation": validation} if validation else {},
+        created=datetime.now(UTC).date(),
+        package_version=version(DISTRIBUTION),
+        network=config.network,
+    )
+
+
+def _limits(split: DataSplit, validation: dict[str, Any] | None) -> tuple[str, ...]:
+    if validation is None or "accuracy" not in validation:
+        return ("No slides were set aside to measure it on: nothing is known of how good it is.",)
+    measured = (
+        f"Measured on {validation['slides']} slides from the same manifest as those it was trained on; "
+        "slides of other scanners, stainings or hospitals may fare worse."
+    )
+    limits = [measured]
+    if validation["patients"] < validation["slides"]:
+        limits.append("Some patients have several validation slides, so the interval is narrower than it should be.")
+    if split.test:
+        limits.append(f"The manifest's {len(split.test)} test slides were neither trained nor measured on.")
+    return tuple(limits)
 
 
 def _now() -> str:

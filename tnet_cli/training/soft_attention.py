@@ -24,9 +24,13 @@ class SoftAttention(SlideStage):
     detach_location = False
 
     def __init__(self, state: TrainingState) -> None:
-        settings = state.settings
-        steps, rate = settings.soft_steps, settings.soft_learning_rate
-        super().__init__(state, "soft attention", steps, rate, gradient_clip=settings.gradient_clip)
+        super().__init__(
+            state=state,
+            name="soft attention",
+            steps=state.settings.soft_steps,
+            learning_rate=state.settings.soft_learning_rate,
+            gradient_clip=state.settings.gradient_clip,
+        )
 
     def prepare(self, rng: np.random.Generator, step: int) -> SlideBatch:  # noqa: ARG002 (every step draws alike)
         """Draw slides, and open this process's."""

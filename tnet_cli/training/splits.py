@@ -35,6 +35,11 @@ class DataSplit:
     test: tuple[LabelledSlide, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def parts(self) -> dict[Split, tuple[LabelledSlide, ...]]:
+        """The slides by what the manifest's column ``split`` calls them."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
 
 def split_slides(manifest: TrainingManifest, *, validation_share: float, seed: int) -> DataSplit:
     """Divide a manifest into training and validation slides.
@@ -43,7 +48,6 @@ def split_slides(manifest: TrainingManifest, *, validation_share: float, seed: i
     slides; otherwise as many of them validate, stratified by class, as make the share.
 
     Args:
-        manifest: Labelled slides.
         validation_share: Share of the slides that are not for testing to validate on, in [0, 1).
         seed: The same seed gives the same split.
 
@@ -67,7 +71,6 @@ def fold_slides(manifest: TrainingManifest, *, folds: int, seed: int) -> tuple[D
     Slides that the manifest calls ``test`` are in no fold.
 
     Args:
-        manifest: Labelled slides.
         folds: Number of divisions, at least 2.
         seed: The same seed gives the same folds.
 
@@ -107,10 +110,9 @@ def fold_slides(manifest: TrainingManifest, *, folds: int, seed: int) -> tuple[D
 
 def split_table(split: DataSplit) -> str:
     """Return a split as CSV text that is itself a manifest, with absolute paths."""
-    parts = (("train", split.train), ("validation", split.validation), ("test", split.test))
     rows = [
         _row(slide) | {"split": name, "mpp": slide.entry.mpp, "annotation": slide.entry.from_anywhere().annotation}
-        for name, slides in parts
+        for name, slides in split.parts.items()
         for slide in slides
     ]
     return table_text(SPLIT_COLUMNS, rows)
@@ -144,7 +146,8 @@ def _divided(manifest: TrainingManifest, parts: dict[str, Split]) -> DataSplit:
     else:
         missing = [name for name, count in manifest.count(by_part["validation"]).items() if count == 0]
         notes += [f"no slide of class {name!r} is among the validation slides" for name in missing]
-    return DataSplit(tuple(by_part["train"]), tuple(by_part["validation"]), tuple(by_part["test"]), notes=tuple(notes))
+    train, validation, test = map(tuple, by_part.values())
+    return DataSplit(train, validation, test, notes=tuple(notes))
 
 
 def _draw_validation(slides: Sequence[LabelledSlide], share: float, seed: int) -> set[str]:

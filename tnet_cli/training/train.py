@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tnet_cli.errors import UsageError
 from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.learning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -21,8 +20,8 @@ from tnet_cli.learning.slides import TrainingSlide, load_training_slides
 from tnet_cli.learning.state import Precision, TrainingState, seed_torch
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
+from tnet_cli.training.architecture import load_backbone_weights
 from tnet_cli.training.hard_attention import HardAttention
-from tnet_cli.training.pretrained import load_backbone_weights
 from tnet_cli.training.soft_attention import SoftAttention
 from tnet_cli.training.validation import validation_metrics
 from tnet_cli.training.warmup import WarmUp
@@ -69,7 +68,7 @@ def train(
         TrainingError: the loss is not finite any more, or memory does not suffice.
         UsageError: the settings do not fit the model, or the folder holds the checkpoint of another run.
     """
-    _check_fit(config, settings)
+    settings.check_fit(config)
     device = own_device(device)
     with process_group(device) as group:
         state = TrainingState(
@@ -85,29 +84,13 @@ def train(
             pretrained=settings.backbone_weights is not None,
             skip_bad=skip_bad,
         )
-        state.slides = _load(inputs, state)
-        validation_slides = _load(validation, state)
+        load = partial(load_training_slides, annotations=settings.annotations, readers=settings.readers)
+        state.slides = load(inputs, config, on_bad=state.leave_out)
+        validation_slides = load(validation, config, on_bad=state.leave_out)
         _run_stages(state, plan_stages(state), validation_slides)
         group.synchronise(state.network)
         state.network.eval()
         return state.network
-
-
-def _check_fit(config: TNetConfig, settings: TrainingSettings) -> None:
-    if config.mpp is None:
-        raise UsageError("training on slides needs a model with the micrometres per pixel of each processing level")
-    if len(settings.hard_locations) != config.processing_levels - 1:
-        raise UsageError(
-            f"hard_locations needs {config.processing_levels - 1} numbers for this model, one for each processing "
-            f"level after the first, not {len(settings.hard_locations)}"
-        )
-    if settings.normal_class is not None and settings.normal_class not in config.class_names:
-        raise UsageError(f"normal_class {settings.normal_class!r} is not among {', '.join(config.class_names)}")
-    if any(depth >= config.processing_levels for depth, _ in settings.staged_depth):
-        raise UsageError(
-            f"staged_depth names processing levels before all {config.processing_levels} are used; "
-            f"found {', '.join(str(depth) for depth, _ in settings.staged_depth)}"
-        )
 
 
 def _first_network(config: TNetConfig, settings: TrainingSettings) -> TNet:
@@ -116,16 +99,6 @@ def _first_network(config: TNetConfig, settings: TrainingSettings) -> TNet:
     if settings.backbone_weights is not None:
         load_backbone_weights(network, settings.backbone_weights)
     return network
-
-
-def _load(inputs: Sequence[SlideInput], state: TrainingState) -> list[TrainingSlide]:
-    return load_training_slides(
-        inputs,
-        state.network.config,
-        annotations=state.settings.annotations,
-        readers=state.settings.readers,
-        on_bad=state.leave_out,
-    )
 
 
 def _run_digest(inputs: Sequence[SlideInput], config: TNetConfig, settings: TrainingSettings) -> str:

@@ -47,14 +47,8 @@ class PatchBatch:
 
     def part(self, rows: slice) -> Self:
         """Return some of the patches."""
-        return replace(
-            self,
-            pixels=self.pixels[rows],
-            positions=self.positions[rows],
-            allowed=self.allowed[rows],
-            targets=self.targets[rows],
-            labels=self.labels[rows],
-        )
+        names = ("pixels", "positions", "allowed", "targets", "labels")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def close(self) -> None:
         """Do nothing: no file is open."""
@@ -73,9 +67,13 @@ class WarmUp(Stage):
     """
 
     def __init__(self, state: TrainingState, round_number: int) -> None:
-        settings = state.settings
-        name, steps = f"warm-up {round_number}", settings.warmup_steps
-        super().__init__(state, name, steps, settings.warmup_learning_rate, report_every=25)
+        super().__init__(
+            state=state,
+            name=f"warm-up {round_number}",
+            steps=state.settings.warmup_steps,
+            learning_rate=state.settings.warmup_learning_rate,
+            report_every=25,
+        )
         self.round_number = round_number
         self.weights = np.empty(0)
 
