@@ -30,7 +30,7 @@ from benchmarks.megapixel_mnist.measurement import (
 )
 from benchmarks.megapixel_mnist.recipe import Recipe, make_network
 from benchmarks.megapixel_mnist.table import table
-from tnet_cli.benchmark.isolated import peak_mb
+from tnet_cli.benchmark.arms import peak_mb
 from tnet_cli.model.tnet import TNet
 
 

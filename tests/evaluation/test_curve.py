@@ -5,22 +5,25 @@ from contextlib import closing
 
 import pytest
 
-from tnet_cli.evaluation.arms import classify_by_arm
+from tnet_cli.evaluation.arms import Comparison, classify_by_arm
 from tnet_cli.evaluation.curve import CurvePoint, classify_for_curve
 from tnet_cli.geometry import Region
-from tnet_cli.inference.classify import EngineOptions
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.modelfile.modelfile import LoadedModel
 from tnet_cli.slide.slide import Slide
 
-ENGINE = EngineOptions()
 POINTS = [CurvePoint("tnet", 2), CurvePoint("tnet", 7), CurvePoint("random", 3), CurvePoint("random", 7)]
+
+
+def comparing(entries: list[SlideInput], model: LoadedModel, *, seed: int = 0, budget: int | None = None) -> Comparison:
+    return Comparison(inputs=entries, model=model, options=TraversalOptions(budget=budget), seed=seed)
 
 
 def test_one_pass_gives_what_each_budget_alone_gives(entries, tiny_model, monkeypatch):
     entries = entries[:2]
     expected = [
-        dict(classify_by_arm(point.arm, entries, tiny_model(), TraversalOptions(budget=point.budget), ENGINE, seed=9))
+        dict(classify_by_arm(point.arm, comparing(entries, tiny_model(), seed=9, budget=point.budget)))
         for point in POINTS
     ]
     thumbnails: Counter[str] = Counter()
@@ -37,7 +40,7 @@ def test_one_pass_gives_what_each_budget_alone_gives(entries, tiny_model, monkey
 
     monkeypatch.setattr(Slide, "thumbnail", counting_thumbnail)
     monkeypatch.setattr(Slide, "read", counting_read)
-    found = dict(classify_for_curve(POINTS, entries, tiny_model(), TraversalOptions(), ENGINE, seed=9))
+    found = dict(classify_for_curve(POINTS, comparing(entries, tiny_model(), seed=9)))
 
     # A slide that is opened is prepared, which takes its thumbnail.
     assert thumbnails == {entry.path: 1 for entry in entries}
@@ -55,7 +58,7 @@ def test_one_pass_gives_what_each_budget_alone_gives(entries, tiny_model, monkey
 
 def test_random_locations_depend_on_seed_and_slide_alone(entries, tiny_model):
     def regions(seed: int, slides: list[SlideInput]) -> list[list[Region]]:
-        results = dict(classify_by_arm("random", slides, tiny_model(), TraversalOptions(), ENGINE, seed=seed))
+        results = dict(classify_by_arm("random", comparing(slides, tiny_model(), seed=seed)))
         return [[each.region for each in results[position].regions] for position in sorted(results)]
 
     assert regions(1, entries[:1]) == regions(1, entries[:2])[:1]
@@ -64,9 +67,9 @@ def test_random_locations_depend_on_seed_and_slide_alone(entries, tiny_model):
 
 def test_the_coarse_arm_sees_roots_and_the_exhaustive_arm_everything(entries, tiny_model):
     entries = entries[:1]
-    ((_, coarse),) = classify_by_arm("coarse", entries, tiny_model(), TraversalOptions(), ENGINE)
-    ((_, everything),) = classify_by_arm("exhaustive", entries, tiny_model(), TraversalOptions(), ENGINE)
-    ((_, tnet),) = classify_by_arm("tnet", entries, tiny_model(), TraversalOptions(), ENGINE)
+    ((_, coarse),) = classify_by_arm("coarse", comparing(entries, tiny_model()))
+    ((_, everything),) = classify_by_arm("exhaustive", comparing(entries, tiny_model()))
+    ((_, tnet),) = classify_by_arm("tnet", comparing(entries, tiny_model()))
     assert coarse.locations == 0
     assert len(coarse.regions) == coarse.roots == everything.roots
     attended = {each.region for each in everything.regions}
@@ -79,7 +82,7 @@ def test_a_slide_that_cannot_be_read_fails_at_every_point(tmp_path, entries, tin
     broken = tmp_path / "broken.tif"
     broken.write_bytes(b"no slide")
     entries = [SlideInput(str(broken), "broken"), *entries[:1]]
-    with closing(classify_for_curve(POINTS, entries, tiny_model(), TraversalOptions(), ENGINE, seed=0)) as results:
+    with closing(classify_for_curve(POINTS, comparing(entries, tiny_model()))) as results:
         found = dict(results)
     assert [each.status for each in found[0]] == ["failed"] * len(POINTS)
     assert [each.status for each in found[1]] == ["ok"] * len(POINTS)

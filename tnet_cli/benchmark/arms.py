@@ -6,10 +6,10 @@ Nothing heavy is imported here before the memory of the process is looked at.
 import resource
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tnet_cli.errors import SlideError, TnetError
 from tnet_cli.inputs.options import TraversalOptions
@@ -95,10 +95,6 @@ class Measurement:
     prediction: str | None = None
     probability: float | None = None
 
-    def record(self) -> dict[str, Any]:
-        """Return it as it stands in the document of ``--json``."""
-        return asdict(self)
-
 
 def measure_alone(request: ArmRequest) -> Measurement:
     """Measure in a fresh process, which sees a slide that is in the page cache: another has read it before.
@@ -120,7 +116,7 @@ def _measured_here(request: ArmRequest) -> Measurement | str:
     """
     import torch
 
-    before = _peak_mb()
+    before = peak_mb()
     from tnet_cli.benchmark.measure import measure
     from tnet_cli.inference.device import usable_cores
 
@@ -129,11 +125,11 @@ def _measured_here(request: ArmRequest) -> Measurement | str:
         measured = measure(request)
     except TnetError as problem:
         return str(problem)
-    peak = _peak_mb()
+    peak = peak_mb()
     return replace(measured, peak_mb=peak, over_torch_mb=peak - before)
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     """Return the most resident memory this process has had, in megabytes.
 
     On Linux not by ``getrusage``: there a new process begins with the figure of the one that started it.

@@ -1,12 +1,11 @@
 """The arms of a comparison: the same slides and weights, other locations; the difference is the attention's worth."""
 
 from collections.abc import Generator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
-from tnet_cli.errors import UsageError
 from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import SlideInput
@@ -30,25 +29,31 @@ EVERYTHING = 10**9
 """More locations than any slide has."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What the arms of a comparison have in common.
+
+    Attributes:
+        model: The same weights for every arm.
+        options: Locations or budget hold for the budgeted arms, ``stop_at`` for ``tnet`` alone.
+        seed: Of the random arm.
+        progress: Told of slides, batches and reductions.
+    """
+
+    inputs: Sequence[SlideInput]
+    model: LoadedModel
+    options: TraversalOptions = field(default_factory=TraversalOptions)
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    seed: int = 0
+    progress: Progress = field(default_factory=Progress)
+
+
 class NoLocation:
     """Chooses nothing: the traversal ends at the roots."""
 
     def __call__(self, log_probs: np.ndarray, k: int) -> np.ndarray:  # noqa: ARG002 (the protocol of samplers)
         """Choose none of the candidates, whatever they are."""
         return np.empty(0, dtype=np.int64)
-
-
-def check_arms(arms: Sequence[str]) -> None:
-    """Refuse a list of arms that cannot be run.
-
-    Raises:
-        UsageError: an arm is unknown or named twice.
-    """
-    for arm in arms:
-        if arm not in ARMS:
-            raise UsageError(f"--arms {','.join(arms)}: unknown arm {arm!r}; expected some of {', '.join(ARMS)}")
-    if len(set(arms)) < len(arms):
-        raise UsageError(f"--arms {','.join(arms)}: name each arm once")
 
 
 def sampler_of(arm: str, seed: int, position: int) -> LocationSampler:
@@ -65,31 +70,14 @@ def sampler_of(arm: str, seed: int, position: int) -> LocationSampler:
     return NoLocation() if arm == "coarse" else TopK()
 
 
-def classify_by_arm(
-    arm: str,
-    inputs: Sequence[SlideInput],
-    model: LoadedModel,
-    options: TraversalOptions,
-    engine: EngineOptions,
-    *,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Generator[tuple[int, SlideResult], None, None]:
-    """Classify slides the way of one arm; arguments, errors and what is yielded as for ``classify_slides``.
-
-    Args:
-        arm: One of ``ARMS``.
-        inputs: The slides.
-        model: The same weights for every arm.
-        options: Their locations or budget hold for the budgeted arms, their ``stop_at`` for ``tnet`` alone.
-        engine: Device, batches and threads.
-        seed: Of the random arm.
-        progress: Told of batches and reductions.
-    """
+def classify_by_arm(arm: str, comparison: Comparison) -> Generator[tuple[int, SlideResult], None, None]:
+    """Classify slides the way of one of ``ARMS``; what is yielded and raised is as for ``classify_slides``."""
+    model, options, engine = comparison.model, comparison.options, comparison.engine
     if arm == "exhaustive":
         # A slide in which everything is looked at fills the memory alone.
         engine = replace(engine, slides_in_flight=1)
         options = replace(options, locations=(EVERYTHING,) * len(model.card.network.locations), budget=None)
     if arm != "tnet":
         options = replace(options, stop_at=None)
-    return classify_slides(inputs, model, options, engine, sampler_of=partial(sampler_of, arm, seed), progress=progress)
+    sampler = partial(sampler_of, arm, comparison.seed)
+    return classify_slides(comparison.inputs, model, options, engine, sampler_of=sampler, progress=comparison.progress)

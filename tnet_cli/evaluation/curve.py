@@ -10,19 +10,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from tnet_cli.evaluation.arms import sampler_of
+from tnet_cli.evaluation.arms import Comparison, sampler_of
 from tnet_cli.geometry import Region
-from tnet_cli.inference.classify import EngineOptions, run_sessions
+from tnet_cli.inference.classify import run_sessions
 from tnet_cli.inference.prepare import Preparation
 from tnet_cli.inference.prepare_image import ImagePreparation
-from tnet_cli.inference.progress import Progress
 from tnet_cli.inference.slide_session import SlideSession
 from tnet_cli.inference.traversal_job import TraversalJob, TraversalResult, TraversalSteps, traversal_job
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.traversal import Look, Traversal, Wanted
-from tnet_cli.modelfile.modelfile import LoadedModel
 from tnet_cli.results.result import SlideResult
 from tnet_cli.slide.slide import Slide
 
@@ -44,56 +41,30 @@ class CurvePoint:
 
 
 def classify_for_curve(
-    points: Sequence[CurvePoint],
-    inputs: Sequence[SlideInput],
-    model: LoadedModel,
-    options: TraversalOptions,
-    engine: EngineOptions,
-    *,
-    seed: int,
-    progress: Progress | None = None,
+    points: Sequence[CurvePoint], comparison: Comparison
 ) -> Generator[tuple[int, tuple[SlideResult, ...]], None, None]:
-    """Classify each slide once for every point.
-
-    Args:
-        points: Arms and budgets.
-        inputs: The slides.
-        model: The same weights for all points.
-        options: How slides are read; locations, budget and ``stop_at`` are the points' own.
-        engine: Device, batches and threads.
-        seed: Of the random arm; a point draws what the arm alone with this budget would.
-        progress: Told of batches and reductions.
+    """Classify each slide once for every point, which has its own locations; the random ones are the arm's alone.
 
     Yields:
-        The slide's position in ``inputs`` and a result for each point, as the slide ends. What was read and how long
-        it took is that of the whole pass up to there.
+        The slide's position among the inputs and a result for each point, as the slide ends. What was read and how
+        long it took is that of the whole pass up to there.
 
     Raises:
         UsageError: a budget does not fit the model.
         RunStoppedError: the device or the storage answers no more.
     """
-    progress = progress or Progress()
-    sessions = (
-        CurveSession(position, entry, model, options, points, seed, progress) for position, entry in enumerate(inputs)
+    sessions = (CurveSession(position, entry, comparison, points) for position, entry in enumerate(comparison.inputs))
+    yield from run_sessions(
+        sessions, CurveSession.conclude_each, comparison.model, comparison.engine, comparison.progress
     )
-    yield from run_sessions(sessions, CurveSession.conclude_each, model, engine, progress)
 
 
 class CurveSession(SlideSession):
     """One slide under way, for several points."""
 
-    def __init__(
-        self,
-        position: int,
-        entry: SlideInput,
-        model: LoadedModel,
-        options: TraversalOptions,
-        points: Sequence[CurvePoint],
-        seed: int,
-        progress: Progress,
-    ) -> None:
-        super().__init__(position, entry, model, options, TopK(), progress)
-        self._points = [(point.budget, sampler_of(point.arm, seed, position)) for point in points]
+    def __init__(self, position: int, entry: SlideInput, comparison: Comparison, points: Sequence[CurvePoint]) -> None:
+        super().__init__(position, entry, comparison.model, comparison.options, TopK(), comparison.progress)
+        self._points = [(point.budget, sampler_of(point.arm, comparison.seed, position)) for point in points]
         self._traversals: list[Traversal] = []
 
     def job(self, slide: Slide, preparation: Preparation | ImagePreparation) -> TraversalJob | None:
@@ -138,12 +109,10 @@ def one_after_another(traversals: Sequence[TraversalSteps], on_end: Callable[[Tr
         The last traversal.
     """
     seen: dict[Seen, Look] = {}
-    ended: list[Traversal] = []
     for steps in traversals:
         traversal = yield from _remembering(steps, seen)
         on_end(traversal)
-        ended.append(traversal)
-    return ended[-1]
+    return traversal
 
 
 def _remembering(steps: TraversalSteps, seen: dict[Seen, Look]) -> TraversalSteps:
@@ -155,7 +124,8 @@ def _remembering(steps: TraversalSteps, seen: dict[Seen, Look]) -> TraversalStep
         if new:
             look = yield _some_of(wanted, new)
             for row, number in enumerate(new):
-                seen[keys[number]] = _rows(look, slice(row, row + 1))
+                log_probs = None if look.cell_log_probs is None else look.cell_log_probs[row : row + 1]
+                seen[keys[number]] = Look(features=look.features[row : row + 1], cell_log_probs=log_probs)
         try:
             wanted = steps.send(_together([seen[key] for key in keys]))
         except StopIteration as end:
@@ -178,12 +148,6 @@ def _some_of(wanted: Wanted, numbers: Sequence[int]) -> Wanted:
         regions=tuple(wanted.regions[number] for number in numbers),
         positions=wanted.positions[index],
         allowed=None if wanted.allowed is None else wanted.allowed[index],
-    )
-
-
-def _rows(look: Look, rows: slice) -> Look:
-    return Look(
-        features=look.features[rows], cell_log_probs=None if look.cell_log_probs is None else look.cell_log_probs[rows]
     )
 
 

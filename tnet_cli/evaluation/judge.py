@@ -8,18 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from tnet_cli.evaluation.arms import classify_by_arm
+from tnet_cli.evaluation.arms import Comparison, classify_by_arm
 from tnet_cli.evaluation.curve import CurvePoint, classify_for_curve
 from tnet_cli.evaluation.localisation import SlideLocalisation, localise
 from tnet_cli.files import rounded
-from tnet_cli.inference.classify import EngineOptions
-from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.metrics.bootstrap import patient_or_slide
 from tnet_cli.metrics.predictions import Predictions, softmax
 from tnet_cli.modelfile.card import ModelCard
-from tnet_cli.modelfile.modelfile import LoadedModel
 from tnet_cli.results.result import SlideResult
 
 OnSlide = Callable[[int, "JudgedSlide"], None]
@@ -122,56 +118,38 @@ class ArmRun:
 
 
 def run_arm(
-    arm: str,
-    inputs: Sequence[SlideInput],
-    model: LoadedModel,
-    options: TraversalOptions,
-    engine: EngineOptions,
-    *,
-    seed: int,
-    keep_features: bool = False,
-    progress: Progress | None = None,
-    on_slide: OnSlide | None = None,
+    arm: str, comparison: Comparison, *, keep_features: bool = False, on_slide: OnSlide | None = None
 ) -> ArmRun:
-    """Run one arm over labelled slides; other arguments as for ``classify_by_arm``.
+    """Run one arm over labelled slides.
 
     Args:
+        arm: One of ``arms.ARMS``.
+        comparison: What it shares with the others.
         keep_features: Whether each slide keeps its features, to calibrate on.
-        progress: Told of each slide too.
-        on_slide: Told each slide's place in ``inputs`` and what was found, as it ends.
+        on_slide: Told each slide's place among the inputs and what was found, as it ends.
 
     Raises:
         UsageError: the options do not fit the model.
         ManifestError: an annotation cannot be read.
         RunStoppedError: the device or the storage answers no more.
     """
-    progress = progress or Progress()
     ended: dict[int, JudgedSlide] = {}
     started, aside = time.perf_counter(), 0.0
-    with closing(classify_by_arm(arm, inputs, model, options, engine, seed=seed, progress=progress)) as results:
+    with closing(classify_by_arm(arm, comparison)) as results:
         for position, result in results:
             left = time.perf_counter()
-            entry = inputs[position]
+            entry = comparison.inputs[position]
             features = result.evidence.features if keep_features and result.evidence is not None else {}
             ended[position] = JudgedSlide(entry, _without_regions(result), localise(result, entry), features)
             if on_slide is not None:
                 on_slide(position, ended[position])
-            progress.slide_done(ended[position].row())
+            comparison.progress.slide_done(ended[position].row())
             aside += time.perf_counter() - left
     return ArmRun(arm=arm, slides=_in_order(ended), seconds=time.perf_counter() - started - aside)
 
 
-def run_curve(
-    points: Sequence[CurvePoint],
-    inputs: Sequence[SlideInput],
-    model: LoadedModel,
-    options: TraversalOptions,
-    engine: EngineOptions,
-    *,
-    seed: int,
-    progress: Progress | None = None,
-) -> list[ArmRun]:
-    """Run the points of the curve over labelled slides in one pass; arguments as for ``classify_for_curve``.
+def run_curve(points: Sequence[CurvePoint], comparison: Comparison) -> list[ArmRun]:
+    """Run the points of the curve over labelled slides in one pass.
 
     Returns:
         One run for each point, without localisation.
@@ -182,13 +160,12 @@ def run_curve(
     """
     if not points:
         return []
-    progress = progress or Progress()
     ended: list[dict[int, JudgedSlide]] = [{} for _ in points]
-    with closing(classify_for_curve(points, inputs, model, options, engine, seed=seed, progress=progress)) as results:
+    with closing(classify_for_curve(points, comparison)) as results:
         for position, each in results:
             for of_point, result in zip(ended, each, strict=True):
-                of_point[position] = JudgedSlide(inputs[position], _without_regions(result))
-            progress.slide_done(ended[0][position].row())
+                of_point[position] = JudgedSlide(comparison.inputs[position], _without_regions(result))
+            comparison.progress.slide_done(ended[0][position].row())
     return [
         ArmRun(arm=point.arm, slides=_in_order(of_point), seconds=None, budget=point.budget)
         for point, of_point in zip(points, ended, strict=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tnet_cli.errors import UsageError
-from tnet_cli.evaluation.arms import BUDGETED_ARMS, check_arms
+from tnet_cli.evaluation.arms import ARMS, BUDGETED_ARMS
 from tnet_cli.evaluation.curve import CurvePoint
 from tnet_cli.evaluation.folder import MODEL
 from tnet_cli.inference.prepare import Scale, choose_locations
@@ -69,7 +69,12 @@ class EvaluateRequest:
         Raises:
             UsageError: they do, or an arm is unknown or named twice.
         """
-        check_arms(self.arms)
+        for arm in self.arms:
+            if arm not in ARMS:
+                expected = ", ".join(ARMS)
+                raise UsageError(f"--arms {','.join(self.arms)}: unknown arm {arm!r}; expected some of {expected}")
+        if len(set(self.arms)) < len(self.arms):
+            raise UsageError(f"--arms {','.join(self.arms)}: name each arm once")
         asked = self.traversal
         if asked.locations is not None and asked.budget is not None:
             raise UsageError("--locations and --budget exclude each other; give one")

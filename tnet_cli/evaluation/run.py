@@ -3,16 +3,17 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tnet_cli.errors import InterruptedRunError, RunStoppedError, raise_for_failed
+from tnet_cli.evaluation.arms import Comparison
 from tnet_cli.evaluation.calibrate import Fit, check_model_target, fit_card
 from tnet_cli.evaluation.folder import METRICS, EvaluationFolder, predictions_name
-from tnet_cli.evaluation.judge import ArmRun, JudgedSlide, OnSlide, failures_of, run_arm, run_curve
+from tnet_cli.evaluation.judge import ArmRun, JudgedSlide, failures_of, run_arm, run_curve
 from tnet_cli.evaluation.metrics import metrics_of
 from tnet_cli.evaluation.record import metrics_record, run_record
 from tnet_cli.evaluation.request import EvaluateRequest
@@ -20,7 +21,6 @@ from tnet_cli.evaluation.selection import Selection, select_rows
 from tnet_cli.inference.classify import EngineOptions
 from tnet_cli.inference.device import choose_device, reader_threads, usable_cores
 from tnet_cli.inference.progress import Progress
-from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.metrics.estimate import Estimate
 from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import LoadedModel, copy_model, find_model, load_model
@@ -92,7 +92,7 @@ def run_evaluation(request: EvaluateRequest, progress: Progress | None = None) -
     folder.make()
     torch.set_num_threads(usable_cores())
     with _stopping_in_a_sentence(request.out):
-        fit, runs, curve = _Evaluation(request, progress, folder, model, selection, device).run()
+        fit, runs, curve = _run_arms(request, folder, model, selection, device, progress)
         card = model.card if fit is None else fit.card
         metrics = metrics_of(runs, curve, card, draws=request.bootstrap, seed=request.seed)
         failures = failures_of([*([fit.run] if fit else []), *runs, *curve])
@@ -127,87 +127,67 @@ def _stopping_in_a_sentence(out: Path) -> Iterator[None]:
         raise RunStoppedError(f"{out}: cannot be written: {exc.strerror or exc}; what was finished is kept") from exc
 
 
-class _Evaluation:
-    """The slides' turn: every arm over the judged rows, after the calibration rows."""
+def _run_arms(
+    request: EvaluateRequest,
+    folder: EvaluationFolder,
+    model: LoadedModel,
+    selection: Selection,
+    device: torch.device,
+    progress: Progress,
+) -> tuple[Fit | None, list[ArmRun], list[ArmRun]]:
+    """Return what was fitted, the arms' runs, and those of the curve, decided by the fitted card."""
+    engine = EngineOptions(
+        device=device,
+        batch_size=request.batch_size,
+        readers=reader_threads(request.workers),
+        # Arms whose times are compared take the slides one by one, as the exhaustive arm must.
+        slides_in_flight=1 if len(request.arms) > 1 else 2 if device.type == "cpu" else 8,
+    )
+    judged = Comparison(
+        inputs=selection.judged,
+        model=model,
+        options=request.traversal,
+        engine=engine,
+        seed=request.seed,
+        progress=progress,
+    )
+    calibrating_arms = _calibrating_arms(request, model.card)
+    passes = len(request.arms) + bool(request.curve_points)
+    often = len(selection.calibration) * len(calibrating_arms) + len(selection.judged) * passes
+    progress.start(often, model.card.introduction)
+    fit = None
+    if selection.calibration:
+        fit = _fit(calibrating_arms, replace(judged, inputs=selection.calibration), str(request.calibrate))
+    card = model.card if fit is None else fit.card
+    names = {arm: predictions_name(arm, request.arms[0]) for arm in request.arms}
+    runs = [_run_and_keep(arm, judged, card, folder, name) for arm, name in names.items()]
+    return fit, runs, [run.decided_by(card) for run in run_curve(request.curve_points, judged)]
 
-    def __init__(
-        self,
-        request: EvaluateRequest,
-        progress: Progress,
-        folder: EvaluationFolder,
-        model: LoadedModel,
-        selection: Selection,
-        device: torch.device,
-    ) -> None:
-        self.request = request
-        self.progress = progress
-        self.folder = folder
-        self.model = model
-        self.selection = selection
-        self.engine = EngineOptions(
-            device=device,
-            batch_size=request.batch_size,
-            readers=reader_threads(request.workers),
-            # Arms whose times are compared take the slides one by one, as the exhaustive arm must.
-            slides_in_flight=1 if len(request.arms) > 1 else 2 if device.type == "cpu" else 8,
-        )
-        # A domain is of the locations that the model attends, whichever arm is judged first.
-        has_domain = request.arms[0] == "tnet" or model.card.network.mpp is None
-        self.calibrating_arms = (request.arms[0],) if has_domain else (request.arms[0], "tnet")
 
-    def run(self) -> tuple[Fit | None, list[ArmRun], list[ArmRun]]:
-        """Return what was fitted, the arms' runs, and those of the curve, decided by the fitted card."""
-        request, judged = self.request, self.selection.judged
-        passes = len(request.arms) + bool(request.curve_points)
-        often = len(self.selection.calibration) * len(self.calibrating_arms) + len(judged) * passes
-        self.progress.start(often, self.model.card.introduction)
-        fit = self._fit()
-        card = self.model.card if fit is None else fit.card
-        runs = [self._judge_and_keep(arm, card) for arm in request.arms]
-        curve = run_curve(
-            request.curve_points,
-            judged,
-            self.model,
-            request.traversal,
-            self.engine,
-            seed=request.seed,
-            progress=self.progress,
-        )
-        return fit, runs, [run.decided_by(card) for run in curve]
+def _calibrating_arms(request: EvaluateRequest, card: ModelCard) -> tuple[str, ...]:
+    """Return the arms that run over the calibration split: the one judged first, then that of the domain.
 
-    def _fit(self) -> Fit | None:
-        rows = self.selection.calibration
-        if not rows:
-            return None
-        runs = [self._run_arm(arm, rows, keep_features=arm == "tnet") for arm in self.calibrating_arms]
-        has_scale = self.model.card.network.mpp is not None
-        features = [slide.features for slide in runs[-1].judged] if has_scale else []
-        return fit_card(runs[0], self.model.card, str(self.request.calibrate), features)
+    A domain is of the locations that the model attends, whichever arm is judged; a model of images has none.
+    """
+    first = request.arms[0]
+    return (first,) if first == "tnet" or card.network.mpp is None else (first, "tnet")
 
-    def _judge_and_keep(self, arm: str, card: ModelCard) -> ArmRun:
-        """Run an arm and write its table, also of the slides that ended before an interruption."""
-        ended: dict[int, JudgedSlide] = {}
-        try:
-            return self._run_arm(arm, self.selection.judged, on_slide=ended.__setitem__).decided_by(card)
-        finally:
-            slides = [ended[position].decided_by(card) for position in sorted(ended)]
-            name = predictions_name(arm, self.request.arms[0])
-            self.folder.write_predictions(name, slides, card.network.class_names)
 
-    def _run_arm(
-        self, arm: str, inputs: Sequence[SlideInput], *, keep_features: bool = False, on_slide: OnSlide | None = None
-    ) -> ArmRun:
-        return run_arm(
-            arm,
-            inputs,
-            self.model,
-            self.request.traversal,
-            self.engine,
-            seed=self.request.seed,
-            keep_features=keep_features,
-            progress=self.progress,
-            on_slide=on_slide,
-        )
+def _fit(arms: Sequence[str], comparison: Comparison, split: str) -> Fit:
+    runs = [run_arm(arm, comparison, keep_features=arm == "tnet") for arm in arms]
+    card = comparison.model.card
+    features = [] if card.network.mpp is None else [slide.features for slide in runs[-1].judged]
+    return fit_card(runs[0], card, split, features)
+
+
+def _run_and_keep(arm: str, comparison: Comparison, card: ModelCard, folder: EvaluationFolder, name: str) -> ArmRun:
+    """Run an arm and write its table, also of the slides that ended before an interruption."""
+    ended: dict[int, JudgedSlide] = {}
+    try:
+        return run_arm(arm, comparison, on_slide=ended.__setitem__).decided_by(card)
+    finally:
+        slides = [ended[position].decided_by(card) for position in sorted(ended)]
+        folder.write_predictions(name, slides, card.network.class_names)
 
 
 def _evaluated_card(record: dict[str, Any], fit: Fit) -> ModelCard:

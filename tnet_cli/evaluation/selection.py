@@ -35,7 +35,7 @@ def select_rows(
     *,
     split: str | None,
     calibrate: str | None,
-    on_note: Callable[[str], None] | None = None,
+    on_note: Callable[[str], None],
 ) -> Selection:
     """Choose the rows and check their labels and annotations.
 
@@ -46,7 +46,7 @@ def select_rows(
         class_names: The model's classes.
         split: The split to judge, ``all`` for every row, or None.
         calibrate: The split to calibrate on, or None.
-        on_note: Told of rows that are left out, such as slides listed twice.
+        on_note: Told of rows that are left out, such as slides listed twice, and of what the rest cannot tell.
 
     Raises:
         ManifestError: the manifest cannot be used, a split is empty or shares slides or patients with the other, a
@@ -69,7 +69,16 @@ def select_rows(
     _check_patients(manifest, judged, calibration)
     for row in (*judged, *calibration):
         _check_label(manifest, row, class_names)
-    _check_classes(manifest, calibrate, judged, calibration, class_names, on_note)
+    if len({row.label for row in calibration}) == 1:
+        raise ManifestError(
+            f"{manifest}: every slide of the split {calibrate!r} is labelled {calibration[0].label!r}; "
+            "temperature and threshold need slides of at least two classes"
+        )
+    if len({row.label for row in judged}) == 1 < len(class_names):
+        on_note(
+            f"{manifest}: every slide to be judged is labelled {judged[0].label!r}; balanced accuracy, AUROC and "
+            "average precision need slides of at least two classes and stay undefined"
+        )
     for row in judged:
         if row.annotation is not None:
             read_annotation_areas(row.annotation)
@@ -103,25 +112,4 @@ def _check_label(manifest: Path, row: SlideInput, class_names: Sequence[str]) ->
         raise ManifestError(
             f"{manifest}: {row.path} is labelled {row.label!r}, which the model does not know; "
             f"its classes are {', '.join(class_names)}"
-        )
-
-
-def _check_classes(
-    manifest: Path,
-    calibrate: str | None,
-    judged: Sequence[SlideInput],
-    calibration: Sequence[SlideInput],
-    class_names: Sequence[str],
-    on_note: Callable[[str], None] | None,
-) -> None:
-    """Refuse to calibrate on one class; say what slides of one class cannot tell."""
-    if calibration and len({row.label for row in calibration}) == 1:
-        raise ManifestError(
-            f"{manifest}: every slide of the split {calibrate!r} is labelled {calibration[0].label!r}; "
-            "temperature and threshold need slides of at least two classes"
-        )
-    if len({row.label for row in judged}) == 1 and len(class_names) > 1 and on_note is not None:
-        on_note(
-            f"{manifest}: every slide to be judged is labelled {judged[0].label!r}; balanced accuracy, AUROC and "
-            "average precision need slides of at least two classes and stay undefined"
         )
