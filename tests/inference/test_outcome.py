@@ -1,6 +1,7 @@
 """What becomes of a slide: its result says in one sentence why there is no answer, or gives the network's numbers."""
 
 import errno
+import json
 import os
 import time
 
@@ -18,6 +19,7 @@ from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Traversal, TraversalPlan, Wanted, traverse
+from tnet_cli.results.layout import RunDirectory
 from tnet_cli.slide.opening import open_slide
 
 CARD = card_of(tiny_network())
@@ -58,6 +60,17 @@ def test_a_slide_without_tissue_says_what_was_read(small_labelled_slides):
     assert result.fraction_read == result.pixels_read / 1_000_000 > 0
     assert 2 <= result.seconds < 60
     assert result.row()["prediction"] is None
+
+
+def test_doubts_of_the_reader_reach_the_result_its_notes_and_its_file(small_labelled_slides, tmp_path):
+    with open_slide(str(small_labelled_slides.parent / "synth-12-0000.tif")) as slide:
+        slide.doubt("missing_tiles", "lacks 3 tiles")
+        result = without_tissue(ENTRY, CARD, None, slide)
+    row = RunDirectory(tmp_path).write_slide(result, overlay=None)
+    details = json.loads((tmp_path / "slides" / "a" / "result.json").read_text())
+    expected = {"name": "missing_tiles", "sentence": "lacks 3 tiles", "may_change_answer": True}
+    assert (details["doubts"], details["notes"]) == ([expected], ["lacks 3 tiles"])
+    assert (result.doubts, row.notes) == (slide.doubts, ("lacks 3 tiles",))
 
 
 def test_the_answer_is_that_of_the_networks_own_classifier(small_labelled_slides):

@@ -80,8 +80,9 @@ def classified(
         probabilities=softmax(answer.location_logits[0].float().cpu().numpy(), card.temperature),
         mpp=scale.mpp,
     )
+    facts = _facts(entry, card, started, slide)
     return SlideResult(
-        **_facts(entry, card, started, slide),
+        **facts | {"notes": (*scale.notes, *facts["notes"])},
         status="ok",
         prediction=card.network.class_names[called],
         probability=probabilities[called],
@@ -89,7 +90,6 @@ def classified(
         logits=tuple(float(value) for value in logits),
         roots=roots,
         locations=traversal.location_count,
-        notes=scale.notes,
         regions=regions,
     )
 
@@ -135,5 +135,7 @@ def _facts(entry: SlideInput, card: ModelCard, started: float | None, slide: Sli
             "bytes_read": slide.bytes_read,
             "fraction_read": slide.pixels_read / slide.size.area,
             "bounds": slide.bounds,
+            "doubts": slide.doubts,
+            "notes": tuple(doubt.sentence for doubt in slide.doubts),
         }
     return facts

@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,7 @@ def _write_files(folder: Path, result: SlideResult, overlay: bytes | None) -> No
         "height": result.size.height if result.size else None,
         "bytes_read": result.bytes_read,
         "notes": list(result.notes),
+        "doubts": [asdict(doubt) for doubt in result.doubts],
     }
     write_json(folder / RESULT, details)
     if result.status == "ok":

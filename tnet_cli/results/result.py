@@ -10,6 +10,7 @@ from tnet_cli.files import rounded
 from tnet_cli.geometry import Region, Size
 from tnet_cli.inputs.fingerprint import Fingerprint
 from tnet_cli.report.attended import AttendedRegion
+from tnet_cli.slide.slide import Doubt
 
 Status = Literal["ok", "failed", "no_tissue"]
 Qc = Literal["out_of_domain"]
@@ -48,6 +49,7 @@ class SlideResult:
         fraction_read: ``pixels_read`` over the level-0 pixels.
         error: One sentence when the slide failed.
         notes: Plain sentences the user should know of.
+        doubts: What the reader of the slide had to assume or could not check; their sentences are among ``notes``.
         qc: ``out_of_domain`` where the slide is not of the kind the model knows; None else.
         warning: The sentence that goes with ``qc``; one of ``notes``.
         regions: Every region looked at, coarsest first.
@@ -75,6 +77,7 @@ class SlideResult:
     seconds: float = 0.0
     error: str | None = None
     notes: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
     qc: Qc | None = None
     warning: str | None = None
     regions: tuple[AttendedRegion, ...] = ()

@@ -31,6 +31,21 @@ AT_ONCE_PX = 16 * 1024 * 1024
 WHITE = (255, 255, 255)
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Something that a reader had to assume about its slide, or could not check.
+
+    Attributes:
+        name: Of the kind of doubt, for programs: ``missing_tiles``.
+        sentence: For users; goes on after the slide's name, as errors do.
+        may_change_answer: Whether what was classified may not be what lay under the glass.
+    """
+
+    name: str
+    sentence: str
+    may_change_answer: bool = True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlideFacts:
     """What a backend knows of its slide when it has opened it; the attributes are those of ``Slide``."""
@@ -42,6 +57,7 @@ class SlideFacts:
     background: tuple[int, int, int] = WHITE
     properties: Mapping[str, str] = field(default_factory=dict)
     associated_images: tuple[str, ...] = ()
+    doubts: tuple[Doubt, ...] = ()
 
 
 class Slide(ABC):
@@ -80,10 +96,22 @@ class Slide(ABC):
         self._lock = threading.Lock()
         self._reduction_lock = threading.Lock()
         self._reduced: dict[int, ReducedLevels] = {}
+        self._doubts = {doubt.name: doubt for doubt in facts.doubts}
         self._closed = False
         self.tiles_read = 0
         self.pixels_read = 0
         self.bytes_read = 0
+
+    @property
+    def doubts(self) -> tuple[Doubt, ...]:
+        """What the reader had to assume or could not check so far; reading may add to it."""
+        with self._lock:
+            return tuple(self._doubts.values())
+
+    def doubt(self, name: str, sentence: str, *, may_change_answer: bool = True) -> None:
+        """Add a doubt; the first of a name stays."""
+        with self._lock:
+            self._doubts.setdefault(name, Doubt(name, sentence, may_change_answer))
 
     def read_associated(self, name: str) -> np.ndarray:
         """Read an associated image, uint8 (H, W, 3).
