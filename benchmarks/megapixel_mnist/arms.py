@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from benchmarks.megapixel_mnist.canvas import Canvas
 from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.inference.engine import TraversalJob, TraversalResult, drive
+from tnet_cli.inference.engine import drive
+from tnet_cli.inference.traversal_job import TraversalJob, TraversalResult
 from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet

@@ -4,7 +4,7 @@ The traversals of a slide follow one another in one job. A region that an earlie
 looked at again: with the same weights the network sees the same.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,7 +81,7 @@ class CurveSession(SlideSession):
             if job is None:
                 return None
             jobs.append(job)
-        steps = one_after_another([job.traversal for job in jobs], self._traversals.append)
+        steps = one_after_another([job.traversal for job in jobs], self._traversals)
         return TraversalJob(traversal=steps, read=jobs[0].read, keeps_patches=False)
 
     def conclude_each(self, ended: TraversalResult | BaseException) -> tuple[SlideResult, ...]:
@@ -95,12 +95,12 @@ class CurveSession(SlideSession):
         return tuple(self.conclude(TraversalResult(traversal, ())) for traversal in self._traversals)
 
 
-def one_after_another(traversals: Sequence[TraversalSteps], on_end: Callable[[Traversal], None]) -> TraversalSteps:
+def one_after_another(traversals: Sequence[TraversalSteps], ended: list[Traversal]) -> TraversalSteps:
     """Make one traversal of several, which wants each region looked at once.
 
     Args:
         traversals: Of one slide with the same weights; at least one. Looks hold tensors.
-        on_end: Told each traversal as it ends, in order.
+        ended: Takes each traversal as it ends, in order.
 
     Yields:
         The regions wanted that were not looked at before; send a ``Look`` of the same length.
@@ -111,8 +111,8 @@ def one_after_another(traversals: Sequence[TraversalSteps], on_end: Callable[[Tr
     seen: dict[Seen, Look] = {}
     for steps in traversals:
         traversal = yield from _remembering(steps, seen)
-        on_end(traversal)
-    return traversal
+        ended.append(traversal)
+    return ended[-1]
 
 
 def _remembering(steps: TraversalSteps, seen: dict[Seen, Look]) -> TraversalSteps:
