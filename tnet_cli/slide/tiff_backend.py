@@ -15,13 +15,12 @@ from tnet_cli.geometry import Size
 from tnet_cli.slide.mpp import StatedMpp, aperio_mpp, ome_mpp, option_mpp, resolution_mpp
 from tnet_cli.slide.resample import PyramidLevel
 from tnet_cli.slide.slide import WHITE, ProgressFunction, Slide, SlideFacts, told
+from tnet_cli.slide.tiff_colours import can_be_decompressed, rgb_converter
 from tnet_cli.slide.tiff_pages import (
     Orientation,
-    can_be_decompressed,
     is_aperio,
     page_size,
     pyramid_pages,
-    rgb_converter,
     snapped_downsample,
 )
 from tnet_cli.slide.tiff_segments import ByteSource, SharedFile, TileLayout
