@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tnet_cli.errors import MissingMppError, SlideError, UsageError
+from tnet_cli.slide.containers import closed_format
 from tnet_cli.slide.openslide_backend import OpenSlideSlide, detect_vendor
 from tnet_cli.slide.pillow_backend import PillowSlide
 from tnet_cli.slide.slide import ProgressFunction, Slide
-from tnet_cli.slide.tiff_backend import TiffSlide, looks_like_tiff
+from tnet_cli.slide.tiff_backend import TIFF_STARTS, TiffSlide
 from tnet_cli.urls import is_url
 
 READERS: dict[str, Callable[..., Slide]] = {
@@ -30,7 +31,8 @@ def open_slide(
     """Open a slide with the reader that fits its content.
 
     TIFF files go to tifffile, those of vendors with quirks and everything else OpenSlide knows to OpenSlide, and
-    ordinary pictures to Pillow. Behind a URL, TIFF files are read by ranges and pictures whole.
+    ordinary pictures to Pillow. A file whose name belongs to OpenSlide is read by OpenSlide or not at all. Behind a
+    URL, TIFF files are read by ranges and pictures whole.
 
     Args:
         path: The file, or its URL: ``https://``, ``http://``, ``s3://`` or ``gs://``.
@@ -50,11 +52,14 @@ def open_slide(
         from tnet_cli.slide.remote_slide import open_remote_slide
 
         return open_remote_slide(text, reader=reader, mpp=mpp, on_progress=on_progress)
-    _check_file(text)
+    start = _first_bytes(text)
+    vendor = detect_vendor(text)
+    closed = closed_format(text, start, vendor)
+    if closed is not None:
+        raise SlideError(text, closed)
     if reader is not None:
         return READERS[reader](text, mpp=mpp, on_progress=on_progress)
-    vendor = detect_vendor(text)
-    if looks_like_tiff(Path(text)):
+    if start[:4] in TIFF_STARTS:
         order = ["tifffile", "openslide"] if vendor in PLAIN_TIFF_VENDORS else ["openslide"]
     else:
         order = ["pillow"] if vendor is None else ["openslide"]
@@ -71,7 +76,7 @@ def open_slide(
     raise problems[0]
 
 
-def _check_file(path: str) -> None:
+def _first_bytes(path: str) -> bytes:
     file = Path(path)
     try:
         if file.is_dir():
@@ -80,7 +85,7 @@ def _check_file(path: str) -> None:
             raise SlideError(path, "no such file")
         if file.stat().st_size == 0:
             raise SlideError(path, "is empty; expected a slide")
-        with file.open("rb"):
-            pass
+        with file.open("rb") as opened:
+            return opened.read(256)
     except OSError as exc:
         raise SlideError(path, f"cannot be opened: {exc.strerror or exc}") from exc

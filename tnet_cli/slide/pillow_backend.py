@@ -10,6 +10,7 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, UnidentifiedI
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Size
+from tnet_cli.slide.containers import misnamed_picture
 from tnet_cli.slide.mpp import option_mpp
 from tnet_cli.slide.resample import PyramidLevel
 from tnet_cli.slide.slide import WHITE, ProgressFunction, Slide, SlideFacts
@@ -71,6 +72,9 @@ def _decode(path: str, content: bytes | None) -> np.ndarray:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)
             with _open(path, content) as picture:
+                misnamed = misnamed_picture(path, picture.format or "")
+                if misnamed is not None:
+                    raise SlideError(path, misnamed)
                 if picture.width * picture.height > LARGEST_PX:
                     raise SlideError(path, f"has {picture.width} x {picture.height} pixels, {too_large}")
                 turned = Orientation(_orientation_of(picture))

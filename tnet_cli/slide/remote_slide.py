@@ -13,6 +13,7 @@ import numpy as np
 import tifffile
 
 from tnet_cli.errors import SlideError
+from tnet_cli.slide.containers import FORMAT_STARTS, OPENSLIDE_NAMES, closed_format, vendor_with_quirks
 from tnet_cli.slide.pillow_backend import PillowSlide
 from tnet_cli.slide.remote import BlockStream, ByteRange, RemoteFile
 from tnet_cli.slide.slide import ProgressFunction, Slide
@@ -26,20 +27,6 @@ AT_ONCE_BYTES = 16 * 1024 * 1024
 
 DOWNLOAD = "which tnet reads only from a disk; download it first"
 
-OPENSLIDE_SUFFIXES = {
-    ".mrxs": "MIRAX",
-    ".ndpi": "Hamamatsu NDPI",
-    ".vms": "Hamamatsu VMS",
-    ".vmu": "Hamamatsu VMU",
-    ".bif": "Ventana",
-    ".czi": "Zeiss CZI",
-    ".dcm": "DICOM",
-    ".scn": "Leica SCN",
-    ".svslide": "Sakura",
-}
-"""Formats by name, where the first bytes tell less: a MIRAX slide's main file is a JPEG picture."""
-
-FORMAT_STARTS = {b"ZISRAWFILE": "Zeiss CZI", b"SQLite format 3": "Sakura", b"[Virtual Microscope": "Hamamatsu VMS"}
 PICTURE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
@@ -64,7 +51,7 @@ def open_remote_slide(
 
 
 def _reader_for(file: RemoteFile) -> str:
-    by_name = OPENSLIDE_SUFFIXES.get(PurePosixPath(file.path).suffix.lower())
+    _, by_name, _ = OPENSLIDE_NAMES.get(PurePosixPath(file.path).suffix.lower(), (None, None, None))
     if by_name is None and file.head[128:132] == b"DICM":
         by_name = "DICOM"
     for start, name in FORMAT_STARTS.items():
@@ -72,6 +59,9 @@ def _reader_for(file: RemoteFile) -> str:
             by_name = name
     if by_name is not None:
         raise SlideError(file.path, f"is a slide of the format {by_name}, {DOWNLOAD}")
+    closed = closed_format(file.path, file.head, None)
+    if closed is not None:
+        raise SlideError(file.path, closed)
     if file.head[:4] in TIFF_STARTS:
         return "tifffile"
     if file.head.startswith(PICTURE_STARTS):
@@ -210,7 +200,7 @@ class RemoteTiffSlide(TiffSlide):
 
     def _open_index(self, path: str) -> tifffile.TiffFile:
         tif = tifffile.TiffFile(cast("IO[bytes]", BlockStream(self._remote)))
-        vendor = None if self._is_any_vendor or len(tif.pages) == 0 else _vendor_with_quirks(tif.pages[0].aspage())
+        vendor = None if self._is_any_vendor or len(tif.pages) == 0 else vendor_with_quirks(tif.pages[0].aspage())
         if vendor is not None:
             raise SlideError(path, f"is a slide of the format {vendor}, {DOWNLOAD}")
         return tif
@@ -275,16 +265,3 @@ class RemoteTiffSlide(TiffSlide):
         except (ValueError, IndexError):
             return []  # said with the tile's name when it is decoded
         return [ByteRange(offset, count) for offset, count in places]
-
-
-def _vendor_with_quirks(page: tifffile.TiffPage) -> str | None:
-    """Return the format of a TIFF whose pages are not what they seem, as OpenSlide knows it; None for plain ones."""
-    if page.is_ndpi:
-        return "Hamamatsu NDPI"
-    if page.is_scn:
-        return "Leica SCN"
-    if page.is_philips:
-        return "Philips TIFF"
-    if page.is_bif:
-        return "Ventana"
-    return "Trestle" if str(page.software).startswith("MedScan") else None
