@@ -4,6 +4,7 @@ TnetError                      1  anything tnet itself reports
 ├── UsageError                 2  options that cannot be followed
 ├── SlideError                 3  a slide cannot be opened or read, or lacks what is needed
 │   ├── UnreadableRegionError  3  one region of an open slide cannot be decoded
+│   ├── IncompleteSlideError   3  the file lacks part of the slide, whatever reads it
 │   └── MissingMppError        3  the micrometres per pixel are unknown or implausible
 ├── ModelFileError             4  a model file is missing, damaged or of another architecture
 ├── ManifestError              5  a manifest or its labels are wrong
@@ -55,6 +56,10 @@ class SlideError(TnetError):
 
 class UnreadableRegionError(SlideError):
     """One region of a slide that is open cannot be decoded."""
+
+
+class IncompleteSlideError(SlideError):
+    """The file lacks part of the slide, so no other reader will find it."""
 
 
 class MissingMppError(SlideError):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tnet_cli.errors import MissingMppError, SlideError, UsageError
+from tnet_cli.errors import IncompleteSlideError, MissingMppError, SlideError, UsageError
 from tnet_cli.slide.containers import closed_format
 from tnet_cli.slide.openslide_backend import OpenSlideSlide, detect_vendor
 from tnet_cli.slide.pillow_backend import PillowSlide
@@ -69,7 +69,7 @@ def open_slide(
     for name in order:
         try:
             return READERS[name](text, mpp=mpp, on_progress=on_progress)
-        except MissingMppError:
+        except (MissingMppError, IncompleteSlideError):
             raise
         except SlideError as error:
             problems.append(error)

@@ -3,19 +3,31 @@
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import tifffile
 from cachetools import LRUCache, cached
 
 from tnet_cli.errors import SlideError, UnreadableRegionError
-from tnet_cli.geometry import Size
-from tnet_cli.slide.mpp import StatedMpp, aperio_mpp, ome_mpp, option_mpp, resolution_mpp
-from tnet_cli.slide.resample import PyramidLevel
-from tnet_cli.slide.slide import WHITE, ProgressFunction, Slide, SlideFacts, told
-from tnet_cli.slide.tiff_colours import can_be_decompressed, rgb_converter
+from tnet_cli.geometry import Region, Size
+from tnet_cli.slide.mpp import StatedMpp, aperio_mpp, first_stated, option_mpp, page_mpp
+from tnet_cli.slide.ome import ome_images
+from tnet_cli.slide.resample import PyramidLevel, read_region
+from tnet_cli.slide.slide import AT_ONCE_PX, WHITE, ProgressFunction, Slide, SlideFacts, told
+from tnet_cli.slide.streams import HEADER_BYTES
+from tnet_cli.slide.tiff_colours import (
+    Ranges,
+    can_be_decompressed,
+    doubts_of,
+    is_deep,
+    leaves_colours_to_the_data,
+    ranges_of,
+    rgb_converter,
+)
+from tnet_cli.slide.tiff_missing import directory_doubts, stored_pages
 from tnet_cli.slide.tiff_pages import (
     Orientation,
     is_aperio,
@@ -31,6 +43,9 @@ MOST_CACHE_BYTES = 192 * 1024 * 1024
 
 LARGEST_TILE_BYTES = 400_000_000
 """A larger tile or strip, which must be decoded at once, would not leave memory bounded."""
+
+LOOKED_AT = 32
+"""Tiles that are decoded to find out which samples are white."""
 
 MOST_SIDE_PX = 2**31 - 1
 """Damaged BigTIFFs state sizes whose bytes no integer of the system can count."""
@@ -66,10 +81,12 @@ class TiffSlide(Slide):
             self._tif = self._open_index(path)
         try:
             with _told(path, "its TIFF directory is damaged"):
-                self._pages = pyramid_pages(self._tif)
+                pages = pyramid_pages(self._tif)
+                _check_size(path, pages[0])
+                torn = directory_doubts(path, self._tif, pages[0])
+                self._pages, missing = stored_pages(path, self._tif, pages)
                 self._associated = _associated_pages(self._tif, self._pages)
-                facts = self._facts_of(path, mpp)
-                self._convert = [_converter(path, page) for page in self._pages]
+                facts = replace(self._facts_of(path, mpp), doubts=torn + missing)
                 self._layouts = [_layout(path, page) for page in self._pages]
             with _told(path, "cannot be opened"):
                 self._file: ByteSource | None = self._open_tiles(path)
@@ -86,6 +103,12 @@ class TiffSlide(Slide):
         self._tiles_lock = threading.Condition()
         self._tile = cached(self._tiles, key=lambda *place: place, condition=self._tiles_lock)(self._decode_tile)
         super().__init__(path, facts, on_progress)
+        try:
+            with _told(path, "what its samples mean is not known"):
+                self._convert = self._converters()
+        except BaseException:
+            self.close()
+            raise
 
     def _open_index(self, path: str) -> tifffile.TiffFile:
         """Open the file to read its directory."""
@@ -98,12 +121,6 @@ class TiffSlide(Slide):
     def _facts_of(self, path: str, mpp: float | None) -> SlideFacts:
         first = self._pages[0]
         stored = page_size(first)
-        if stored.width < 1 or stored.height < 1 or first.dtype is None:
-            raise SlideError(path, f"its first image is {stored.width} x {stored.height} pixels; expected an image")
-        if max(stored.width, stored.height) > MOST_SIDE_PX:
-            raise SlideError(
-                path, f"says that it is {stored.width} x {stored.height} pixels, which no slide is; it is damaged"
-            )
         self._orientation = Orientation(_orientation_of(first))
         pyramid = []
         for page in self._pages:
@@ -117,6 +134,40 @@ class TiffSlide(Slide):
             associated_images=tuple(self._associated),
         )
 
+    def _converters(self) -> list[Callable[[np.ndarray], np.ndarray]]:
+        """Return what makes RGB of each page's samples, once it was looked up what the tags leave open."""
+        first, coarsest = self._pages[0], self._pages[-1]
+        file, layout = self._open_file(), self._layouts[0]
+        ranges = ranges_of(coarsest, self._some_samples() if is_deep(coarsest) else None, self._tif.ome_metadata)
+        head = b""
+        if leaves_colours_to_the_data(first):
+            offset, count = next(layout.stored(most=LOOKED_AT), (0, 0))
+            head = file.read(min(count, HEADER_BYTES), offset)
+        for page in self._pages:
+            for name, sentence in doubts_of(page, ranges, head):
+                self.doubt(name, sentence)
+        by_aperio = is_aperio(first)
+        return [_converter(self.path, page, ranges, is_aperio=by_aperio, head=head) for page in self._pages]
+
+    def _some_samples(self) -> np.ndarray:
+        """Return samples from all over the coarsest page, (N, S), less those of damaged tiles."""
+        layout, found = self._layouts[-1], []
+        tiles = layout.columns * layout.rows
+        for index in range(0, tiles, -(-tiles // LOOKED_AT)):
+            with suppress(*DECODING_ERRORS):
+                decoded = layout.decode(self._open_file(), index % layout.columns, index // layout.columns)
+                self._count(decoded.pixels, decoded.compressed_bytes)
+                if decoded.samples is not None:
+                    found.append(decoded.samples.reshape(-1, decoded.samples.shape[2]))
+        page = self._pages[-1]
+        return np.concatenate(found) if found else np.zeros((1, page.samplesperpixel), page.dtype)
+
+    def _open_file(self) -> ByteSource:
+        file = self._file
+        if file is None:
+            raise SlideError(self.path, "is closed and cannot be read any more")
+        return file
+
     def close(self) -> None:
         """Release the file."""
         if not self._closed:
@@ -128,13 +179,15 @@ class TiffSlide(Slide):
 
     def _read_associated(self, name: str) -> np.ndarray:
         page = self._associated[name]
-        convert = rgb_converter(page, WHITE)
-        if convert is None:
-            raise SlideError(self.path, f"its image {name!r} is of a kind that is not supported")
         with _told(self.path, f"its image {name!r} cannot be decoded"):
             with self._lock:
                 samples = page.asarray()
-            return convert(samples if samples.ndim == 3 else samples[..., None])
+            samples = samples if samples.ndim == 3 else samples[..., None]
+            ranges = ranges_of(page, samples.reshape(-1, samples.shape[2]), None)
+            convert = rgb_converter(page, ranges, WHITE, is_aperio=is_aperio(self._pages[0]))
+            if convert is None:
+                raise SlideError(self.path, f"its image {name!r} is of a kind that is not supported")
+            return convert(samples)
 
     def _read_stored(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         page = self._pages[pyramid_level]
@@ -170,22 +223,43 @@ class TiffSlide(Slide):
             f"the tile at column {column}, row {row} of pyramid level {pyramid_level} cannot be decoded",
             UnreadableRegionError,
         ):
-            file = self._file  # held while it is read, so that its number does not pass to another file
-            if file is None:
-                raise SlideError(self.path, "is closed and cannot be read any more")
+            file = self._open_file()  # held while it is read, so that its number does not pass to another file
             decoded = self._layouts[pyramid_level].decode(file, column, row)
             self._count(decoded.pixels, decoded.compressed_bytes)
             if decoded.samples is None:
-                shown = self._layouts[pyramid_level].shown(column, row)
-                tile = np.full((shown.height, shown.width, 3), self.background, np.uint8)
+                tile = self._stand_in(pyramid_level, column, row)
             else:
                 tile = self._convert[pyramid_level](decoded.samples)
         tile.flags.writeable = False
         return tile
 
+    def _stand_in(self, pyramid_level: int, column: int, row: int) -> np.ndarray:
+        """Return what is shown for a tile that was left out: the next finer pyramid level, under the finest nothing."""
+        layout, shown = self._layouts[pyramid_level], self._layouts[pyramid_level].shown(column, row)
+        if pyramid_level == 0:
+            return np.full((shown.height, shown.width, 3), self.background, np.uint8)
+        finer = page_size(self._pages[pyramid_level - 1])
+        factor = snapped_downsample(finer, page_size(self._pages[pyramid_level]))
+        x, y = round(column * layout.tile.width * factor), round(row * layout.tile.height * factor)
+        width = min(round(shown.width * factor), finer.width - x)
+        height = min(round(shown.height * factor), finer.height - y)
+        pixels = read_region(
+            partial(self._read_box, pyramid_level - 1),
+            PyramidLevel(finer, 1.0),
+            Region(x, y, width, height),
+            shown.width,
+            shown.height,
+            background=self.background,
+            unit=self._layouts[pyramid_level - 1].tile,
+            most_px=AT_ONCE_PX,
+        )
+        return pixels.copy()
 
-def _converter(path: str, page: tifffile.TiffPage) -> Callable[[np.ndarray], np.ndarray]:
-    convert = rgb_converter(page, WHITE)
+
+def _converter(
+    path: str, page: tifffile.TiffPage, ranges: Ranges, *, is_aperio: bool, head: bytes
+) -> Callable[[np.ndarray], np.ndarray]:
+    convert = rgb_converter(page, ranges, WHITE, is_aperio=is_aperio, head=head)
     if convert is None or not can_be_decompressed(page):
         raise SlideError(
             path,
@@ -193,6 +267,16 @@ def _converter(path: str, page: tifffile.TiffPage) -> Callable[[np.ndarray], np.
             "supported; convert it to an RGB TIFF",
         )
     return convert
+
+
+def _check_size(path: str, page: tifffile.TiffPage) -> None:
+    stored = page_size(page)
+    if stored.width < 1 or stored.height < 1 or page.dtype is None:
+        raise SlideError(path, f"its first image is {stored.width} x {stored.height} pixels; expected an image")
+    if max(stored.width, stored.height) > MOST_SIDE_PX:
+        raise SlideError(
+            path, f"says that it is {stored.width} x {stored.height} pixels, which no slide is; it is damaged"
+        )
 
 
 def _layout(path: str, page: tifffile.TiffPage) -> TileLayout:
@@ -213,15 +297,9 @@ def _orientation_of(page: tifffile.TiffPage) -> int:
 
 
 def _mpp_of(path: str, tif: tifffile.TiffFile, page: tifffile.TiffPage) -> StatedMpp | None:
-    if is_aperio(page):
-        return aperio_mpp(path, str(page.description))
-    if tif.is_ome and tif.ome_metadata:
-        stated = ome_mpp(path, tif.ome_metadata)
-        if stated is not None:
-            return stated
-    unit = {3: "cm", 2: "inch"}.get(int(page.resolutionunit), "")
-    x, y = page.resolution
-    return resolution_mpp(float(x), float(y), unit)
+    aperio = aperio_mpp(path, str(page.description)) if is_aperio(page) else None
+    image = next(iter(ome_images(str(page.description))), None) if tif.is_ome else None
+    return first_stated(aperio, image and image.mpp(path), page_mpp(page, str(page.description)))
 
 
 def _vendor_of(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> str | None:
@@ -263,9 +341,3 @@ def _associated_pages(tif: tifffile.TiffFile, pyramid: list[tifffile.TiffPage]) 
 
 def _name(tag: object) -> str:
     return str(getattr(tag, "name", tag))
-
-
-def looks_like_tiff(path: Path) -> bool:
-    """Tell by its first bytes whether a file is a TIFF or BigTIFF."""
-    with path.open("rb") as file:
-        return file.read(4) in TIFF_STARTS

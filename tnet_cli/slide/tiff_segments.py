@@ -1,7 +1,7 @@
 """Where a TIFF page's pixels lie in the file, and how a stored piece of them is decoded."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -71,7 +71,7 @@ class TileLayout:
 
     def __init__(self, page: tifffile.TiffPage) -> None:
         self._page = page
-        self._is_cut = _is_bare_piece(page)
+        self._is_cut = is_bare_piece(page)
         height = page.imagelength
         if page.is_tiled:
             self.tile = Size(page.tilewidth, page.tilelength)
@@ -97,7 +97,12 @@ class TileLayout:
         """
         shown = self.shown(column, row)
         places = [self._place(plane, column, row, shown) for plane in range(self._planes)]
-        return [place for place in places if place[1] > 0]
+        return [place for place in places if place[0] > 0 and place[1] > 0]
+
+    def stored(self, most: int) -> Iterator[tuple[int, int]]:
+        """Give offset and number of the bytes of the first tiles, of at most so many, that are stored."""
+        for index in range(min(most, self.columns * self.rows)):
+            yield from self.places(index % self.columns, index // self.columns)[:1]
 
     def decode(self, file: ByteSource, column: int, row: int) -> DecodedTile:
         """Read and decode a tile.
@@ -110,7 +115,7 @@ class TileLayout:
         planes, pixels, compressed_bytes = [], 0, 0
         for plane in range(self._planes):
             offset, count = self._place(plane, column, row, shown)
-            if count == 0:
+            if offset == 0 or count == 0:
                 return DecodedTile(None, pixels, compressed_bytes)
             data = file.read(count, offset)
             if len(data) != count:
@@ -139,7 +144,7 @@ class TileLayout:
         if not self._is_cut:
             index = (plane * self.rows + row) * self.columns + column
             return offsets[index], counts[index]
-        if counts[plane] == 0:
+        if offsets[plane] == 0 or counts[plane] == 0:
             return 0, 0
         row_bytes = self._page.imagewidth * self._samples * np.dtype(self._page.dtype).itemsize
         first = row * self.tile.height
@@ -166,7 +171,7 @@ class TileLayout:
         return decoded
 
 
-def _is_bare_piece(page: tifffile.TiffPage) -> bool:
+def is_bare_piece(page: tifffile.TiffPage) -> bool:
     """Tell whether a page is one uncompressed strip (one for each plane) in which any row can be found."""
     return (
         not page.is_tiled

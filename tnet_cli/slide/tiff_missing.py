@@ -1,0 +1,98 @@
+"""What a TIFF does not hold: tiles that were left out, and what lies beyond the end of a file that was cut off."""
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import tifffile
+
+from tnet_cli.errors import IncompleteSlideError
+from tnet_cli.slide.slide import Doubt
+from tnet_cli.slide.tiff_segments import is_bare_piece
+
+NO_DATA_TAGS = (42113, 33550, 34735)
+"""GDAL's value of nothing, and GeoTIFF's scale and keys: there, a tile that is left out is nothing by right."""
+
+
+def directory_doubts(path: str, tif: tifffile.TiffFile, finest: tifffile.TiffPage) -> tuple[Doubt, ...]:
+    """Return a doubt where a TIFF's chain of images goes on after the last one that can be found.
+
+    Args:
+        finest: The page that is the slide.
+
+    Raises:
+        IncompleteSlideError: the chain, or that of the page's reduced copies, goes on beyond the end of the file.
+    """
+    last = tif.pages[-1].aspage()
+    onward = _next_offset(tif, last)
+    if max(onward, *(finest.subifds or (0,))) >= tif.filehandle.size:
+        raise IncompleteSlideError(path, "is cut off: some of its images lie beyond the end of the file; copy it again")
+    if onward == 0 and last.imagewidth > 0:
+        return ()
+    sentence = "its list of images breaks off, so some may be missing (pyramid levels, label); copy it again"
+    return (Doubt("broken_directory", sentence),)
+
+
+def stored_pages(
+    path: str, tif: tifffile.TiffFile, pages: Sequence[tifffile.TiffPage]
+) -> tuple[list[tifffile.TiffPage], tuple[Doubt, ...]]:
+    """Return the pages of a pyramid of which something is stored, finest first, and a doubt where tiles are left out.
+
+    Raises:
+        IncompleteSlideError: nothing of the finest is stored, or tiles lie beyond the end of the file.
+    """
+    kept: list[tifffile.TiffPage] = []
+    said: list[str] = []
+    may_change_answer = False
+    for page in pages:
+        name = f"{page.imagewidth} x {page.imagelength}"
+        left_out, beyond, count = survey(page, tif.filehandle.size)
+        if beyond:
+            raise IncompleteSlideError(
+                path,
+                f"is cut off: {beyond} of the {count} tiles or strips of its image of {name} pixels lie beyond the "
+                "end of the file; copy it again",
+            )
+        if left_out < count:
+            kept.append(page)
+        elif not kept:
+            raise IncompleteSlideError(
+                path,
+                f"holds none of the {count} tiles or strips of its image of {name} pixels: what wrote it did not "
+                "finish; copy or export it again",
+            )
+        if left_out:
+            shown_as = "made from the next finer pyramid level" if page is not pages[0] else "shown as background"
+            said.append(f"{left_out} of {count} tiles of its image of {name} pixels, {shown_as}")
+            may_change_answer |= page is pages[0] and not any(tag in page.tags for tag in NO_DATA_TAGS)
+    if not said:
+        return kept, ()
+    return kept, (Doubt("missing_tiles", f"the file lacks {'; '.join(said)}", may_change_answer),)
+
+
+def survey(page: tifffile.TiffPage, end: int) -> tuple[int, int, int]:
+    """Count the tiles or strips of a page: those left out, those that reach beyond the file's end, and all.
+
+    Args:
+        end: Bytes of the file.
+    """
+    offsets, counts = np.asarray(page.dataoffsets, np.float64), np.asarray(page.databytecounts, np.float64)
+    counts = counts[: len(offsets)]
+    offsets = offsets[: len(counts)]
+    left_out = (offsets == 0) | (counts == 0)
+    if is_bare_piece(page):
+        # Some writers count more bytes than the image has, and nobody reads these.
+        counts = np.minimum(counts, page.nbytes / max(1, len(counts)))
+    return int(left_out.sum()), int((~left_out & (offsets + counts > end)).sum()), len(offsets)
+
+
+def _next_offset(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> int:
+    """Return where the page after one is said to lie; zero after the last, the file's end where that is cut off."""
+    kind, file = tif.tiff, tif.filehandle
+    file.seek(page.offset)
+    try:
+        (tags,) = struct.unpack(kind.tagnoformat, file.read(kind.tagnosize))
+        file.seek(page.offset + kind.tagnosize + tags * kind.tagsize)
+        return int(struct.unpack(kind.offsetformat, file.read(kind.offsetsize))[0])
+    except struct.error:
+        return int(file.size)
