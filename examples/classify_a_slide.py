@@ -13,7 +13,7 @@ from tnet_cli.synth.synthesis import write_synthetic_slide
 
 def main(folder: Path) -> None:
     """Classify one made slide."""
-    slide = write_synthetic_slide(folder / "example.tif", seed=7, side_px=8000)
+    slide = write_synthetic_slide(folder / "example.tif", seed=7, side_px=5000)
     out = folder / "results"
     report = tnet_cli.classify(slide.path, model="synthetic-demo", locations=(4, 8, 8), out=out)
     for row in report.rows:

@@ -1,12 +1,11 @@
 """Every example runs."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from tnet_cli.synth.synthesis import write_synthetic_slide
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
@@ -23,18 +22,20 @@ def test_classify_a_slide(tmp_path: Path):
     assert "most weight" in out
 
 
-def test_read_regions(tmp_path: Path):
-    slide = write_synthetic_slide(tmp_path / "s.tif", seed=2, side_px=4096, workers=1)
-    out = run("read_regions.py", slide.path, tmp_path)
-    assert "4096 x 4096 px, 0.5 µm per pixel, read by tifffile" in out
+def test_read_regions(made_slide: Path, tmp_path: Path):
+    out = run("read_regions.py", made_slide, tmp_path)
+    assert "6000 x 6000 px, 0.5 µm per pixel, read by tifffile" in out
     assert sorted(path.name for path in tmp_path.glob("view-*.png")) == ["view-1.png", "view-16.png", "view-4.png"]
 
 
 @pytest.mark.slow
-def test_train_on_synthetic(tmp_path: Path):
-    settings = ["warmup_steps=2", "patches_per_slide=2", "soft_steps=1", "hard_locations=[2, 2]"]
-    overrides = [part for setting in settings for part in ("--set", f"training.{setting}")]
-    out = run("train_on_synthetic.py", tmp_path, "--count", 8, "--fresh", 2, "--size", 1000, *overrides)
+def test_train_on_synthetic(labelled_slides: Path, tmp_path: Path):
+    # Slides to train on that are there are not drawn again.
+    shutil.copytree(labelled_slides.parent, tmp_path / "train")
+    settings = ["model.mpp=[16, 4, 1]", "model.base_px=64", "data.validation_share=0.5", "training.warmup_steps=2"]
+    settings += ["training.patches_per_slide=2", "training.soft_steps=1", "training.hard_locations=[2, 2]"]
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    out = run("train_on_synthetic.py", tmp_path, "--fresh", 2, "--size", 1000, *overrides)
     assert (tmp_path / "model" / "model.safetensors").exists()
     assert "accuracy on 2 fresh slides: " in out
 

@@ -1,7 +1,6 @@
 """The megapixel benchmark: its images, its arms, and that its training can be interrupted."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks.megapixel_mnist import loop as loop_module
+from benchmarks.megapixel_mnist.__main__ import main
 from benchmarks.megapixel_mnist.arms import (
     BASE_PX,
     Attending,
@@ -216,15 +216,31 @@ class Interrupted(Series):
         return super().at(step)
 
 
-@pytest.mark.slow
-def test_one_command_trains_measures_and_does_nothing_twice(digits: Digits, tmp_path: Path) -> None:
+@pytest.fixture
+def benchmark(digits: Digits, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    """The command with small images and hardly any training; it runs here and not in a process of its own."""
     mnist = tmp_path / "mnist.npz"
     parts = {f"{part}_{what}": getattr(digits, what) for part in ("train", "test") for what in ("images", "labels")}
     np.savez(mnist, **parts)
-    command = [sys.executable, "-m", "benchmarks.megapixel_mnist", "--mnist", str(mnist), "--work", str(tmp_path / "w")]
-    command += ["--side", "256", "--effort", "0.001", "--images", "20", "--rounds", "1", "--budgets", "1"]
-    first = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    document = json.loads(first.stdout[: first.stdout.rindex("\n}\n") + 3])
+    command = ["megapixel_mnist", "--mnist", str(mnist), "--work", str(tmp_path / "w"), "--side", "256"]
+    command += ["--effort", "0.001", "--images", "20", "--rounds", "1", "--budgets", "1"]
+    monkeypatch.chdir(REPOSITORY)
+    threads = torch.get_num_threads()
+
+    def run(*what: str) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", [*command, *what])
+        main()
+        said = capsys.readouterr()
+        return said.out, said.err
+
+    yield run
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+def test_one_command_trains_measures_and_does_nothing_twice(benchmark) -> None:
+    said, _ = benchmark()
+    document = json.loads(said[: said.rindex("\n}\n") + 3])
     assert list(document["arms"]) == ["full", "shrunk", "tnet-1", "random-1"]
     for row in document["arms"].values():
         low, high = row["interval_95"]
@@ -233,6 +249,6 @@ def test_one_command_trains_measures_and_does_nothing_twice(digits: Digits, tmp_
         assert min(row["seconds"], row["multiply_adds"]) > 0
     for name in ("full", "shrunk", "tnet-1"):
         assert document["arms"][name]["peak_mb"] > document["process_without_network_mb"] > 0
-    assert "| (c) TNet, 1 at full resolution | 0." in first.stdout
-    again = subprocess.run([*command, "accuracy"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    assert "of CPU" not in again.stderr
+    assert "| (c) TNet, 1 at full resolution | 0." in said
+    _, done_again = benchmark("accuracy")
+    assert "of CPU" not in done_again
