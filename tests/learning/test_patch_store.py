@@ -69,7 +69,7 @@ def test_guided_patches_go_down_into_annotated_and_other_tissue(tmp_path, rng):
 def test_attended_patches_are_those_of_every_slides_traversal(tiny_slides, rng):
     state = state_of(tiny_slides)
     targets = [AnnotationTargets(slide, CONFIG, state.settings) for slide in tiny_slides]
-    add_attended_patches(state.pool, targets, state.network, rng)
+    add_attended_patches(state.pool, targets, state.network, rng, device=state.device, on_bad=state.leave_out)
     scales = [int(position[2]) for position in state.pool.positions]
     assert [scales.count(scale) for scale in (1, 2)] == [4 * 2, 4 * 3]
     assert all(pixels.shape == (64, 64, 3) for pixels in state.pool.pixels)

@@ -26,7 +26,8 @@ def hard_step(
     """Compute one step of hard attention from the same weights; return what was traversed too."""
     state = state_of(slides, settings, STILL)
     stage = HardAttention(state, 3, depth)
-    stage.resume(1)
+    stage.number = 1
+    stage.resume()
     state.network.train()
     batch = stage.prepare(random_source(seed, 1, 1), 1)
     rollouts = stage.roll_out(batch)
@@ -45,7 +46,8 @@ def test_annotations_teach_the_location_module(tiny_slides):
 def test_exploration_is_mixed_into_what_is_drawn_and_decays(tiny_slides):
     settings = settings_with(exploration=0.8)
     stage = HardAttention(state_of(tiny_slides, settings), 3, None, (0.5, 1.0))
-    stage.resume(1)
+    stage.number = 1
+    stage.resume()
     shares = []
     for step in (1, 4, 6):
         batch = stage.prepare(random_source(0, 1, step), step)

@@ -11,7 +11,7 @@ def test_slide_labels_reach_the_location_module_by_soft_attention_and_not_by_har
     settings = settings_with(**LABELS_ALONE, soft_steps=1, reinforce_weight=0.0, batch_slides=4)
 
     def terms_and_gradient(stage: SlideStage) -> tuple[set[str], float]:
-        stage.begin(0)
+        stage.begin()
         batch = stage.prepare(random_source(0, 0, 1), 1)
         terms = stage.compute(batch, 1.0).terms
         batch.close()

@@ -62,12 +62,12 @@ def test_training_and_evaluation_agree_wherever_processing_levels_are_looked_at_
     state = state_of(tiny_slides, settings, STILL)
     untouched = batch_statistics(state.network)
     for number, stage in enumerate(plan_stages(state)):
-        stage.begin(number)
+        stage.begin()
         # Only a warm-up that is to learn the statistics uses those of its batch.
         agree = torch.equal(seen_by(state.network, training=True), seen_by(state.network, training=False))
         assert agree is (number > 0 or normalisation == "none")
         before = batch_statistics(state.network)
-        StageRun(stage, number).run()
+        StageRun(stage).run()
         same = all(torch.equal(a, b) for a, b in zip(before, batch_statistics(state.network), strict=True))
         assert same is (number > 0 or normalisation == "none")
         assert torch.isfinite(seen_by(state.network, training=False)).all()
@@ -91,8 +91,8 @@ def test_training_learns_from_synthetic_slides_with_frozen_normalisation(tiny_sl
     state = state_of(tiny_slides, settings, progress=told)
     network, warm = state.network, WarmUp(state, 1)
     before = batch_statistics(network)
-    warm.begin(0)
-    StageRun(warm, 0).run()
+    warm.begin()
+    StageRun(warm).run()
     assert {-1, 0, 1} == set(state.pool.labels)
     assert [report.step for report in told.reports] == [25, 50]
     assert told.reports[-1].terms["total"] < 0.85 * told.reports[0].terms["total"]
@@ -101,8 +101,9 @@ def test_training_learns_from_synthetic_slides_with_frozen_normalisation(tiny_sl
     frozen, weights = batch_statistics(network), [p.detach().clone() for p in network.parameters()]
     told.reports.clear()
     hard = HardAttention(state, settings.hard_epochs)
-    hard.begin(1)
-    StageRun(hard, 1).run()
+    hard.number = 1
+    hard.begin()
+    StageRun(hard).run()
     assert [report.step for report in told.reports] == [10, 20]
     assert told.reports[-1].terms["total"] < told.reports[0].terms["total"]
     assert all(torch.equal(a, b) for a, b in zip(frozen, batch_statistics(network), strict=True))

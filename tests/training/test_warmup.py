@@ -90,7 +90,7 @@ def test_slide_labels_may_teach_the_warm_up_its_patches(tiny_slides):
 def test_statistics_that_no_warm_up_learns_are_measured_once(tiny_slides):
     settings = settings_with(rounds=0, hard_epochs=1)
     state = state_of(tiny_slides, settings, STILL)
-    HardAttention(state, 1).begin(0)
+    HardAttention(state, 1).begin()
     assert not all(bool((mean == 0).all()) for mean in batch_statistics(state.network)[::2])
     assert torch.equal(seen_by(state.network, training=True), seen_by(state.network, training=False))
     # Units keep a scale to learn with: without statistics it falls from layer to layer.
@@ -98,5 +98,5 @@ def test_statistics_that_no_warm_up_learns_are_measured_once(tiny_slides):
     pretrained = state_of(tiny_slides, settings, STILL)
     pretrained.pretrained = True
     kept = batch_statistics(pretrained.network)
-    HardAttention(pretrained, 1).begin(0)
+    HardAttention(pretrained, 1).begin()
     assert all(torch.equal(a, b) for a, b in zip(kept, batch_statistics(pretrained.network), strict=True))

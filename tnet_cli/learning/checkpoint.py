@@ -55,9 +55,7 @@ IN_HEADER = ("stage", "step", "carried", "sums", "schedule", "groups")
 def save_checkpoint(state: TrainingState, checkpoint: Checkpoint) -> None:
     """Write a run's checkpoint, in the place of the one before, which stays until the new one is whole.
 
-    Args:
-        state: The run; nothing is written where it has no folder, or by any process but the first.
-        checkpoint: Where it stands.
+    Nothing is written where the run has no folder, or by any process but the first.
     """
     if state.folder is None or state.group.rank != 0:
         return

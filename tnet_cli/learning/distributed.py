@@ -81,8 +81,7 @@ class ProcessGroup:
 def process_group(device: torch.device) -> Iterator[ProcessGroup]:
     """Give the group that this process belongs to: torchrun's, one that stands already, or itself alone.
 
-    Args:
-        device: Where the network runs; decides how processes talk.
+    The device on which the network runs decides how processes talk.
     """
     if dist.is_available() and dist.is_initialized():
         yield ProcessGroup(dist.get_rank(), dist.get_world_size(), device)

@@ -5,8 +5,9 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol, Self
+from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
 
 import numpy as np
 import torch
@@ -26,11 +27,12 @@ class Batch(Protocol):
 
     def part(self, rows: slice) -> Self:
         """Return some of its items."""
-        ...
 
     def close(self) -> None:
         """Close what was opened for it."""
-        ...
+
+
+BatchT = TypeVar("BatchT", bound=Batch)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +58,7 @@ class StepOutput:
 
 
 @dataclass(eq=False, kw_only=True)
-class Stage(ABC):
+class Stage(ABC, Generic[BatchT]):
     """One stage of a run: how many steps, what each works on, and what it computes.
 
     Everything random in a step follows from the seed, the number of the stage and that of the step. So the next step
@@ -70,7 +72,7 @@ class Stage(ABC):
         epoch: Steps after which the model is validated, beside the end.
         depth: Processing levels that are descended, in validation too; all of the model's when None.
         carried: Numbers that are carried from step to step.
-        number: Of the stage in the run, from 0; set when it begins.
+        number: Of the stage in the run, from 0.
     """
 
     state: TrainingState
@@ -90,19 +92,19 @@ class Stage(ABC):
         return self.state.settings
 
     @abstractmethod
-    def begin(self, number: int) -> None:
-        """Make ready before the first step, as stage ``number`` of the run; not called when a run is resumed in it."""
+    def begin(self) -> None:
+        """Make ready before the first step; not called when a run is resumed in the midst of the stage."""
 
     @abstractmethod
-    def resume(self, number: int) -> None:
+    def resume(self) -> None:
         """Make ready after the state of the run has been restored."""
 
     @abstractmethod
-    def prepare(self, rng: np.random.Generator, step: int) -> Batch:
+    def prepare(self, rng: np.random.Generator, step: int) -> BatchT:
         """Return what step ``step`` (from 1) works on; called in a thread while the step before computes."""
 
     @abstractmethod
-    def compute(self, batch: Any, share: float) -> StepOutput:
+    def compute(self, batch: BatchT, share: float) -> StepOutput:
         """Compute the terms of a step from what was prepared, or from a part of it.
 
         Args:
@@ -115,15 +117,13 @@ class StageRun:
     """One stage of a run under way.
 
     Args:
-        stage: Begun or resumed.
-        number: Of the stage in the run, from 0.
         validation_metrics: Called after each epoch with the stage's depth; None where there is nothing to validate on.
     """
 
     def __init__(
-        self, stage: Stage, number: int, validation_metrics: Callable[[int | None], dict[str, float]] | None = None
+        self, stage: Stage[Any], validation_metrics: Callable[[int | None], dict[str, float]] | None = None
     ) -> None:
-        self.state, self.stage, self.number, self.validation_metrics = stage.state, stage, number, validation_metrics
+        self.state, self.stage, self.validation_metrics = stage.state, stage, validation_metrics
         self.optimiser = torch.optim.AdamW(
             self.state.network.parameters(), lr=stage.learning_rate, weight_decay=self.state.settings.weight_decay
         )
@@ -159,25 +159,23 @@ class StageRun:
                 while pending is not None:
                     batch = pending.result()
                     pending = ahead.submit(self._prepare, self.step + 2) if self.step + 1 < steps else None
-                    try:
+                    with closing(batch):
                         self._take_step(batch)
-                    finally:
-                        batch.close()
                     self._after_step()
             finally:
                 self._drop(pending)
 
-    def _drop(self, pending: "Future[Batch] | None") -> None:
+    def _drop(self, pending: "Future[Any] | None") -> None:
         """Close what was opened for a step that will not be taken."""
         if pending is not None and not pending.cancel() and pending.exception() is None:
             pending.result().close()
 
-    def _prepare(self, step: int) -> Batch:
-        return self.stage.prepare(random_source(self.state.settings.seed, self.number, step), step)
+    def _prepare(self, step: int) -> Any:
+        return self.stage.prepare(random_source(self.state.settings.seed, self.stage.number, step), step)
 
     def _take_step(self, batch: Batch) -> None:
         state = self.state
-        seed_torch(state.settings.seed, self.number, self.step + 1, state.group.rank)
+        seed_torch(state.settings.seed, self.stage.number, self.step + 1, state.group.rank)
         self.optimiser.zero_grad(set_to_none=True)
         try:
             metrics, carried = self._add_gradients(batch)
@@ -264,6 +262,6 @@ class StageRun:
         state.group.synchronise(state.network)
         if not all(bool(torch.isfinite(parameter).all()) for parameter in state.network.parameters()):
             self._stop({"weights": math.nan})
-        parts, schedule = optimiser_parts(self.optimiser), self.schedule.state_dict()
-        save_checkpoint(state, Checkpoint(self.number, self.step, self.stage.carried, self.sums, schedule, *parts))
+        stage, parts, schedule = self.stage, optimiser_parts(self.optimiser), self.schedule.state_dict()
+        save_checkpoint(state, Checkpoint(stage.number, self.step, stage.carried, self.sums, schedule, *parts))
         self.saved = f"{self.stage.name}, step {self.step}"

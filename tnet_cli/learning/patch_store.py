@@ -174,11 +174,11 @@ def add_guided_patches(pool: PatchPool, targets: AnnotationTargets, rng: np.rand
         positions = positions_below(positions[parents[chosen]], cells[chosen], grid)
 
 
-def _half_annotated(covered: np.ndarray, count: int, rng: np.random.Generator) -> list[int]:
+def _half_annotated(covered: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     order = rng.permutation(len(covered))
-    annotated = [int(index) for index in order if covered[index] > 0][: count // 2]
-    others = [int(index) for index in order if covered[index] == 0][: count - len(annotated)]
-    return sorted(annotated + others)
+    annotated = order[covered[order] > 0][: count // 2]
+    others = order[covered[order] == 0][: count - len(annotated)]
+    return np.sort(np.concatenate([annotated, others]))
 
 
 def add_attended_patches(
@@ -187,8 +187,8 @@ def add_attended_patches(
     network: TNet,
     rng: np.random.Generator,
     *,
-    device: torch.device | None = None,
-    on_bad: Callable[[SlideError], None] | None = None,
+    device: torch.device,
+    on_bad: Callable[[SlideError], None],
 ) -> None:
     """Add what the current model attends to, with the exploration of Gumbel top-k.
 
@@ -196,14 +196,11 @@ def add_attended_patches(
         pool: Grows.
         targets: Of each slide; its settings' ``hard_locations`` are attended, and each patch notes the slide's number.
         network: The current model, left in evaluation mode.
-        device: Where the network is; the CPU when None.
-        on_bad: Told of slides that cannot be read, which are left out; without it the first one is raised.
-
-    Raises:
-        SlideError: a slide cannot be read.
+        device: Where the network is.
+        on_bad: Told of slides that cannot be read, which are left out.
     """
     network.eval()
-    look = look_with(network, device or torch.device("cpu"))
+    look = look_with(network, device)
     for number, each in enumerate(targets):
         slide, settings = each.slide, each.settings
         size, readers = settings.batch_patches, settings.readers
@@ -212,8 +209,6 @@ def add_attended_patches(
                 look, network.config, settings.hard_locations, GumbelTopK(rng), batch_size=size, readers=readers
             )
         except SlideError as error:
-            if on_bad is None:
-                raise
             on_bad(error)
             continue
         everything = np.ones(network.config.grid**2, dtype=bool)

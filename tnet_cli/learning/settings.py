@@ -16,10 +16,8 @@ class TrainingSettings(BaseModel):
         warmup_steps: Steps in each round of the warm-up.
         rounds: Rounds of the warm-up on patches, none to leave it out; after each the patches that the current model
             attends to join the pool.
-        warmup_learning_rate: Peak of a cosine schedule.
-        batch_patches: Patches in one step of the warm-up.
+        warmup_learning_rate: Peak of a cosine schedule, as the other rates are.
         hard_epochs: Passes over the slides with hard attention and the paper's objective.
-        hard_learning_rate: Peak of a cosine schedule.
         batch_slides: Slides in one step with hard attention.
         hard_locations: Locations attended while training with hard attention, for each processing level after the
             first.
@@ -41,7 +39,6 @@ class TrainingSettings(BaseModel):
         backbone_weights: Pretrained weights of the backbone: ``torchvision`` or ``torchvision:NAME``, ``timm``, a
             ``.safetensors`` file, or ``hf://owner/repo``; random when None.
         soft_steps: Steps of the warm-up with soft attention over random cells, which needs slide labels alone.
-        soft_learning_rate: Peak of a cosine schedule.
         exploration: Share of uniform choice in what locations are drawn from at the start of hard attention; it falls
             to zero in a straight line.
         staged_depth: Pairs (processing levels, epochs): hard attention that stops at fewer processing levels first.
@@ -51,8 +48,6 @@ class TrainingSettings(BaseModel):
             most probable, as the authors' released code does.
         credit: ``draw`` gives REINFORCE the log-probabilities of the draws, which is exact; ``cell`` those of the cells
             in their grids, as the authors' code does, which is so for ``top_k`` always.
-        checkpoint_every: Steps between two checkpoints.
-        readers: Threads that read and decode.
         mixed_precision: Compute in half precision on CUDA where that is safe.
         accumulate: Parts that each batch is computed in, one after the other, with their gradients added up; more than
             one takes less memory. Means over what was looked at on slides are then weighted by the slides of a part.

@@ -1,11 +1,11 @@
 """Labelled slides made ready for training, and what their annotations teach of any region."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from tnet_cli.slide.slide import Slide
 from tnet_cli.slide.tissue import TissueMask
 
 NO_LABEL = -1
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +91,7 @@ class TrainingSlide:
         return replace(self, scale=replace(self.scale, processing_levels=processing_levels))
 
     def open(self) -> Slide:
-        """Open the file.
-
-        Raises:
-            SlideError: it cannot be read.
-        """
+        """Open the file."""
         return open_slide(self.entry.path, mpp=self.entry.mpp)
 
     def read(self, regions: Sequence[Region], base_px: int) -> list[np.ndarray]:
@@ -228,33 +227,39 @@ def load_training_slides(
                 f"{entry.shown_path}: label {entry.label!r} is not among the classes {', '.join(config.class_names)}"
             )
 
-    def load(entry: SlideInput) -> TrainingSlide | SlideError:
+    def load(entry: SlideInput) -> TrainingSlide:
+        annotated = None
+        with open_slide(entry.path, mpp=entry.mpp) as slide:
+            prepared, origin, size = prepare(slide, config), (slide.bounds.x, slide.bounds.y), slide.size
+        if not prepared.roots:
+            raise ManifestError(f"{entry.shown_path}: no tissue was found, so there is nothing to train on")
+        if entry.annotation and annotations:
+            annotated = PackedMask.of(read_annotation(entry.annotation, size, origin=origin))
+        label, tissue = config.class_names.index(entry.label or ""), PackedMask.of(prepared.tissue)
+        return TrainingSlide(entry, label, prepared.scale, prepared.roots, tissue, annotated)
+
+    return list(read_many(load, inputs, readers, on_bad))
+
+
+def read_many(
+    read: Callable[[Item], Result], items: Iterable[Item], readers: int, on_bad: Callable[[SlideError], None] | None
+) -> Iterator[Result]:
+    """Read slides in threads and yield what was read in order; ``on_bad`` as of ``load_training_slides``."""
+
+    def attempt(item: Item) -> Result | SlideError:
         try:
-            return _load(entry, config, annotations=annotations)
+            return read(item)
         except SlideError as error:
             return error
 
-    slides: list[TrainingSlide] = []
-    with ThreadPoolExecutor(readers, thread_name_prefix="tnet-prepare") as pool:
-        for loaded in pool.map(load, inputs):
-            if isinstance(loaded, TrainingSlide):
-                slides.append(loaded)
+    pool = ThreadPoolExecutor(readers, thread_name_prefix="tnet-slides")
+    try:
+        for found in pool.map(attempt, items):
+            if not isinstance(found, SlideError):
+                yield found
             elif on_bad is None:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise loaded
+                raise found
             else:
-                on_bad(loaded)
-    return slides
-
-
-def _load(entry: SlideInput, config: TNetConfig, *, annotations: bool) -> TrainingSlide:
-    with open_slide(entry.path, mpp=entry.mpp) as slide:
-        preparation = prepare(slide, config)
-        size, bounds = slide.size, slide.bounds
-    if not preparation.roots:
-        raise ManifestError(f"{entry.shown_path}: no tissue was found, so there is nothing to train on")
-    annotated = None
-    if entry.annotation and annotations:
-        annotated = PackedMask.of(read_annotation(entry.annotation, size, origin=(bounds.x, bounds.y)))
-    label, tissue = config.class_names.index(entry.label or ""), PackedMask.of(preparation.tissue)
-    return TrainingSlide(entry, label, preparation.scale, preparation.roots, tissue, annotated)
+                on_bad(found)
+    finally:
+        pool.shutdown(cancel_futures=True)

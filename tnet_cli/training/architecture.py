@@ -40,7 +40,6 @@ def model_config(
 
     Args:
         given: Keys of the table [model].
-        class_names: In the order of the logits.
         weights: Pretrained weights of the backbone, or None.
         on_gpu: Whether the default backbone may be one that needs a GPU to be trained.
 

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_args, get_origin
+from typing import Any, Self, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -141,18 +141,12 @@ class ConfigTables:
             tables[table][key] = value
         _move_pretrained(tables)
         where = str(path) if path else "options"
-        return cls(
-            model=tables["model"],
-            training=_checked(TrainingSettings, tables["training"], where, "training"),
-            data=_checked(DataSettings, tables["data"], where, "data"),
-            card=_checked(CardSettings, tables["card"], where, "card"),
-        )
+        return cls(tables["model"], *(_checked(tables, name, where) for name in ("training", "data", "card")))
 
     def complete(self, class_names: tuple[str, ...], *, on_gpu: bool) -> TrainConfig:
         """Build the model's configuration and fit the training's to it.
 
         Args:
-            class_names: In the order of the logits.
             on_gpu: Whether the default backbone may be one that needs a GPU to be trained.
 
         Raises:
@@ -250,11 +244,8 @@ def _move_pretrained(tables: dict[str, dict[str, Any]]) -> None:
     tables["training"]["backbone_weights"] = wanted
 
 
-Checked = TypeVar("Checked", bound=BaseModel)
-
-
-def _checked(kind: type[Checked], values: dict[str, Any], where: str, table: str) -> Checked:
+def _checked(tables: dict[str, dict[str, Any]], table: str, where: str) -> Any:
     try:
-        return kind.model_validate(values)
+        return SECTIONS[table].model_validate(tables[table])
     except ValidationError as exc:
         raise UsageError(f"{where}: {describe_first(exc, table)}") from exc

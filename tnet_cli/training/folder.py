@@ -19,11 +19,7 @@ FILES = (CONFIG, SPLITS, METRICS, CURVES, VALIDATION, MODEL, CARD, FOLDS, RECORD
 
 @dataclass(frozen=True, slots=True)
 class TrainingFolder:
-    """The folder of one run, or of one fold of it. Nothing in it that tnet did not write is touched.
-
-    Attributes:
-        path: The folder; made on the first write.
-    """
+    """The folder of one run, or of one fold of it. Nothing in it that tnet did not write is touched."""
 
     path: Path
 
@@ -76,9 +72,8 @@ class TrainingFolder:
     def has_begun(self) -> bool:
         """Whether anything has been learnt here that another run would replace."""
         learnt = [self.path / METRICS, self.path / MODEL, *(self.path / CHECKPOINTS).glob("*")]
-        return any(path.exists() for path in learnt) or any(
-            TrainingFolder(fold).record() for fold in self.path.glob("fold-*")
-        )
+        folds = (TrainingFolder(fold) for fold in self.path.glob("fold-*"))
+        return any(path.exists() for path in learnt) or any(fold.record() for fold in folds)
 
     def _difference(self, config: TrainConfig) -> str | None:
         """Say where the run in the folder differs from this one; None where it does not."""

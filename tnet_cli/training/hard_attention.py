@@ -13,7 +13,7 @@ from tnet_cli.model.choice import GumbelTopK, LocationSampler, StochasticBeam, T
 from tnet_cli.model.exploration import mean_entropy
 from tnet_cli.model.loss import ObjectiveInput, ObjectiveWeights, objective, objective_of_nothing
 from tnet_cli.model.sampling_log_probs import SamplingScheme, sampling_log_probs
-from tnet_cli.model.traversal import Traversal
+from tnet_cli.model.traversal import ProcessingLevelRecord, Traversal
 from tnet_cli.training.rollout import Rollout, SlideBatch, SlideStage, all_features
 from tnet_cli.training.warmup import location_loss
 
@@ -107,12 +107,8 @@ class HardAttention(SlideStage):
             feature_labels=[_feature_labels(*pair).to(state.device) for pair in zip(targets, traversals, strict=True)],
         )
         result = objective(said, baseline, self.weights, state.group.total)
-        terms = {
-            "cross_entropy": share * result.cross_entropy,
-            "feature_cross_entropy": share * result.feature_cross_entropy,
-            "reinforce": share * result.reinforce,
-            "feature_reinforce": share * result.feature_reinforce,
-        }
+        weighted = ("cross_entropy", "feature_cross_entropy", "reinforce", "feature_reinforce")
+        terms = {name: share * getattr(result, name) for name in weighted}
         if taught:
             losses = [location_loss(log_probs, wanted.to(state.device)) for log_probs, wanted in taught]
             terms["location"] = self.settings.annotation_weight * torch.stack(losses).sum() / taught_count
@@ -153,31 +149,31 @@ def _feature_labels(targets: AnnotationTargets, traversal: Traversal) -> Tensor:
     )
 
 
+def _grids(traversal: Traversal) -> list[tuple[ProcessingLevelRecord, np.ndarray, Tensor]]:
+    """Return the processing levels from which cells are attended, with the cells that may be and log-probabilities."""
+    levels = traversal.levels
+    return [(r, r.allowed, r.cell_log_probs) for r in levels if r.allowed is not None and r.cell_log_probs is not None]
+
+
 def _taught_regions(targets: AnnotationTargets, traversal: Traversal) -> list[tuple[Tensor, Tensor]]:
     """Return log-probabilities and targets of each processing level in which annotations teach the location module."""
     found = []
-    for record in traversal.levels:
-        if record.allowed is None or record.cell_log_probs is None:
-            continue
-        wanted = np.stack(
-            [targets.cells(region, row) for region, row in zip(record.regions, record.allowed, strict=True)]
-        )
+    for record, allowed, log_probs in _grids(traversal):
+        wanted = np.stack([targets.cells(region, row) for region, row in zip(record.regions, allowed, strict=True)])
         if wanted.any():
-            found.append((record.cell_log_probs, torch.from_numpy(wanted)))
+            found.append((log_probs, torch.from_numpy(wanted)))
     return found
 
 
 def _choosing(traversal: Traversal) -> int:
     """Count the grids that leave a choice."""
-    return sum(int((r.allowed.sum(axis=1) > 1).sum()) for r in traversal.levels if r.allowed is not None)
+    return sum(int((allowed.sum(axis=1) > 1).sum()) for _, allowed, _ in _grids(traversal))
 
 
 def _entropy_sum(traversal: Traversal, like: Tensor) -> Tensor:
     """Return the summed entropy of the grids that leave a choice."""
     total = like.new_zeros(())
-    for record in traversal.levels:
-        if record.allowed is None or record.cell_log_probs is None:
-            continue
-        allowed = torch.from_numpy(record.allowed).to(like.device)
-        total = total + mean_entropy(record.cell_log_probs, allowed) * (allowed.sum(dim=1) > 1).sum()
+    for _, allowed, log_probs in _grids(traversal):
+        open_cells = torch.from_numpy(allowed).to(like.device)
+        total = total + mean_entropy(log_probs, open_cells) * (open_cells.sum(dim=1) > 1).sum()
     return total

@@ -38,7 +38,11 @@ class MetricsLog(Progress):
         self._folder, self._title, self._other = folder, title, other or Progress()
         self._rows = _read_rows(folder / METRICS)
         self._stage: str | None = None
-        self._board = _open_board(folder / BOARD)
+        self._board: Any = None
+        if find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(folder / BOARD)
 
     def note(self, text: str) -> None:
         """Pass a sentence on."""
@@ -100,15 +104,6 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
         if set(FIXED_COLUMNS) <= set(given) and None not in row:
             rows.append(given)
     return rows
-
-
-def _open_board(folder: Path) -> Any:
-    """Open a writer for TensorBoard; None where it is not installed."""
-    if find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(folder)
 
 
 def draw_curves(reports: Sequence[StepReport], path: Path, title: str) -> None:

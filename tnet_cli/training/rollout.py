@@ -2,8 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple, Self
 
@@ -16,7 +15,7 @@ from tnet_cli.geometry import Region
 from tnet_cli.inference.engine import drive
 from tnet_cli.inference.traversal_job import TraversalResult
 from tnet_cli.learning.loop import Stage, StepOutput
-from tnet_cli.learning.slides import TrainingSlide
+from tnet_cli.learning.slides import TrainingSlide, read_many
 from tnet_cli.learning.state import random_source
 from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.exploration import mix_uniform
@@ -35,101 +34,97 @@ class Rollout(NamedTuple):
     traversal: Traversal
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class OpenedSlide:
     """A slide of the next step, with the patches of its roots; what a step needs first is read before it begins.
 
     Attributes:
         rng: Source of what is random in this slide's traversal.
-        base_px: Side of a patch.
-        handle: The open file, or None where it could not be opened.
-        roots: Patches of the roots.
-        error: Why the slide cannot be read.
+        handle: The open file.
     """
 
     slide: TrainingSlide
     rng: np.random.Generator
     base_px: int
-    handle: Slide | None = None
-    roots: dict[Region, np.ndarray] = field(default_factory=dict)
-    error: SlideError | None = None
+    handle: Slide
+    roots: dict[Region, np.ndarray]
 
-    def open(self) -> "OpenedSlide":
-        """Open the file and read the roots; an error is kept."""
-        try:
-            self.handle = self.slide.open()
-            for region in self.slide.root_regions:
-                self.roots[region] = self.handle.read(region, self.base_px, self.base_px)
-        except SlideError as error:
-            self.close()
-            self.error = error
-        return self
-
-    def read(self, region: Region) -> np.ndarray:
-        """Return the pixels of a region, uint8 (base_px, base_px, 3).
+    @classmethod
+    def open(cls, slide: TrainingSlide, rng: np.random.Generator, base_px: int) -> Self:
+        """Open the file and read the roots.
 
         Raises:
-            ValueError: the slide is not open.
+            SlideError: that is not possible.
         """
-        if region in self.roots:
-            return self.roots[region]
-        if self.handle is None:
-            raise ValueError("the slide is not open")
-        return self.handle.read(region, self.base_px, self.base_px)
+        handle = slide.open()
+        try:
+            roots = {region: handle.read(region, base_px, base_px) for region in slide.root_regions}
+        except SlideError:
+            handle.close()
+            raise
+        return cls(slide, rng, base_px, handle, roots)
 
-    def close(self) -> None:
-        """Close the file."""
-        if self.handle is not None:
-            self.handle.close()
-            self.handle = None
+    def read(self, region: Region) -> np.ndarray:
+        """Return the pixels of a region, uint8 (base_px, base_px, 3)."""
+        return self.roots[region] if region in self.roots else self.handle.read(region, self.base_px, self.base_px)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SlideBatch:
-    """This process's slides of one step, and how much of what is drawn is uniform in it."""
+    """This process's slides of one step.
+
+    Attributes:
+        exploration: How much of what is drawn is uniform.
+        errors: Of slides that could not be opened.
+    """
 
     opened: Sequence[OpenedSlide]
     exploration: float
+    errors: Sequence[SlideError] = ()
 
     def __len__(self) -> int:
         return len(self.opened)
 
     def part(self, rows: slice) -> Self:
         """Return some of the slides."""
-        return type(self)(self.opened[rows], self.exploration)
+        return replace(self, opened=self.opened[rows])
 
     def close(self) -> None:
         """Close the slides."""
         for each in self.opened:
-            each.close()
+            each.handle.close()
 
 
-class SlideStage(Stage):
+class SlideStage(Stage[SlideBatch]):
     """A stage that traverses whole slides, one processing level at a time, and so cannot learn batch statistics."""
 
     detach_location: bool
     """Whether no gradient passes from the location module into the extractor."""
 
-    def begin(self, number: int) -> None:
+    def begin(self) -> None:
         """Measure the statistics of normalisation where neither a warm-up nor pretraining has; drop the patches."""
-        if number == 0 and not self.state.pretrained:
-            fill_pool(self.state, random_source(self.settings.seed, number, 0))
+        if self.number == 0 and not self.state.pretrained:
+            fill_pool(self.state, random_source(self.settings.seed, self.number, 0))
             measure_statistics(self.state)
         self.state.pool.clear()
-        self.resume(number)
+        self.resume()
 
-    def resume(self, number: int) -> None:
+    def resume(self) -> None:
         """Freeze normalisation from here on."""
-        self.number = number
         freeze_normalisation(self.state.network)
 
     def open_slides(self, chosen: np.ndarray, rng: np.random.Generator, exploration: float = 0.0) -> SlideBatch:
         """Open this process's of the chosen slides and read their roots, several at once."""
         state, base_px = self.state, self.state.network.config.base_px
         mine = zip(state.group.share(chosen.tolist()), state.group.share(rng.spawn(len(chosen))), strict=True)
-        waiting = [OpenedSlide(state.slides[index].down_to(self.depth), source, base_px) for index, source in mine]
-        with ThreadPoolExecutor(self.settings.readers, thread_name_prefix="tnet-ahead") as pool:
-            return SlideBatch(list(pool.map(OpenedSlide.open, waiting)), exploration)
+
+        def opened(drawn: tuple[int, np.random.Generator]) -> OpenedSlide:
+            index, source = drawn
+            return OpenedSlide.open(state.slides[index].down_to(self.depth), source, base_px)
+
+        errors: list[SlideError] = []
+        slides = list(read_many(opened, mine, self.settings.readers, errors.append))
+        return SlideBatch(slides, exploration, errors)
 
     def compute(self, batch: SlideBatch, share: float) -> StepOutput:
         """Traverse the slides and learn from that."""
@@ -142,15 +137,12 @@ class SlideStage(Stage):
             SlideError: a slide cannot be read, and bad slides are not to be skipped.
         """
         state, locations = self.state, self.settings.hard_locations
-        jobs, slides = [], []
-        for each in batch.opened:
-            if each.handle is None:
-                if each.error is not None:
-                    state.leave_out(each.error)
-                continue
-            sampler = self.sampler(each.rng)
-            jobs.append(each.slide.job(each.handle, state.network.config, locations, sampler, each.read))
-            slides.append(each.slide)
+        for error in batch.errors:
+            state.leave_out(error)
+        jobs = [
+            each.slide.job(each.handle, state.network.config, locations, self.sampler(each.rng), each.read)
+            for each in batch.opened
+        ]
         ended = drive(
             jobs,
             partial(self.look, batch.exploration),
@@ -162,7 +154,7 @@ class SlideStage(Stage):
         rollouts = []
         for number, result in sorted(ended, key=lambda each: each[0]):
             if isinstance(result, TraversalResult):
-                rollouts.append(Rollout(slides[number], result.traversal))
+                rollouts.append(Rollout(batch.opened[number].slide, result.traversal))
             elif isinstance(result, SlideError):
                 state.leave_out(result)
             else:

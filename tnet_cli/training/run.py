@@ -52,25 +52,11 @@ class TrainRequest:
     skip_bad: bool | None = None
     overwrite: bool = False
 
-    def tables(self) -> ConfigTables:
-        """Read the configuration and put the options over it.
-
-        Raises:
-            UsageError: it cannot be followed.
-        """
-        return ConfigTables.read(
-            self.config,
-            self.overrides,
-            {
-                "training.seed": self.seed,
-                "training.normal_class": self.normal_class,
-                "model.backbone": self.backbone,
-                "data.classes": self.classes,
-                "data.folds": self.folds,
-                "data.validation_share": self.validation_share,
-                "data.skip_bad": self.skip_bad,
-            },
-        )
+    def over_the_configuration(self) -> dict[str, Any]:
+        """Return the options that are keys of the configuration too."""
+        training, data = ("seed", "normal_class"), ("classes", "folds", "validation_share", "skip_bad")
+        options = {f"training.{name}": getattr(self, name) for name in training}
+        return options | {f"data.{name}": getattr(self, name) for name in data} | {"model.backbone": self.backbone}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +65,7 @@ class TrainReport:
 
     Attributes:
         record: What ``run.json`` holds.
-        models: The model file, or one for each fold.
+        models: One, or one for each fold.
         validation: Metrics of the validation slides, all folds together; None when there were none.
         was_done: Whether everything was done before, by the same command.
         speaks: Whether this process is the one that wrote; of several under torchrun only the first is.
@@ -135,11 +121,14 @@ def run_train(request: TrainRequest, progress: Progress | None = None, *, fit: F
         SlideError: a slide cannot be read.
         ModelFileError: pretrained weights cannot be used.
     """
-    tables = request.tables()
+    tables = ConfigTables.read(request.config, request.overrides, request.over_the_configuration())
     device = choose_device(request.device)
     manifest = TrainingManifest.read(request.manifest, tables.data.classes, tables.training.normal_class)
     config = tables.complete(manifest.class_names, on_gpu=device.type == "cuda")
-    _check_network(config)
+    try:
+        TNet(config.network)  # names what is wrong with it before any slide is read
+    except ValueError as exc:
+        raise UsageError(f"[model] {exc}") from exc
     run = _Run(request, config, manifest, device, progress or Progress(), fit)
     folder, data, seed = TrainingFolder(request.out), config.data, config.split_seed
     if data.folds is not None:
@@ -154,14 +143,6 @@ def run_train(request: TrainRequest, progress: Progress | None = None, *, fit: F
     torch.set_num_threads(usable_cores())
     name = request.out.resolve().name
     return _train_one(run, folder, splits[0], name) if len(splits) == 1 else _train_folds(run, folder, splits, name)
-
-
-def _check_network(config: TrainConfig) -> None:
-    """Build the network once, to name what is wrong with it before any slide is read."""
-    try:
-        TNet(config.network)
-    except ValueError as exc:
-        raise UsageError(f"[model] {exc}") from exc
 
 
 def _train_folds(run: _Run, folder: TrainingFolder, splits: Sequence[DataSplit], name: str) -> TrainReport:
@@ -184,19 +165,15 @@ def _train_folds(run: _Run, folder: TrainingFolder, splits: Sequence[DataSplit],
         return TrainReport(record, models, record.get("validation"), was_done=True, speaks=run.writes)
     if not run.writes:
         return TrainReport(record, models, None, speaks=False)
-    metrics = [report.validation or {} for report in reports]
-    judged = [pair for number in range(1, len(splits) + 1) for pair in _judged(folder.fold(number))]
+    metrics, judged = [report.validation or {} for report in reports], []
+    for model in models:
+        with model.with_name(run_folder.VALIDATION).open(newline="", encoding="utf-8") as file:
+            judged += [(row["label"], row["prediction"]) for row in csv.DictReader(file) if row["status"] == "ok"]
     validation = pooled_metrics(metrics, judged, run.manifest.class_names)
     record |= {"finished": _now(), "validation": validation}
     write_text_whole(folder.path / run_folder.FOLDS, folds_table(metrics))
     write_json(folder.path / run_folder.RECORD, record)
     return TrainReport(record, models, validation)
-
-
-def _judged(folder: TrainingFolder) -> list[tuple[str, str]]:
-    """Return label and prediction of a fold's validation slides."""
-    with (folder.path / run_folder.VALIDATION).open(newline="", encoding="utf-8") as file:
-        return [(row["label"], row["prediction"]) for row in csv.DictReader(file) if row["status"] == "ok"]
 
 
 def _train_one(run: _Run, folder: TrainingFolder, split: DataSplit, name: str) -> TrainReport:

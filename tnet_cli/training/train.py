@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -110,10 +111,10 @@ def _run_digest(inputs: Sequence[SlideInput], config: TNetConfig, settings: Trai
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
-def plan_stages(state: TrainingState) -> list[Stage]:
+def plan_stages(state: TrainingState) -> list[Stage[Any]]:
     """Return the stages of a run, in order; those without steps are left out."""
     settings = state.settings
-    stages: list[Stage] = []
+    stages: list[Stage[Any]] = []
     if settings.slide_labels_teach_patches or any(slide.annotated is not None for slide in state.slides):
         stages += [WarmUp(state, number) for number in range(1, settings.rounds + 1)]
     elif settings.rounds:
@@ -124,10 +125,13 @@ def plan_stages(state: TrainingState) -> list[Stage]:
     for (depth, epochs), before, after in zip(depths, steps, steps[1:], strict=False):
         explored = (float(before / max(steps[-1], 1)), float(after / max(steps[-1], 1)))
         stages.append(HardAttention(state, epochs, depth, explored))
-    return [stage for stage in stages if stage.steps > 0]
+    planned = [stage for stage in stages if stage.steps > 0]
+    for number, stage in enumerate(planned):
+        stage.number = number
+    return planned
 
 
-def _run_stages(state: TrainingState, stages: Sequence[Stage], validation_slides: Sequence[TrainingSlide]) -> None:
+def _run_stages(state: TrainingState, stages: Sequence[Stage[Any]], validation_slides: Sequence[TrainingSlide]) -> None:
     restored = load_checkpoint(state)
     state.group.synchronise(state.network)
     first = 0
@@ -139,12 +143,12 @@ def _run_stages(state: TrainingState, stages: Sequence[Stage], validation_slides
         if pool:
             state.pool = read_again(pool, state.slides, state.network.config.base_px, state.settings.readers)
     metrics = partial(validation_metrics, state, validation_slides) if validation_slides else None
-    for number, stage in enumerate(stages[first:], start=first):
-        run = StageRun(stage, number, metrics)
-        if restored is not None and number == first:
-            stage.resume(number)
+    for stage in stages[first:]:
+        run = StageRun(stage, metrics)
+        if restored is not None and stage.number == first:
+            stage.resume()
             run.restore(restored[0])
         else:
-            stage.begin(number)
+            stage.begin()
         run.run()
     save_checkpoint(state, Checkpoint(stage=len(stages), step=0))

@@ -31,8 +31,7 @@ def validation_metrics(state: TrainingState, slides: Sequence[TrainingSlide], de
     """Return accuracy and mean cross-entropy of slides, traversed and classified as a user's would be.
 
     Args:
-        state: Its network is left in evaluation mode.
-        slides: Each process takes its share of them.
+        state: Its network is left in evaluation mode; each process takes its share of the slides.
         depth: Processing levels to descend; all of the model's when None.
 
     Returns:
@@ -41,9 +40,8 @@ def validation_metrics(state: TrainingState, slides: Sequence[TrainingSlide], de
     Raises:
         SlideError: a slide cannot be read, and bad slides are not to be skipped.
     """
-    network = state.network
-    network.eval()
-    look, readers = look_with(network, state.device), state.settings.readers
+    network, readers = state.network.eval(), state.settings.readers
+    look = look_with(network, state.device)
     tally = torch.zeros(3, dtype=torch.float64)  # slides, right ones, summed loss
     for slide in state.group.share(slides):
         try:
@@ -65,13 +63,7 @@ def validation_metrics(state: TrainingState, slides: Sequence[TrainingSlide], de
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What a model said of the validation slides.
-
-    Attributes:
-        class_names: In the order of the logits.
-        slides: In the order of the manifest.
-        results: One for each.
-    """
+    """What a model said of the validation slides, one result for each in the order of the manifest."""
 
     class_names: tuple[str, ...]
     slides: tuple[LabelledSlide, ...]
@@ -119,7 +111,6 @@ def accuracy_metrics(judged: Sequence[tuple[str, str]], class_names: Sequence[st
 
     Args:
         judged: Label and prediction of each slide; nothing is returned when there is none.
-        class_names: In the order of the logits.
     """
     if not judged:
         return {}
@@ -145,7 +136,6 @@ def pooled_metrics(
     Args:
         folds: Metrics of each.
         judged: Label and prediction of the slides of all folds.
-        class_names: In the order of the logits.
     """
     accuracies = [fold["accuracy"] for fold in folds if "accuracy" in fold]
     return {
@@ -161,16 +151,13 @@ def folds_table(folds: Sequence[dict[str, Any]]) -> str:
     """Return ``folds.csv``: a row for each fold, then their mean and standard deviation."""
     rows: list[dict[str, Any]] = []
     for number, fold in enumerate(folds, start=1):
-        low, high = fold.get(WILSON, (None, None))
-        accuracies = {"accuracy": fold.get("accuracy"), "balanced_accuracy": fold.get("balanced accuracy")}
-        rows.append(
-            {"fold": number, "slides": fold.get("slides"), "accuracy_low": low, "accuracy_high": high} | accuracies
-        )
+        measured = (fold.get("accuracy"), *fold.get(WILSON, (None, None)), fold.get("balanced accuracy"))
+        rows.append(dict(zip(FOLD_COLUMNS, (number, fold.get("slides"), *measured), strict=True)))
     summary: list[dict[str, Any]] = []
     for label, summarise, least in (("mean", statistics.fmean, 1), ("standard deviation", statistics.stdev, 2)):
         row: dict[str, Any] = {"fold": label}
         for column in ("slides", "accuracy", "balanced_accuracy"):
-            values = [row[column] for row in rows if row.get(column) is not None]
+            values = [row[column] for row in rows if row[column] is not None]
             row[column] = summarise(values) if len(values) >= least else None
         summary.append(row)
     return table_text(FOLD_COLUMNS, rows + summary)

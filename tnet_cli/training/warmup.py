@@ -1,7 +1,5 @@
 """The warm-up: extractor, location module and classifier learn from a pool of patches, taught by annotations."""
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -10,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tnet_cli.errors import SlideError
 from tnet_cli.learning.loop import Stage, StepOutput
 from tnet_cli.learning.patch_store import PatchPool, add_attended_patches, add_guided_patches
-from tnet_cli.learning.slides import NO_LABEL, AnnotationTargets
+from tnet_cli.learning.slides import NO_LABEL, AnnotationTargets, read_many
 from tnet_cli.learning.state import TrainingState, random_source
 from tnet_cli.model.normalisation import freeze_normalisation
 
@@ -54,7 +51,7 @@ class PatchBatch:
         """Do nothing: no file is open."""
 
 
-class WarmUp(Stage):
+class WarmUp(Stage[PatchBatch]):
     """A round of the warm-up. Patches are drawn from the pool, every processing level in every batch.
 
     The location module learns the share of the annotated area in each cell; gradients pass into the extractor here,
@@ -77,9 +74,9 @@ class WarmUp(Stage):
         self.round_number = round_number
         self.weights = np.empty(0)
 
-    def begin(self, number: int) -> None:
+    def begin(self) -> None:
         """Fill the pool, or let it grow, and go on from there."""
-        state, rng = self.state, random_source(self.settings.seed, number, 0)
+        state, rng = self.state, random_source(self.settings.seed, self.number, 0)
         if self.round_number == 1:
             fill_pool(state, rng)
             if self.settings.normalisation == "none" and not state.pretrained:
@@ -87,18 +84,34 @@ class WarmUp(Stage):
         else:
             targets = (AnnotationTargets(slide, state.network.config, self.settings) for slide in state.slides)
             add_attended_patches(state.pool, targets, state.network, rng, device=state.device, on_bad=state.leave_out)
-        self.resume(number)
+        self.resume()
 
-    def resume(self, number: int) -> None:
+    def resume(self) -> None:
         """Draw from the run's pool."""
-        self.number, self.weights = number, self.state.pool.sampling_weights()
+        self.weights = self.state.pool.sampling_weights()
         if self.settings.normalisation == "none":
             freeze_normalisation(self.state.network)
 
     def prepare(self, rng: np.random.Generator, step: int) -> PatchBatch:  # noqa: ARG002 (every step draws alike)
-        """Draw patches and augment this process's."""
-        chosen = rng.choice(len(self.state.pool), size=self.settings.batch_patches, p=self.weights)
-        return augmented_batch(self.state, chosen, rng.spawn(len(chosen)))
+        """Draw patches; this process's are turned, mirrored and tinted, each by its own source of randomness."""
+        pool, share, jitter = self.state.pool, self.state.group.share, self.settings.colour_jitter
+        chosen = rng.choice(len(pool), size=self.settings.batch_patches, p=self.weights).tolist()
+        mine, pixels, cells = share(chosen), [], []
+        for index, source in zip(mine, share(rng.spawn(len(chosen))), strict=True):
+            targets = np.stack([pool.allowed[index], pool.cell_targets[index]])
+            changed, carried = augment_patch(pool.pixels[index], targets, jitter, source)
+            pixels.append(changed)
+            cells.append(carried)
+        carried_cells = np.stack(cells)  # (N, 2, G)
+        return PatchBatch(
+            pixels=torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
+            positions=torch.from_numpy(np.stack([pool.positions[index] for index in mine])),
+            allowed=torch.from_numpy(carried_cells[:, 0] > 0),
+            targets=torch.from_numpy(carried_cells[:, 1].astype(np.float32)),
+            labels=torch.tensor([pool.labels[index] for index in mine]),
+            taught=sum(bool(pool.cell_targets[index].any()) for index in chosen),
+            labelled=sum(pool.labels[index] != NO_LABEL for index in chosen),
+        )
 
     def compute(self, batch: PatchBatch, share: float) -> StepOutput:  # noqa: ARG002 (the batch knows the counts)
         """Compute the location module's term and the classifier's."""
@@ -127,21 +140,14 @@ def fill_pool(state: TrainingState, rng: np.random.Generator) -> None:
     """Fill the run's pool along annotated and random paths, reading several slides at once."""
     sources = rng.spawn(len(state.slides))
 
-    def read(number: int) -> PatchPool | SlideError:
+    def read(number: int) -> PatchPool:
         part = PatchPool()
         targets = AnnotationTargets(state.slides[number], state.network.config, state.settings)
-        try:
-            add_guided_patches(part, targets, sources[number], number)
-        except SlideError as error:
-            return error
+        add_guided_patches(part, targets, sources[number], number)
         return part
 
-    with ThreadPoolExecutor(state.settings.readers, thread_name_prefix="tnet-pool") as threads:
-        for part in threads.map(read, range(len(state.slides))):
-            if isinstance(part, SlideError):
-                state.leave_out(part)
-            else:
-                state.pool.extend(part)
+    for part in read_many(read, range(len(sources)), state.settings.readers, state.leave_out):
+        state.pool.extend(part)
 
 
 def measure_statistics(state: TrainingState) -> None:
@@ -166,31 +172,6 @@ def measure_statistics(state: TrainingState) -> None:
             network.feature(pixels.to(state.device))
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
-
-
-def augmented_batch(state: TrainingState, chosen: np.ndarray, sources: Sequence[np.random.Generator]) -> PatchBatch:
-    """Take this process's of the chosen patches, each turned, mirrored and tinted by its own source of randomness."""
-    pool, pixels, cells = state.pool, [], []
-    mine = state.group.share(chosen.tolist())
-    for index, rng in zip(mine, state.group.share(sources), strict=True):
-        changed, carried = augment_patch(
-            pool.pixels[index],
-            np.stack([pool.allowed[index], pool.cell_targets[index]]),
-            state.settings.colour_jitter,
-            rng,
-        )
-        pixels.append(changed)
-        cells.append(carried)
-    carried_cells = np.stack(cells)  # (N, 2, G)
-    return PatchBatch(
-        pixels=torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
-        positions=torch.from_numpy(np.stack([pool.positions[index] for index in mine])),
-        allowed=torch.from_numpy(carried_cells[:, 0] > 0),
-        targets=torch.from_numpy(carried_cells[:, 1].astype(np.float32)),
-        labels=torch.tensor([pool.labels[index] for index in mine]),
-        taught=sum(bool(pool.cell_targets[index].any()) for index in chosen),
-        labelled=sum(pool.labels[index] != NO_LABEL for index in chosen),
-    )
 
 
 def augment_patch(
