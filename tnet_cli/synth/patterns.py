@@ -1,6 +1,7 @@
 """What covers a whole slide: textures and scattered points, the same whatever windows are cut out of them."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -92,26 +93,26 @@ class Scatter:
 
     def window(self, left_um: float, top_um: float, right_um: float, bottom_um: float) -> np.ndarray:
         """Return the points in a box, float64 (N, 4): x and y in micrometres, and two uniform random numbers."""
-        found = [self._square(column, row) for row in _steps(top_um, bottom_um) for column in _steps(left_um, right_um)]
+        found = [
+            _square(self, column, row) for row in _steps(top_um, bottom_um) for column in _steps(left_um, right_um)
+        ]
         points = np.concatenate(found)
-        inside = (
-            (points[:, 0] >= left_um)
-            & (points[:, 0] < right_um)
-            & (points[:, 1] >= top_um)
-            & (points[:, 1] < bottom_um)
-        )
-        return points[inside]
+        inside = (points[:, :2] >= (left_um, top_um)) & (points[:, :2] < (right_um, bottom_um))
+        return points[inside.all(axis=1)]
 
-    def _square(self, column: int, row: int) -> np.ndarray:
-        # Shifted by a large number because seeds must not be negative.
-        rng = np.random.default_rng([self.seed, self.kind, column + 2**20, row + 2**20])
-        across = max(1, round(SQUARE_UM / self.pitch_um))
-        step = SQUARE_UM / across
-        grid = (np.arange(across) + 0.5) * step
-        x, y = np.meshgrid(grid + column * SQUARE_UM, grid + row * SQUARE_UM)
-        points = np.stack([x.ravel(), y.ravel()], axis=1)
-        points += rng.uniform(-self.jitter * step, self.jitter * step, points.shape)
-        return np.concatenate([points, rng.random(points.shape)], axis=1)
+
+@lru_cache(maxsize=2048)
+def _square(scatter: Scatter, column: int, row: int) -> np.ndarray:
+    """Draw the points of one square; windows beside each other ask for the same ones."""
+    # Shifted by a large number because seeds must not be negative.
+    rng = np.random.default_rng([scatter.seed, scatter.kind, column + 2**20, row + 2**20])
+    across = max(1, round(SQUARE_UM / scatter.pitch_um))
+    step = SQUARE_UM / across
+    grid = (np.arange(across) + 0.5) * step
+    x, y = np.meshgrid(grid + column * SQUARE_UM, grid + row * SQUARE_UM)
+    points = np.stack([x.ravel(), y.ravel()], axis=1)
+    points += rng.uniform(-scatter.jitter * step, scatter.jitter * step, points.shape)
+    return np.concatenate([points, rng.random(points.shape)], axis=1)
 
 
 def _steps(low: float, high: float) -> range:
