@@ -2,27 +2,36 @@
 
 import math
 import re
-import xml.etree.ElementTree as ET
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import tifffile
 
 from tnet_cli.errors import MissingMppError
 
 PLAUSIBLE = (0.05, 20.0)
-MICROMETRES = {"cm": 10_000.0, "inch": 25_400.0}
 MICRO_SIGN, GREEK_MU = "\u00b5", "\u03bc"
-OME_UNITS = {
+MICROMETRES = {
     f"{MICRO_SIGN}m": 1.0,
     f"{GREEK_MU}m": 1.0,
     "um": 1.0,
+    "micron": 1.0,
+    "microns": 1.0,
+    "micrometer": 1.0,
+    "pm": 1e-6,
+    "\u00c5": 1e-4,
     "nm": 1e-3,
     "mm": 1e3,
     "cm": 1e4,
     "m": 1e6,
-    "pm": 1e-6,
-    "Å": 1e-4,
+    "in": 25_400.0,
+    "inch": 25_400.0,
 }
-SQUARE_WITHIN = 0.1
+"""Of each unit that OME-XML, ImageJ or a TIFF tag may name. Pixels, reference frames and the like are none."""
+
+TIFF_UNITS = {2: "inch", 3: "cm"}
+SQUARE_WITHIN = 0.05
+AGREE_WITHIN = 0.05
+"""Scales in two places of a file that differ by more are worth a doubt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,35 +39,43 @@ class StatedMpp:
     """A slide's scale.
 
     Attributes:
-        mpp: Micrometres per level-0 pixel.
+        mpp: Micrometres per level-0 pixel; None where it stays unknown for the reason that is the doubt.
         source: Where it stands.
+        doubt: What had to be assumed, or speaks against it; a sentence for users, or nothing.
     """
 
-    mpp: float
-    source: str
+    mpp: float | None
+    source: str | None
+    doubt: str = ""
 
 
-def checked_mpp(path: str, x: float, y: float, source: str) -> StatedMpp | None:
-    """Accept a scale that the file states outright; the mean of both axes.
+def stated_mpp(path: str, x: float | None, y: float | None, source: str) -> StatedMpp | None:
+    """Accept a scale that the file states outright; the mean of both axes, or the one that is known.
 
-    Zero, negative and non-finite values are how writers say that they do not know: None.
+    Zero, negative and non-finite values are how writers say that they do not know: None where that is so of both.
 
     Raises:
         MissingMppError: it is implausible, or pixels are not square.
     """
-    if not (math.isfinite(x) and math.isfinite(y) and x > 0 and y > 0):
+    known = [value for value in (x, y) if value is not None and math.isfinite(value) and value > 0]
+    if not known:
         return None
-    if not (PLAUSIBLE[0] <= x <= PLAUSIBLE[1] and PLAUSIBLE[0] <= y <= PLAUSIBLE[1]):
+    beyond = next((value for value in known if not PLAUSIBLE[0] <= value <= PLAUSIBLE[1]), None)
+    if beyond is not None:
         raise MissingMppError(
             path,
-            f"{source} says {x:g} µm per pixel, which is not between {PLAUSIBLE[0]:g} and {PLAUSIBLE[1]:g}; "
+            f"{source} says {beyond:g} µm per pixel, which is not between {PLAUSIBLE[0]:g} and {PLAUSIBLE[1]:g}; "
             "give the right value with --mpp",
         )
-    if abs(x - y) > SQUARE_WITHIN * max(x, y):
+    if max(known) - min(known) > SQUARE_WITHIN * max(known):
         raise MissingMppError(
             path, f"{source} says pixels of {x:g} x {y:g} µm, which are not square; give one value with --mpp"
         )
-    return StatedMpp((x + y) / 2, source)
+    return StatedMpp(sum(known) / len(known), source, "" if len(known) == 2 else _one_axis(source))
+
+
+def _one_axis(source: str) -> str:
+    return f"{source} gives the scale of one axis only; its pixels were taken for square"
 
 
 def option_mpp(path: str, mpp: float) -> StatedMpp:
@@ -76,25 +93,47 @@ def option_mpp(path: str, mpp: float) -> StatedMpp:
     return StatedMpp(mpp, "option")
 
 
-def resolution_mpp(x_per_unit: float, y_per_unit: float, unit: str) -> StatedMpp | None:
+def resolution_mpp(
+    x_per_unit: float | None, y_per_unit: float | None, unit: str, source: str = "tiff resolution"
+) -> StatedMpp | None:
     """Read bare resolution tags, which often state a print size: believed only when they are plausible.
 
     Args:
-        x_per_unit: Pixels for each unit, across.
+        x_per_unit: Pixels for each unit, across; None, zero and the like where the file does not say.
         y_per_unit: Pixels for each unit, down.
-        unit: ``cm`` or ``inch``; anything else says nothing.
+        unit: One of ``MICROMETRES``; anything else says nothing.
+        source: What to call them.
     """
-    if unit not in MICROMETRES or x_per_unit <= 0 or y_per_unit <= 0:
+    per_unit = [value for value in (x_per_unit, y_per_unit) if value is not None and math.isfinite(value) and value > 0]
+    sides = [MICROMETRES[unit] / value for value in per_unit] if unit in MICROMETRES else []
+    if not sides or not all(PLAUSIBLE[0] <= side <= PLAUSIBLE[1] for side in sides):
         return None
-    x, y = MICROMETRES[unit] / x_per_unit, MICROMETRES[unit] / y_per_unit
-    plausible = PLAUSIBLE[0] <= x <= PLAUSIBLE[1] and abs(x - y) <= SQUARE_WITHIN * max(x, y)
-    return StatedMpp((x + y) / 2, "tiff resolution") if plausible else None
+    if max(sides) - min(sides) > SQUARE_WITHIN * max(sides):
+        not_square = (
+            f"{source} says pixels of {sides[0]:g} x {sides[1]:g} µm, which are not square, and was not believed"
+        )
+        return StatedMpp(None, None, not_square)
+    return StatedMpp(sum(sides) / len(sides), source, "" if len(sides) == 2 else _one_axis(source))
+
+
+def first_stated(*places: StatedMpp | None) -> StatedMpp | None:
+    """Return the scale of the first place that has one, with a doubt where a later place says another."""
+    stated = [place for place in places if place is not None]
+    known = [place for place in stated if place.mpp is not None]
+    if not known:
+        return stated[0] if stated else None
+    first = known[0]
+    for other in known[1:]:
+        if abs(math.log(other.mpp / first.mpp)) > AGREE_WITHIN:
+            says = f"{first.source} says {first.mpp:.4g} µm per pixel, and {other.source} {other.mpp:.4g}"
+            return replace(first, doubt=f"{says}; the first was taken")
+    return first
 
 
 def parse_number(text: str) -> float | None:
     """Read a number as scanners write it, perhaps with a decimal comma, or return None when it is none."""
     try:
-        return float(text.strip().replace(",", "."))
+        return float(text.strip().replace(",", ".")) if "_" not in text else None
     except ValueError:
         return None
 
@@ -107,31 +146,23 @@ def aperio_mpp(path: str, description: str) -> StatedMpp | None:
     """
     match = re.search(r"\|\s*MPP\s*=([^|\r\n]*)", description)
     mpp = parse_number(match[1]) if match else None
-    return None if mpp is None else checked_mpp(path, mpp, mpp, "aperio.MPP")
+    return stated_mpp(path, mpp, mpp, "aperio.MPP")
 
 
-def ome_mpp(path: str, xml: str) -> StatedMpp | None:
-    """Read PhysicalSizeX and PhysicalSizeY of the first image of OME-XML, or return None when it has none.
+def page_mpp(page: tifffile.TiffPage, description: str) -> StatedMpp | None:
+    """Read the resolution tags of a TIFF page, in ImageJ's unit where the description names one."""
+    per_unit = [_rational(page, code) for code in (282, 283)]
+    unit = re.search(r"^unit=(.*)$", description, re.MULTILINE) if description.startswith("ImageJ=") else None
+    if unit is not None:
+        named = unit[1].strip().replace("\\u00B5", MICRO_SIGN)
+        return resolution_mpp(*per_unit, named, "imagej unit")
+    code = page.tags.valueof(296)
+    return resolution_mpp(*per_unit, TIFF_UNITS.get(code, "") if isinstance(code, int) else "")
 
-    Raises:
-        MissingMppError: they are implausible.
-    """
+
+def _rational(page: tifffile.TiffPage, code: int) -> float | None:
+    value = page.tags.valueof(code)
     try:
-        root = ET.fromstring(xml)  # noqa: S314 (expat expands no external entities, and nested ones are bounded)
-    except ET.ParseError:
+        return float(value[0]) / float(value[1]) if isinstance(value, tuple) else float(value)
+    except (TypeError, ValueError, IndexError, ZeroDivisionError):
         return None
-    for element in root.iter():
-        if element.tag.rpartition("}")[2] == "Pixels":
-            return _ome_pixels_mpp(path, element.attrib)
-    return None
-
-
-def _ome_pixels_mpp(path: str, attributes: Mapping[str, str]) -> StatedMpp | None:
-    sides = []
-    for axis in ("X", "Y"):
-        value = parse_number(attributes.get(f"PhysicalSize{axis}", ""))
-        factor = OME_UNITS.get(attributes.get(f"PhysicalSize{axis}Unit", "um"))
-        if value is None or factor is None:
-            return None
-        sides.append(value * factor)
-    return checked_mpp(path, sides[0], sides[1], "ome-xml")

@@ -30,6 +30,9 @@ AT_ONCE_PX = 16 * 1024 * 1024
 
 WHITE = (255, 255, 255)
 
+NEARLY_BLACK, NEARLY_WHITE = 4, 251
+"""Grey values that no camera keeps to on all of a slide."""
+
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
@@ -97,6 +100,8 @@ class Slide(ABC):
         self._reduction_lock = threading.Lock()
         self._reduced: dict[int, ReducedLevels] = {}
         self._doubts = {doubt.name: doubt for doubt in facts.doubts}
+        if facts.stated_mpp is not None and facts.stated_mpp.doubt:
+            self._doubts["scale"] = Doubt("scale", facts.stated_mpp.doubt)
         self._closed = False
         self.tiles_read = 0
         self.pixels_read = 0
@@ -174,10 +179,20 @@ class Slide(ABC):
         self._check_open()
         for number, stored in enumerate(self.pyramid):
             if max(stored.size.width, stored.size.height) == max_px:
-                return _own(self._read_stored(number, 0, 0, stored.size.width, stored.size.height))
-        shrink = max(1.0, max(self.size.width, self.size.height) / max_px)
-        whole = Region(0, 0, self.size.width, self.size.height)
-        return self.read(whole, max(1, round(self.size.width / shrink)), max(1, round(self.size.height / shrink)))
+                pixels = _own(self._read_stored(number, 0, 0, stored.size.width, stored.size.height))
+                break
+        else:
+            shrink = max(1.0, max(self.size.width, self.size.height) / max_px)
+            whole = Region(0, 0, self.size.width, self.size.height)
+            pixels = self.read(whole, *(max(1, round(side / shrink)) for side in (self.size.width, self.size.height)))
+        if pixels.min() >= NEARLY_WHITE or pixels.max() <= NEARLY_BLACK:
+            colour = "black" if pixels.max() <= NEARLY_BLACK else "white"
+            self.doubt(
+                "blank",
+                f"all of it is {colour}: it may be empty, but its pixels may also not have been stored, or mean "
+                "something else than the file says",
+            )
+        return pixels
 
     def close(self) -> None:
         """Release the file; further reads are errors."""
@@ -246,8 +261,13 @@ def told(
     except SlideError:
         raise
     except of as exc:
-        reason = " ".join(str(exc).split()).removeprefix(f"Reading {path}: ").replace(path, "the file")
-        raise error(path, f"{problem}: {reason or type(exc).__name__}") from exc
+        raise error(path, f"{problem}: {reason_of(path, exc)}") from exc
+
+
+def reason_of(path: str, exc: Exception) -> str:
+    """Return in one line what a library says of a slide, less the slide's name."""
+    reason = " ".join(str(exc).split()).removeprefix(f"Reading {path}: ").replace(path, "the file")
+    return reason or type(exc).__name__
 
 
 def _own(pixels: np.ndarray) -> np.ndarray:

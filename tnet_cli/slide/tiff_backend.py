@@ -14,7 +14,7 @@ from cachetools import LRUCache, cached
 from tnet_cli.errors import SlideError, UnreadableRegionError
 from tnet_cli.geometry import Region, Size
 from tnet_cli.slide.mpp import StatedMpp, aperio_mpp, first_stated, option_mpp, page_mpp
-from tnet_cli.slide.ome import ome_images
+from tnet_cli.slide.ome import is_ome
 from tnet_cli.slide.resample import PyramidLevel, read_region
 from tnet_cli.slide.slide import AT_ONCE_PX, WHITE, ProgressFunction, Slide, SlideFacts, told
 from tnet_cli.slide.streams import HEADER_BYTES
@@ -29,13 +29,15 @@ from tnet_cli.slide.tiff_colours import (
 )
 from tnet_cli.slide.tiff_missing import directory_doubts, stored_pages
 from tnet_cli.slide.tiff_pages import (
+    ChosenPages,
     Orientation,
+    choose_pages,
+    description_of,
     is_aperio,
     page_size,
-    pyramid_pages,
     snapped_downsample,
 )
-from tnet_cli.slide.tiff_segments import ByteSource, SharedFile, TileLayout
+from tnet_cli.slide.tiff_segments import ByteSource, ChannelLayout, OldJpegLayout, SharedFile, TileLayout
 
 CACHE_BYTES = 32 * 1024 * 1024
 MOST_CACHE_BYTES = 192 * 1024 * 1024
@@ -81,13 +83,14 @@ class TiffSlide(Slide):
             self._tif = self._open_index(path)
         try:
             with _told(path, "its TIFF directory is damaged"):
-                pages = pyramid_pages(self._tif)
+                self._chosen = choose_pages(path, self._tif)
+                pages = self._chosen.channels[0]
                 _check_size(path, pages[0])
                 torn = directory_doubts(path, self._tif, pages[0])
                 self._pages, missing = stored_pages(path, self._tif, pages)
                 self._associated = _associated_pages(self._tif, self._pages)
-                facts = replace(self._facts_of(path, mpp), doubts=torn + missing)
-                self._layouts = [_layout(path, page) for page in self._pages]
+                facts = replace(self._facts_of(path, mpp), doubts=self._chosen.doubts + torn + missing)
+                self._layouts = self._make_layouts(path)
             with _told(path, "cannot be opened"):
                 self._file: ByteSource | None = self._open_tiles(path)
         except BaseException:
@@ -128,11 +131,20 @@ class TiffSlide(Slide):
             pyramid.append(PyramidLevel(self._orientation.shown(size), snapped_downsample(stored, size)))
         return SlideFacts(
             pyramid=tuple(pyramid),
-            stated_mpp=option_mpp(path, mpp) if mpp is not None else _mpp_of(path, self._tif, first),
-            vendor=_vendor_of(first, self._tif),
-            properties=_properties_of(first),
+            stated_mpp=option_mpp(path, mpp) if mpp is not None else tiff_mpp(path, self._chosen),
+            vendor=_vendor_of(first, self._chosen.description),
+            properties=_properties_of(self._chosen.description),
             associated_images=tuple(self._associated),
         )
+
+    def _make_layouts(self, path: str) -> list[TileLayout]:
+        layouts = [_layout(path, page) for page in self._pages]
+        if len(self._chosen.channels) == 1:
+            return layouts
+        for channel in self._chosen.channels:
+            stored_pages(path, self._tif, channel)
+        kept = {page.offset for page in self._pages}
+        return [ChannelLayout(pages) for pages in zip(*self._chosen.channels, strict=True) if pages[0].offset in kept]
 
     def _converters(self) -> list[Callable[[np.ndarray], np.ndarray]]:
         """Return what makes RGB of each page's samples, once it was looked up what the tags leave open."""
@@ -147,7 +159,10 @@ class TiffSlide(Slide):
             for name, sentence in doubts_of(page, ranges, head):
                 self.doubt(name, sentence)
         by_aperio = is_aperio(first)
-        return [_converter(self.path, page, ranges, is_aperio=by_aperio, head=head) for page in self._pages]
+        converters = [_converter(self.path, page, ranges, is_aperio=by_aperio, head=head) for page in self._pages]
+        if len(self._chosen.channels) == 1:
+            return converters
+        return [partial(_each_channel, convert) for convert in converters]
 
     def _some_samples(self) -> np.ndarray:
         """Return samples from all over the coarsest page, (N, S), less those of damaged tiles."""
@@ -269,6 +284,11 @@ def _converter(
     return convert
 
 
+def _each_channel(convert: Callable[[np.ndarray], np.ndarray], samples: np.ndarray) -> np.ndarray:
+    """Make RGB of samples (H, W, 3) that are three grey images."""
+    return np.dstack([convert(samples[..., channel : channel + 1])[..., 0] for channel in range(samples.shape[2])])
+
+
 def _check_size(path: str, page: tifffile.TiffPage) -> None:
     stored = page_size(page)
     if stored.width < 1 or stored.height < 1 or page.dtype is None:
@@ -280,7 +300,7 @@ def _check_size(path: str, page: tifffile.TiffPage) -> None:
 
 
 def _layout(path: str, page: tifffile.TiffPage) -> TileLayout:
-    layout = TileLayout(page)
+    layout = OldJpegLayout(page) if page.compression == tifffile.COMPRESSION.OJPEG else TileLayout(page)
     if layout.tile_bytes > LARGEST_TILE_BYTES:
         raise SlideError(
             path,
@@ -296,27 +316,28 @@ def _orientation_of(page: tifffile.TiffPage) -> int:
     return value if 1 <= value <= 8 else 1
 
 
-def _mpp_of(path: str, tif: tifffile.TiffFile, page: tifffile.TiffPage) -> StatedMpp | None:
-    aperio = aperio_mpp(path, str(page.description)) if is_aperio(page) else None
-    image = next(iter(ome_images(str(page.description))), None) if tif.is_ome else None
-    return first_stated(aperio, image and image.mpp(path), page_mpp(page, str(page.description)))
+def tiff_mpp(path: str, chosen: ChosenPages) -> StatedMpp | None:
+    """Return the scale of a TIFF's slide: of Aperio's or OME's text, else of the resolution tags."""
+    finest, text = chosen.channels[0][0], chosen.description
+    aperio = aperio_mpp(path, text) if text.startswith("Aperio") else None
+    ome = None if chosen.image is None else chosen.image.mpp(path)
+    return first_stated(aperio, ome, page_mpp(finest, text))
 
 
-def _vendor_of(page: tifffile.TiffPage, tif: tifffile.TiffFile) -> str | None:
-    if is_aperio(page):
+def _vendor_of(page: tifffile.TiffPage, description: str) -> str | None:
+    if description.startswith("Aperio"):
         return "aperio"
-    if tif.is_ome:
+    if is_ome(description):
         return "ome"
     return "generic-tiff" if page.is_tiled else None
 
 
-def _properties_of(page: tifffile.TiffPage) -> dict[str, str]:
-    """Return a page's description and, as OpenSlide names them, what an Aperio scanner says in it."""
-    description = str(page.description)
+def _properties_of(description: str) -> dict[str, str]:
+    """Return a description and, as OpenSlide names them, what an Aperio scanner says in it."""
     if not description:
         return {}
     properties = {"tiff.ImageDescription": description}
-    if is_aperio(page):
+    if description.startswith("Aperio"):
         for item in description.split("|")[1:]:
             key, found, value = item.partition("=")
             if found:
@@ -333,7 +354,7 @@ def _associated_pages(tif: tifffile.TiffFile, pyramid: list[tifffile.TiffPage]) 
         page = lazy.aspage()
         if page.offset in offsets or page.is_tiled:
             continue
-        lines = str(page.description).splitlines()
+        lines = description_of(page).splitlines()
         word = lines[1].split()[0].lower() if len(lines) > 1 and lines[1].split() else ""
         found["thumbnail" if number == 1 else word or f"image {number}"] = page
     return found

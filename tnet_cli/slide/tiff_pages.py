@@ -3,16 +3,37 @@
 Our own, for speed: OpenSlide takes three to four times as long for a patch, tifffile's series 50 times for the pyramid.
 """
 
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import tifffile
 
+from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Size
+from tnet_cli.slide.ome import OmeImage, is_ome, ome_images
+from tnet_cli.slide.planes import planes_of
+from tnet_cli.slide.slide import Doubt
 
 TRANSPOSED = frozenset({5, 6, 7, 8})
 MIRRORED_COLUMNS = frozenset({2, 3, 7, 8})
 MIRRORED_ROWS = frozenset({3, 4, 6, 7})
+
+REDUCED, MASK = 1, 4
+"""Bits of a page's kind of file."""
+
+OLD_REDUCED = 2
+"""Of the older tag of that name."""
+
+COLOURS = 3
+SHORT = 80
+"""A shorter description is a name."""
+
+ASIDE = re.compile(
+    r"(?:^|[\s_:/.-])(?:label|macro|thumb(?:nail)?|overview|preview|barcode)(?:[\s_-]*(?:image|photo))?[\s_\d]*$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,36 +82,190 @@ def page_size(page: tifffile.TiffPage) -> Size:
     return Size(page.imagewidth, page.imagelength)
 
 
+def description_of(page: tifffile.TiffPage) -> str:
+    """Return a page's description; bytes that are no text in it are replaced, and the rest still says what it says."""
+    value = page.tags.valueof(270)
+    return value.decode("cp1252", errors="replace") if isinstance(value, bytes) else str(value or "")
+
+
 def is_aperio(page: tifffile.TiffPage) -> bool:
     """Tell whether a page describes itself as written by an Aperio scanner."""
-    return str(page.description).startswith("Aperio")
+    return description_of(page).startswith("Aperio")
 
 
-def pyramid_pages(tif: tifffile.TiffFile) -> list[tifffile.TiffPage]:
-    """Return the pages that are one image at falling resolutions, finest first.
+@dataclass(frozen=True, slots=True)
+class ChosenPages:
+    """The pages of a TIFF that are its slide.
 
-    Reduced copies are sub-pages of the first page (OME-TIFF), or later pages that are marked as reduced, or, in Aperio
-    files, later tiled pages. Labels, macros and thumbnails are none of these. Where each channel, depth or time has a
-    page of its own, the first is the image: a fluorescence slide so stored is its first channel, in grey.
+    Attributes:
+        channels: Pages at falling resolutions, finest first; three lists where red, green and blue
+            have pages of their own.
+        description: Of the slide's page, or else of the file.
+        image: What OME-XML says of it.
+        doubts: What had to be assumed.
+    """
+
+    channels: tuple[tuple[tifffile.TiffPage, ...], ...]
+    description: str
+    image: OmeImage | None
+    doubts: tuple[Doubt, ...]
+
+
+def choose_pages(path: str, tif: tifffile.TiffFile) -> ChosenPages:
+    """Find the slide among the pages of a TIFF: the largest that is no reduced copy, label, macro or thumbnail.
+
+    Its reduced copies are sub-pages of it (OME-TIFF), or pages that are marked as reduced, or, in Aperio files, other
+    tiled pages.
 
     Raises:
         ValueError: there is no page at all.
+        SlideError: several pages may be the slide: focal planes, times, scenes, or channels that are not red, green and
+            blue.
     """
     if len(tif.pages) == 0:
         raise ValueError("it names no image, so the file is not whole; copy it again")
-    first = tif.pages[0].aspage()
-    candidates = [page.aspage() for page in first.pages or ()]
-    aperio = is_aperio(first)
-    for page in list(tif.pages)[1:]:
-        candidate = page.aspage()
-        is_reduced = bool(candidate.subfiletype & 1) and not aperio
-        if (aperio and candidate.is_tiled) or (is_reduced and candidate.is_tiled == first.is_tiled):
-            candidates.append(candidate)
-    pages = [first]
+    pages = [page.aspage() for page in tif.pages]
+    images = _images_of_pages(pages)
+    originals = [page for page in _originals(pages) if not _is_aside(page, images)] or pages
+    finest = max(originals, key=lambda page: (page_size(page).area, page.samplesperpixel >= COLOURS))
+    doubts = []
+    larger = [page for page in pages if _is_reduction(finest, page) and not _is_aside(page, images)]
+    if larger:
+        finest = max(larger, key=lambda page: page_size(page).area)
+        doubts.append(
+            ("page_marks", f"{_named(finest)} is marked as a reduced copy, yet larger than what it is a copy of")
+        )
+    image = images.get(finest.offset)
+    description = description_of(finest) or description_of(pages[0])
+    doubts += _other_images(path, finest, originals)
+    chosen = _channel_pages(path, description, finest, [page for page in originals if _is_alike(page, finest)], image)
+    if len(chosen) > 1:
+        doubts.append(("channels_combined", "red, green and blue are images of their own in it; they were combined"))
+    if is_ome(description_of(pages[0])) and image is None:
+        doubts.append(("ome_xml", f"its OME-XML describes no image of {_named(finest)}, and was not believed"))
+    pyramids = [_pyramid(page, pages) for page in chosen]
+    levels = min(len(pyramid) for pyramid in pyramids)
+    return ChosenPages(
+        tuple(pyramid[:levels] for pyramid in pyramids),
+        description,
+        image,
+        tuple(Doubt(name, sentence) for name, sentence in doubts),
+    )
+
+
+def _originals(pages: list[tifffile.TiffPage]) -> Iterator[tifffile.TiffPage]:
+    """Return the pages that are no reduced copies; also sub-pages, where a page is the preview of those."""
+    is_any_tiled = any(page.is_tiled for page in pages)
+    for page in pages:
+        if is_aperio(pages[0]):
+            # What is not tiled is a label, macro or thumbnail; marks of reduced copies are on none of the copies.
+            if page.is_tiled or not is_any_tiled:
+                yield page
+        elif not _is_marked_reduced(page):
+            yield page
+        for sub in page.pages or ():
+            if not _is_marked_reduced(sub.aspage()) and page_size(sub.aspage()).area > page_size(page).area:
+                yield sub.aspage()
+
+
+def _is_marked_reduced(page: tifffile.TiffPage) -> bool:
+    return bool(page.subfiletype & REDUCED) or page.tags.valueof(255) == OLD_REDUCED
+
+
+def _pyramid(finest: tifffile.TiffPage, pages: list[tifffile.TiffPage]) -> tuple[tifffile.TiffPage, ...]:
+    candidates = [page.aspage() for page in finest.pages or ()]
+    for page in pages:
+        is_copy = _is_marked_reduced(page) or _is_marked_reduced(finest)
+        if page.is_tiled if is_aperio(pages[0]) else is_copy and page.is_tiled == finest.is_tiled:
+            candidates.append(page)
+    found = [finest]
     for candidate in sorted(candidates, key=lambda page: -page_size(page).area):
-        if _is_reduction(candidate, first) and page_size(candidate).area < page_size(pages[-1]).area:
-            pages.append(candidate)
-    return pages
+        if _is_reduction(candidate, finest) and page_size(candidate).area < page_size(found[-1]).area:
+            found.append(candidate)
+    return tuple(found)
+
+
+def _images_of_pages(pages: list[tifffile.TiffPage]) -> dict[int, OmeImage]:
+    """Return what OME-XML says of pages, by their offsets: of those it numbers, else of those of an image's size."""
+    text = description_of(pages[0])
+    images = ome_images(text) if is_ome(text) else []
+    found = {
+        pages[number].offset: image
+        for image in images
+        for number in image.pages
+        if 0 <= number < len(pages) and page_size(pages[number]) == image.size
+    }
+    for page in pages:
+        fitting = [image for image in images if image.size == page_size(page)]
+        if fitting and not _is_marked_reduced(page):
+            found.setdefault(page.offset, fitting[0])
+    return found
+
+
+def _is_aside(page: tifffile.TiffPage, images: Mapping[int, OmeImage]) -> bool:
+    """Tell whether a page is a mask, or called a label, macro, thumbnail or the like."""
+    image = images.get(page.offset)
+    name = image.name if image is not None else _page_name(page)
+    return bool(page.subfiletype & MASK) or ASIDE.search(name) is not None
+
+
+def _page_name(page: tifffile.TiffPage) -> str:
+    """Return what a page is called in its own tag, or by its description: Akoya's XML, or a few words."""
+    name = page.tags.valueof(285)
+    description = description_of(page)
+    for element in ("ImageType", "Name"):
+        found = re.search(f"<{element}>([^<]*)</{element}>", description)
+        if found and found[1] != "FullResolution":
+            return found[1]
+    return name if isinstance(name, str) and name else description if len(description) < SHORT else ""
+
+
+def _named(page: tifffile.TiffPage) -> str:
+    return f"{page.imagewidth} x {page.imagelength} pixels"
+
+
+def _is_alike(page: tifffile.TiffPage, other: tifffile.TiffPage) -> bool:
+    return (page_size(page), page.samplesperpixel, page.dtype) == (page_size(other), other.samplesperpixel, other.dtype)
+
+
+def _other_images(
+    path: str, finest: tifffile.TiffPage, originals: Sequence[tifffile.TiffPage]
+) -> list[tuple[str, str]]:
+    """Return a doubt where there are other images, such as scenes, and refuse where one of them may be the slide."""
+    others = [page for page in originals if not (_is_alike(page, finest) or _is_reduction(page, finest))]
+    for page in others:
+        is_mask = page.samplesperpixel < COLOURS <= finest.samplesperpixel
+        if not is_mask and 2 * page_size(page).area >= page_size(finest).area:
+            sizes = " and ".join(dict.fromkeys(map(_named, (finest, page))))
+            raise SlideError(
+                path, f"holds several images, of {sizes}, and does not say which is the slide; export the slide alone"
+            )
+    told = [page for page in others if page.is_tiled or not finest.is_tiled]
+    return [("other_images", f"it also holds {_named(told[0])} of another image, which were not read")] if told else []
+
+
+def _channel_pages(
+    path: str, text: str, finest: tifffile.TiffPage, alike: list[tifffile.TiffPage], image: OmeImage | None
+) -> list[tifffile.TiffPage]:
+    """Return the slide's page, or those of red, green and blue.
+
+    Args:
+        text: The file's description.
+        alike: All pages of its size and kind.
+
+    Raises:
+        SlideError: it has other planes.
+    """
+    planes = planes_of(finest, text, alike, [_page_name(page) for page in alike], image)
+    if planes is None:
+        return [finest]
+    is_grey = finest.samplesperpixel == 1 and finest.dtype == np.uint8
+    found = planes.red_green_blue() if is_grey else None
+    if found is None:
+        raise SlideError(path, f"holds {planes}; export the plane that is the slide, or a slide in colour as RGB")
+    if len({(page.tile, page.rowsperstrip, page.photometric) for page in found}) > 1:
+        raise SlideError(path, "stores red, green and blue in tiles of different sizes; export it as RGB")
+    return found
 
 
 def _is_reduction(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:

@@ -1,19 +1,24 @@
 """Where a TIFF page's pixels lie in the file, and how a stored piece of them is decoded."""
 
+import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import numpy as np
 import tifffile
+from PIL import Image
 
 from tnet_cli.geometry import Size
 
 PLANAR_SEPARATE = 2
 JPEG = frozenset({6, 7, 34892, 33007})
 JPEG_END = b"\xff\xd9"
+BLOCK = 8
+MORE_DATA = b"\x5a\xa3\x17\xc9" * 64
+"""Anything that could stand in the data of a JPEG's blocks."""
 
 BARE_PX = 1024 * 1024
 """Uncompressed images in one piece are read about this many pixels at a time."""
@@ -166,9 +171,81 @@ class TileLayout:
             # Its decoder would fill what is missing with grey, and say nothing.
             raise ValueError("the JPEG data are cut off")
         index = (plane * self.rows + row) * self.columns + column
-        samples, _, _ = page.decode(data, index, jpegtables=page.jpegtables)
+        decode = partial(self._decode_data, index)
+        decoded = decode(data)
+        if int(page.compression) in JPEG and ends_early(data, decoded, decode):
+            raise ValueError("the JPEG data end too early")
+        return decoded
+
+    def _decode_data(self, index: int, data: bytes) -> np.ndarray:
+        samples, _, _ = self._page.decode(data, index, jpegtables=self._page.jpegtables)
         decoded: np.ndarray = np.asarray(samples)[0]  # the one plane of (depth, height, width, samples)
         return decoded
+
+
+class OldJpegLayout(TileLayout):
+    """A page of old-style JPEG as one tile: its parts lie all over the file, and libtiff, in Pillow, gathers them."""
+
+    def __init__(self, page: tifffile.TiffPage) -> None:
+        super().__init__(page)
+        self.tile, self.columns, self.rows = Size(page.imagewidth, page.imagelength), 1, 1
+
+    def places(self, column: int, row: int) -> list[tuple[int, int]]:
+        """Return nothing: what is read is the whole file."""
+        del column, row
+        return []
+
+    def decode(self, file: ByteSource, column: int, row: int) -> DecodedTile:
+        """Read and decode the page.
+
+        Raises:
+            OSError: it is damaged.
+        """
+        del column, row
+        data = file.read(self._page.parent.filehandle.size, 0)
+        with Image.open(io.BytesIO(data)) as picture:
+            picture.seek(int(self._page.index))
+            samples = np.asarray(picture)
+        return DecodedTile(samples if samples.ndim == 3 else samples[..., None], self.tile.area, len(data))
+
+
+class ChannelLayout(TileLayout):
+    """Red, green and blue from three pages with the same tiles."""
+
+    def __init__(self, pages: Sequence[tifffile.TiffPage]) -> None:
+        super().__init__(pages[0])
+        self._channels = [TileLayout(page) for page in pages]
+
+    def places(self, column: int, row: int) -> list[tuple[int, int]]:
+        """Return offset and number of the bytes of a tile in the file, for each channel that is stored."""
+        return [place for channel in self._channels for place in channel.places(column, row)]
+
+    def decode(self, file: ByteSource, column: int, row: int) -> DecodedTile:
+        """Read and decode a tile of each channel; left out where one of them is."""
+        tiles = [channel.decode(file, column, row) for channel in self._channels]
+        samples = [tile.samples for tile in tiles if tile.samples is not None]
+        together = np.concatenate(samples, axis=2) if len(samples) == len(tiles) else None
+        return DecodedTile(together, tiles[0].pixels, sum(tile.compressed_bytes for tile in tiles))
+
+
+def ends_early(data: bytes, decoded: np.ndarray, decode: Callable[[bytes], np.ndarray]) -> bool:
+    """Tell whether JPEG data end before their image does, for which their decoder puts grey and says nothing.
+
+    Where the last block is grey, it is decoded again with more data before its end: an image that is whole has no use
+    for them.
+
+    Args:
+        data: With the marker of their end.
+        decoded: What was made of them, (H, W, S).
+        decode: Makes it.
+    """
+    corner = decoded[-BLOCK:, -BLOCK:]
+    grey = 128 if decoded.dtype == np.uint8 else 2048
+    if corner[-1, -1, 0] != grey or not (corner == grey).all():
+        return False
+    end = data.rindex(JPEG_END)
+    more = b"".join(MORE_DATA + bytes((0xFF, restart)) for restart in range(0xD0, 0xD8))
+    return not np.array_equal(decode(data[:end] + MORE_DATA + more + data[end:]), decoded)
 
 
 def is_bare_piece(page: tifffile.TiffPage) -> bool:
