@@ -3,6 +3,7 @@
 Some formats are for OpenSlide alone, and of others the image that can be seen is the preview of a slide elsewhere.
 """
 
+import re
 from pathlib import PurePath
 
 import tifffile
@@ -55,6 +56,13 @@ CLOSED_NAMES = {
 }
 """Suffixes of formats that neither tnet nor OpenSlide reads; a picture that can be seen in such a file is a preview."""
 
+WEB_PAGE = "is a web page, not a slide; check the address it came from, and whether one has to log in"
+XML = "is an XML file; give the slide that it describes"
+VIDEO = "is a video, not a slide; give the slide that it shows"
+VIDEO_BRANDS = (b"iso", b"mp4", b"M4V", b"qt ", b"avc", b"3gp", b"das")
+
+WHOLE_SLIDE_STORAGE = "1.2.840.10008.5.1.4.1.1.77.1.6"
+
 FORMAT_STARTS = {
     b"ZISRAWFILE": "Zeiss CZI",
     b"SQLite format 3": "Sakura",
@@ -72,7 +80,11 @@ CLOSED_STARTS = {
     b"\x70\x00\x00\x00": CLOSED_NAMES[".lif"],
     b"\x89HDF\r\n\x1a\n": f"is an HDF5 file, such as Imaris writes, which tnet does not read; {EXPORT}",
     b"\xd0\xcf\x11\xe0": f"is an OLE2 file, such as Zeiss ZVI or Olympus OIB, which tnet does not read; {EXPORT}",
-    b"%PDF": "is a PDF document, not a slide",
+    bytes(64): "begins with nothing but zeros: what wrote it did not finish; copy it again",
+    b"%PDF": "is a PDF document; give the slide that it was made from",
+    b"\x1aE\xdf\xa3": VIDEO,
+    b"\x00\x00\x01\xba": VIDEO,
+    b"version https://git-lfs": "only says where Git LFS keeps the slide; fetch it with git lfs pull",
 }
 
 PICTURE_SUFFIXES = frozenset(
@@ -88,21 +100,43 @@ def closed_format(name: str, start: bytes, vendor: str | None) -> str | None:
         vendor: As OpenSlide recognises the file.
     """
     suffix = PurePath(redacted(name)).suffix.lower()
+    content = None if vendor is not None else foreign_content(start)
+    if content is not None and suffix not in CLOSED_NAMES:
+        return content
     if suffix in OPENSLIDE_NAMES:
         expected, format_name, matter = OPENSLIDE_NAMES[suffix]
-        if vendor == expected:
-            return None
-        return f"is named as a {format_name} slide, but OpenSlide does not recognise it as one: {matter}"
+        refusal = f"is named as a {format_name} slide, but OpenSlide does not recognise it as one: {matter}"
+        return None if vendor == expected else refusal
     if suffix in CLOSED_NAMES:
         return CLOSED_NAMES[suffix]
-    if vendor is not None:
+    known = next((name for first_bytes, name in FORMAT_STARTS.items() if start.startswith(first_bytes)), None)
+    if vendor is not None or known is None:
         return None
-    for first_bytes, name_of_format in FORMAT_STARTS.items():
-        if start.startswith(first_bytes):
-            return (
-                f"is a {name_of_format} file that OpenSlide does not know as a slide; copy it again, or {EXPORT}"
-            )
+    return f"is a {known} file that OpenSlide does not know as a slide; copy it again, or {EXPORT}"
+
+
+def foreign_content(start: bytes) -> str | None:
+    """Say what a file is that holds no slide, by its first bytes; None where they do not tell."""
+    if start[128:132] == b"DICM":
+        return _foreign_dicom(start)
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<ome", b"<dataobject")):
+        described = CLOSED_NAMES[".isyntax"] if b"dpufsimport" in text else XML
+        return WEB_PAGE if b"html" in text or text.startswith(b"<head") else described
+    if (start[4:8] == b"ftyp" and start[8:11] in VIDEO_BRANDS) or (start[:4], start[8:12]) == (b"RIFF", b"AVI "):
+        return VIDEO
     return next((said for first_bytes, said in CLOSED_STARTS.items() if start.startswith(first_bytes)), None)
+
+
+def _foreign_dicom(start: bytes) -> str:
+    # Here and not above: pydicom takes a third of a second to import.
+    from pydicom.uid import UID
+
+    found = re.search(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.[0-9.]+", start)
+    kind = UID(found[0].decode()) if found else None
+    if kind is None or kind == WHOLE_SLIDE_STORAGE:
+        return "is a DICOM file that OpenSlide does not know as a slide: it is not whole, or damaged; copy it again"
+    return f"is a DICOM file of another kind ({kind.name}); give files of VL Whole Slide Microscopy Image Storage"
 
 
 def misnamed_picture(name: str, picture_format: str) -> str | None:

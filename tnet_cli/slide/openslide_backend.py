@@ -1,17 +1,35 @@
 """Slides through OpenSlide: every vendor format it knows."""
 
+import os
+import re
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import openslide
+from PIL import Image
 
 from tnet_cli.errors import SlideError, UnreadableRegionError
 from tnet_cli.geometry import Region, Size
-from tnet_cli.slide.mpp import StatedMpp, checked_mpp, option_mpp, resolution_mpp
+from tnet_cli.slide.colours import over
+from tnet_cli.slide.mpp import StatedMpp, option_mpp, parse_number, resolution_mpp, stated_mpp
 from tnet_cli.slide.resample import PyramidLevel
-from tnet_cli.slide.slide import WHITE, ProgressFunction, Slide, SlideFacts, told
+from tnet_cli.slide.slide import WHITE, ProgressFunction, Slide, SlideFacts, reason_of, told
+from tnet_cli.slide.streams import HEADER_BYTES, JPEG_2000_START, stream_colours
 from tnet_cli.slide.tiff_pages import snapped_downsample
+
+CAUSES = {
+    "Unsupported or missing image file": "is no slide that OpenSlide knows; leave out --reader",
+    "Attribute (Bits|HighBit|PixelRep)": "has samples of more than 8 bits, and OpenSlide reads none; export it with 8",
+    "Attribute Samples|Photometric": "is not stored in RGB colours, and OpenSlide reads nothing else; export it in RGB",
+    "FocalPlanes|focal plane": "has several focal planes, which OpenSlide does not read; export one of them",
+    "[Cc]ompression|ransfer syntax": "is compressed in a way that OpenSlide does not read; export it with JPEG",
+    "No such file|open|Slidedat|key file|filename": "lacks a file that belongs to it; lay all of its files together",
+    "find any|main image|pyramid level": "holds no image of the slide, at most its label; look for its other files",
+    "": "is damaged, not whole, or of a kind that OpenSlide does not read; copy it again, or export it as OME-TIFF",
+}
+"""What may be the matter with a slide by what OpenSlide says when it cannot open it; the first that fits counts."""
 
 _told = partial(told, of=openslide.OpenSlideError)
 
@@ -28,8 +46,14 @@ class OpenSlideSlide(Slide):
     reader = "openslide"
 
     def __init__(self, path: str, *, mpp: float | None = None, on_progress: ProgressFunction | None = None) -> None:
-        with _told(path, "OpenSlide cannot open it"):
+        try:
             slide = openslide.OpenSlide(path)
+        except openslide.OpenSlideError as exc:
+            cause = reason_of(path, exc)
+            sentence = next(said for pattern, said in CAUSES.items() if re.search(pattern, cause))
+            raise SlideError(path, f"{sentence} ({cause})") from exc
+        if slide.properties.get("openslide.vendor") == "dicom":
+            _refuse_mislabelled_dicom(path)
         super().__init__(path, _facts_of(path, slide, mpp), on_progress)
         self._slide: openslide.OpenSlide | None = slide
         self._downsamples = slide.level_downsamples
@@ -58,7 +82,7 @@ class OpenSlideSlide(Slide):
 
     def _read_associated(self, name: str) -> np.ndarray:
         with _told(self.path, f"its image {name!r} cannot be decoded"):
-            return _opaque(np.asarray(self._handle().associated_images[name]), self.background)
+            return _opaque(self._handle().associated_images[name], self.background)
 
     def _unit(self, pyramid_level: int) -> Size:
         properties = self.properties
@@ -86,7 +110,7 @@ class OpenSlideSlide(Slide):
                 raise
         tiles, tile = self._tiles_under(pyramid_level, x, y, width, height)
         self._count(tiles * tile.area, 0, tiles)
-        return _opaque(np.asarray(picture), self.background)
+        return _opaque(picture, self.background)
 
     def _tiles_under(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> tuple[int, Size]:
         """Return how many tiles lie under a box and their size; where OpenSlide does not say, the box as one tile."""
@@ -132,16 +156,13 @@ def _mpp_of(path: str, properties: Mapping[str, str]) -> StatedMpp | None:
     vendor = properties.get("openslide.vendor")
     if vendor == "generic-tiff":
         unit = {"centimeter": "cm", "inch": "inch"}.get(properties.get("tiff.ResolutionUnit", ""), "")
-        try:
-            x, y = float(properties["tiff.XResolution"]), float(properties["tiff.YResolution"])
-        except (KeyError, ValueError):
-            return None
-        return resolution_mpp(x, y, unit)
-    try:
-        x, y = float(properties["openslide.mpp-x"]), float(properties["openslide.mpp-y"])
-    except (KeyError, ValueError):
-        return None
-    return checked_mpp(path, x, y, "aperio.MPP" if vendor == "aperio" else "openslide.mpp-x")
+        return resolution_mpp(
+            parse_number(properties.get("tiff.XResolution", "")),
+            parse_number(properties.get("tiff.YResolution", "")),
+            unit,
+        )
+    sides = (parse_number(properties.get(f"openslide.mpp-{axis}", "")) for axis in "xy")
+    return stated_mpp(path, *sides, "aperio.MPP" if vendor == "aperio" else "openslide.mpp-x")
 
 
 def _bounds(properties: Mapping[str, str]) -> Region | None:
@@ -160,11 +181,31 @@ def _background(properties: Mapping[str, str]) -> tuple[int, int, int]:
     return (colour[0], colour[1], colour[2]) if len(colour) == 3 else WHITE
 
 
-def _opaque(rgba: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
-    """Lay RGBA (H, W, 4) over the background; opaque pixels stay exactly what they are."""
-    colour, alpha = rgba[..., :3], rgba[..., 3:]
-    if alpha.min() == 255:
-        return np.ascontiguousarray(colour)
-    share = alpha.astype(np.float32) / 255
-    laid = colour * share + np.asarray(background, np.float32) * (1 - share)
-    return np.where(alpha == 255, colour, (laid + 0.5).astype(np.uint8))
+def _opaque(picture: Image.Image, background: tuple[int, int, int]) -> np.ndarray:
+    rgba = np.asarray(picture)
+    return over(rgba[..., :3], rgba[..., 3:], background)
+
+
+def _refuse_mislabelled_dicom(path: str) -> None:
+    """Compare what the first frame says of its colours with what the file says: OpenSlide goes by the file.
+
+    Raises:
+        SlideError: they say different things.
+    """
+    from pydicom.filereader import dcmread
+
+    with Path(path).open("rb") as file:
+        data = dcmread(file, stop_before_pixels=True, specific_tags=["PhotometricInterpretation"])
+        # The element itself, a table of offsets, and the first frame.
+        file.seek(12, os.SEEK_CUR)
+        file.seek(int.from_bytes(file.read(8)[4:], "little"), os.SEEK_CUR)
+        head = file.read(HEADER_BYTES)[8:]
+    tag, says = str(data.get("PhotometricInterpretation", "")), stream_colours(head)
+    is_jpeg_2000 = JPEG_2000_START in head
+    if (tag == "RGB" and says == "YCbCr") or (tag.startswith("YBR") and not is_jpeg_2000 and says == "RGB"):
+        raise SlideError(
+            path,
+            f"its header says that its colours are {tag}, and its JPEG data that they are {says}; correct the header",
+        )
+    if tag in {"YBR_RCT", "YBR_ICT"} and is_jpeg_2000 and says is None:
+        raise SlideError(path, f"its header says that its colours are {tag}, and its JPEG 2000 data that they are not")

@@ -4,12 +4,15 @@ import io
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
+import imagecodecs
 import numpy as np
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Size
+from tnet_cli.slide.colours import over, range_of
 from tnet_cli.slide.containers import misnamed_picture
 from tnet_cli.slide.mpp import option_mpp
 from tnet_cli.slide.resample import PyramidLevel
@@ -22,10 +25,21 @@ LARGEST_PX = 1_000_000_000
 STRIP_PX = 16 * 1024 * 1024
 """Pixels that are made RGB at a time."""
 
+MOST_ROWS = 1000
+"""Of a picture of more than eight bits are looked at to find out which samples are white."""
+
 ORIENTATION_TAG = 0x0112
 
+PNG_START = b"\x89PNG\r\n\x1a\n"
+
+MOST_PACKED = {b"tEXt": 1000, b"zTXt": 1000, b"iTXt": 1000, b"iCCP": 100_000}
+"""Bytes of chunks that may be left to Pillow, which refuses more than a megabyte; deflate packs at most 1032 to one."""
+
+EXIF_TEXT = b"Raw profile type exif"
+"""Begins the text in which some programs keep which way up a picture is."""
+
 LARGE_PICTURES: dict[bytes, type[ImageFile.ImageFile]] = {
-    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+    PNG_START: PngImagePlugin.PngImageFile,
     b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
 }
 """First bytes of the formats scans are exported to; these are opened past the limit that Pillow sets a process."""
@@ -50,7 +64,7 @@ class PillowSlide(Slide):
         on_progress: ProgressFunction | None = None,
         content: bytes | None = None,
     ) -> None:
-        self._pixels = _decode(path, content)
+        self._pixels, doubt = _decode(path, content)
         height, width = self._pixels.shape[:2]
         facts = SlideFacts(
             pyramid=(PyramidLevel(Size(width, height), 1.0),),
@@ -58,19 +72,22 @@ class PillowSlide(Slide):
         )
         super().__init__(path, facts, on_progress)
         self._count(width * height, 0)
+        if doubt is not None:
+            self.doubt("sample_range", doubt)
 
     def _read_stored(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         del pyramid_level  # a picture has one
         return self._pixels[y : y + height, x : x + width]
 
 
-def _decode(path: str, content: bytes | None) -> np.ndarray:
+def _decode(path: str, content: bytes | None) -> tuple[np.ndarray, str | None]:
     too_large = "which is too large to be decoded whole; convert it to a tiled TIFF with a pyramid"
     try:
         with warnings.catch_warnings():
             # Pillow warns of large pictures, and of metadata it cannot parse; neither concerns the pixels.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             warnings.simplefilter("ignore", UserWarning)
+            content = _without_long_texts(path, content)
             with _open(path, content) as picture:
                 misnamed = misnamed_picture(path, picture.format or "")
                 if misnamed is not None:
@@ -78,14 +95,15 @@ def _decode(path: str, content: bytes | None) -> np.ndarray:
                 if picture.width * picture.height > LARGEST_PX:
                     raise SlideError(path, f"has {picture.width} x {picture.height} pixels, {too_large}")
                 turned = Orientation(_orientation_of(picture))
-                return turned.turn(_as_rgb(picture))
+                pixels, doubt = _as_rgb(picture, content)
+                return turned.turn(pixels), doubt
     except UnidentifiedImageError as exc:
         raise SlideError(path, "is neither a slide nor a picture that tnet can read") from exc
     except Image.DecompressionBombError as exc:
         raise SlideError(path, f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels, {too_large}") from exc
     except MemoryError as exc:
         raise SlideError(path, "does not fit into memory; convert it to a tiled TIFF with a pyramid") from exc
-    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error) as exc:
+    except (OSError, ValueError, RuntimeError, SyntaxError, EOFError, struct.error, zlib.error) as exc:
         raise SlideError(path, f"cannot be decoded: {' '.join(str(exc).split())}") from exc
 
 
@@ -101,26 +119,71 @@ def _open(path: str, content: bytes | None) -> Image.Image:
     return Image.open(path if content is None else io.BytesIO(content))
 
 
+def _without_long_texts(path: str, content: bytes | None) -> bytes | None:
+    """Return a PNG's bytes less what Pillow may refuse to unpack; the content as it is where there is no such thing.
+
+    Programs leave logs of megabytes in text chunks, on which no pixel depends.
+    """
+    with open(path, "rb") if content is None else io.BytesIO(content) as file:  # noqa: PTH123 (as Pillow opens it)
+        if file.read(8) != PNG_START:
+            return content
+        at, long = 8, []
+        while len(header := file.read(8)) == 8:
+            length = int.from_bytes(header[:4], "big") + 12  # with the length itself, the kind and the check sum
+            if length > MOST_PACKED.get(header[4:], length) and file.read(len(EXIF_TEXT)) != EXIF_TEXT:
+                long.append(slice(at, at + length))
+            at += length
+            file.seek(at)
+        if not long:
+            return content
+        file.seek(0)
+        data = bytearray(file.read())
+    for chunk in reversed(long):
+        del data[chunk]
+    return bytes(data)
+
+
 def _orientation_of(picture: Image.Image) -> int:
     value = picture.getexif().get(ORIENTATION_TAG, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _as_rgb(picture: Image.Image) -> np.ndarray:
-    """Return a picture as uint8 (H, W, 3), made strip by strip so that no more than one whole copy is added."""
-    picture.load()
+def _as_rgb(picture: Image.Image, content: bytes | None) -> tuple[np.ndarray, str | None]:
+    """Return a picture as uint8 (H, W, 3), and what is doubtful about its samples.
+
+    It is made strip by strip, so that no more than one whole copy is added.
+    """
+    samples = _deep_samples(picture, content)
+    shown = None
+    if samples is not None:
+        shown = range_of(samples[:: max(1, len(samples) // MOST_ROWS)], 32 if picture.mode == "F" else 16)
     pixels = np.empty((picture.height, picture.width, 3), np.uint8)
     rows = max(1, STRIP_PX // picture.width)
     for top in range(0, picture.height, rows):
-        bottom = min(top + rows, picture.height)
-        pixels[top:bottom] = _strip_as_rgb(picture.crop((0, top, picture.width, bottom)))
-    return pixels
+        strip = slice(top, min(top + rows, picture.height))
+        if samples is None or shown is None:
+            pixels[strip] = _strip_as_rgb(picture.crop((0, top, picture.width, strip.stop)))
+        else:
+            values = shown.eight_bits(samples[strip])
+            is_opaque = values.shape[2] in {1, 3}
+            colour = np.broadcast_to(values if is_opaque else values[..., :-1], (*values.shape[:2], 3))
+            pixels[strip] = colour if is_opaque else over(colour, values[..., -1:], WHITE)
+    return pixels, None if shown is None else shown.doubt
+
+
+def _deep_samples(picture: Image.Image, content: bytes | None) -> np.ndarray | None:
+    """Return the samples (H, W, S) of a picture of more than eight bits, of which Pillow would show the upper eight."""
+    if picture.format == "PNG" and picture.tile and picture.tile[0][3] in {"LA;16B", "RGB;16B", "RGBA;16B"}:
+        samples = imagecodecs.png_decode(Path(picture.filename).read_bytes() if content is None else content)
+        return samples if samples.ndim == 3 else samples[..., None]
+    picture.load()
+    if not picture.mode.startswith(("I", "F")):
+        return None
+    samples = np.asarray(picture)[..., None]
+    return samples.astype(np.uint16) if picture.mode == "I" else samples
 
 
 def _strip_as_rgb(strip: Image.Image) -> np.ndarray:
-    if strip.mode.startswith("I;16") or strip.mode == "I":
-        grey = (np.asarray(strip).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
     if strip.has_transparency_data:
         laid = Image.new("RGBA", strip.size, (*WHITE, 255))
         laid.alpha_composite(strip.convert("RGBA"))

@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 
 from tnet_cli.errors import SlideError
-from tnet_cli.slide.containers import FORMAT_STARTS, OPENSLIDE_NAMES, closed_format, vendor_with_quirks
+from tnet_cli.slide.containers import FORMAT_STARTS, OPENSLIDE_NAMES, closed_format, foreign_content, vendor_with_quirks
 from tnet_cli.slide.pillow_backend import PillowSlide
 from tnet_cli.slide.remote import BlockStream, ByteRange, RemoteFile
 from tnet_cli.slide.slide import ProgressFunction, Slide
@@ -54,6 +54,9 @@ def _reader_for(file: RemoteFile) -> str:
     _, by_name, _ = OPENSLIDE_NAMES.get(PurePosixPath(file.path).suffix.lower(), (None, None, None))
     if by_name is None and file.head[128:132] == b"DICM":
         by_name = "DICOM"
+    foreign = None if by_name == "DICOM" else foreign_content(file.head)
+    if foreign is not None:
+        raise SlideError(file.path, foreign)
     for start, name in FORMAT_STARTS.items():
         if file.head.startswith(start):
             by_name = name
@@ -66,8 +69,6 @@ def _reader_for(file: RemoteFile) -> str:
         return "tifffile"
     if file.head.startswith(PICTURE_STARTS):
         return "pillow"
-    if file.head[:512].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise SlideError(file.path, "is a web page, not a slide; check the address, and whether one has to log in")
     raise SlideError(
         file.path, "is neither a TIFF slide nor a PNG or JPEG picture; other formats cannot be read by URL"
     )

@@ -45,6 +45,9 @@ def stored_pages(
     said: list[str] = []
     may_change_answer = False
     for page in pages:
+        if page.compression == tifffile.COMPRESSION.OJPEG:
+            kept.append(page)  # its decoder says what is missing
+            continue
         name = f"{page.imagewidth} x {page.imagelength}"
         left_out, beyond, count = survey(page, tif.filehandle.size)
         if beyond:
