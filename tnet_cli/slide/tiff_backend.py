@@ -27,7 +27,7 @@ from tnet_cli.slide.tiff_colours import (
     ranges_of,
     rgb_converter,
 )
-from tnet_cli.slide.tiff_missing import directory_doubts, stored_pages
+from tnet_cli.slide.tiff_missing import directory_doubts, stored_levels
 from tnet_cli.slide.tiff_pages import (
     ChosenPages,
     Orientation,
@@ -87,10 +87,11 @@ class TiffSlide(Slide):
                 pages = self._chosen.channels[0]
                 _check_size(path, pages[0])
                 torn = directory_doubts(path, self._tif, pages[0])
-                self._pages, missing = stored_pages(path, self._tif, pages)
+                levels, missing = stored_levels(path, self._tif, list(zip(*self._chosen.channels, strict=True)))
+                self._pages = [page for page, *_ in levels]
                 self._associated = _associated_pages(self._tif, self._pages)
                 facts = replace(self._facts_of(path, mpp), doubts=self._chosen.doubts + torn + missing)
-                self._layouts = self._make_layouts(path)
+                self._layouts = [_layout(path, level) for level in levels]
             with _told(path, "cannot be opened"):
                 self._file: ByteSource | None = self._open_tiles(path)
         except BaseException:
@@ -136,15 +137,6 @@ class TiffSlide(Slide):
             properties=_properties_of(self._chosen.description),
             associated_images=tuple(self._associated),
         )
-
-    def _make_layouts(self, path: str) -> list[TileLayout]:
-        layouts = [_layout(path, page) for page in self._pages]
-        if len(self._chosen.channels) == 1:
-            return layouts
-        for channel in self._chosen.channels:
-            stored_pages(path, self._tif, channel)
-        kept = {page.offset for page in self._pages}
-        return [ChannelLayout(pages) for pages in zip(*self._chosen.channels, strict=True) if pages[0].offset in kept]
 
     def _converters(self) -> list[Callable[[np.ndarray], np.ndarray]]:
         """Return what makes RGB of each page's samples, once it was looked up what the tags leave open."""
@@ -299,8 +291,10 @@ def _check_size(path: str, page: tifffile.TiffPage) -> None:
         )
 
 
-def _layout(path: str, page: tifffile.TiffPage) -> TileLayout:
-    layout = OldJpegLayout(page) if page.compression == tifffile.COMPRESSION.OJPEG else TileLayout(page)
+def _layout(path: str, pages: tuple[tifffile.TiffPage, ...]) -> TileLayout:
+    is_old_jpeg = pages[0].compression == tifffile.COMPRESSION.OJPEG
+    one_page = OldJpegLayout(pages[0]) if is_old_jpeg else TileLayout(pages[0])
+    layout = one_page if len(pages) == 1 else ChannelLayout(pages)
     if layout.tile_bytes > LARGEST_TILE_BYTES:
         raise SlideError(
             path,

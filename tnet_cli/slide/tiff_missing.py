@@ -33,23 +33,28 @@ def directory_doubts(path: str, tif: tifffile.TiffFile, finest: tifffile.TiffPag
     return (Doubt("broken_directory", sentence),)
 
 
-def stored_pages(
-    path: str, tif: tifffile.TiffFile, pages: Sequence[tifffile.TiffPage]
-) -> tuple[list[tifffile.TiffPage], tuple[Doubt, ...]]:
-    """Return the pages of a pyramid of which something is stored, finest first, and a doubt where tiles are left out.
+def stored_levels(
+    path: str, tif: tifffile.TiffFile, levels: Sequence[tuple[tifffile.TiffPage, ...]]
+) -> tuple[list[tuple[tifffile.TiffPage, ...]], tuple[Doubt, ...]]:
+    """Return the pyramid levels of which something is stored, finest first, and a doubt where tiles are left out.
+
+    Args:
+        levels: The page of each, or those of its channels.
 
     Raises:
         IncompleteSlideError: nothing of the finest is stored, or tiles lie beyond the end of the file.
     """
-    kept: list[tifffile.TiffPage] = []
+    kept: list[tuple[tifffile.TiffPage, ...]] = []
     said: list[str] = []
     may_change_answer = False
-    for page in pages:
+    for pages in levels:
+        page, is_finest = pages[0], not kept
         if page.compression == tifffile.COMPRESSION.OJPEG:
-            kept.append(page)  # its decoder says what is missing
+            kept.append(pages)  # its decoder says what is missing
             continue
         name = f"{page.imagewidth} x {page.imagelength}"
-        left_out, beyond, count = survey(page, tif.filehandle.size)
+        surveys = [survey(channel, tif.filehandle.size) for channel in pages]
+        left_out, beyond, count = (max(counts) for counts in zip(*surveys, strict=True))
         if beyond:
             raise IncompleteSlideError(
                 path,
@@ -57,17 +62,17 @@ def stored_pages(
                 "end of the file; copy it again",
             )
         if left_out < count:
-            kept.append(page)
-        elif not kept:
+            kept.append(pages)
+        elif is_finest:
             raise IncompleteSlideError(
                 path,
                 f"holds none of the {count} tiles or strips of its image of {name} pixels: what wrote it did not "
                 "finish; copy or export it again",
             )
         if left_out:
-            shown_as = "made from the next finer pyramid level" if page is not pages[0] else "shown as background"
+            shown_as = "shown as background" if is_finest else "made from the next finer pyramid level"
             said.append(f"{left_out} of {count} tiles of its image of {name} pixels, {shown_as}")
-            may_change_answer |= page is pages[0] and not any(tag in page.tags for tag in NO_DATA_TAGS)
+            may_change_answer |= is_finest and not any(tag in page.tags for tag in NO_DATA_TAGS)
     if not said:
         return kept, ()
     return kept, (Doubt("missing_tiles", f"the file lacks {'; '.join(said)}", may_change_answer),)
