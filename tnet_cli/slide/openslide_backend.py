@@ -14,8 +14,8 @@ from tnet_cli.errors import SlideError, UnreadableRegionError
 from tnet_cli.geometry import Region, Size
 from tnet_cli.slide.colours import over
 from tnet_cli.slide.mpp import StatedMpp, option_mpp, parse_number, resolution_mpp, stated_mpp
-from tnet_cli.slide.resample import PyramidLevel
-from tnet_cli.slide.slide import WHITE, ProgressFunction, Slide, SlideFacts, reason_of, told
+from tnet_cli.slide.resample import PyramidLevel, read_region
+from tnet_cli.slide.slide import AT_ONCE_PX, WHITE, ProgressFunction, Slide, SlideFacts, reason_of, told
 from tnet_cli.slide.streams import HEADER_BYTES, JPEG_2000_START, stream_colours
 from tnet_cli.slide.tiff_pages import snapped_downsample
 
@@ -30,6 +30,9 @@ CAUSES = {
     "": "is damaged, not whole, or of a kind that OpenSlide does not read; copy it again, or export it as OME-TIFF",
 }
 """What may be the matter with a slide by what OpenSlide says when it cannot open it; the first that fits counts."""
+
+WITHOUT_HOLES = frozenset({"aperio", "dicom", "generic-tiff", "hamamatsu"})
+"""Vendors whose slides are stored whole; those of others leave out what was not scanned."""
 
 _told = partial(told, of=openslide.OpenSlideError)
 
@@ -110,7 +113,34 @@ class OpenSlideSlide(Slide):
                 raise
         tiles, tile = self._tiles_under(pyramid_level, x, y, width, height)
         self._count(tiles * tile.area, 0, tiles)
+        if self.vendor in WITHOUT_HOLES and picture.getextrema()[3][0] == 0:
+            self._fill(picture, pyramid_level, x, y)
         return _opaque(picture, self.background)
+
+    def _fill(self, picture: Image.Image, pyramid_level: int, x: int, y: int) -> None:
+        """Put the next finer pyramid level where a picture is transparent because nothing is stored; tell of it."""
+        if pyramid_level == 0:
+            self.doubt("missing_tiles", "the file lacks tiles of its finest image, which are shown as background")
+            return
+        self.doubt(
+            "missing_reduced_tiles",
+            "the file lacks tiles of its reduced images, which are made from the next finer pyramid level",
+            may_change_answer=False,
+        )
+        downsample = self.pyramid[pyramid_level].downsample
+        region = Region(*(round(side * downsample) for side in (x, y, picture.width, picture.height)))
+        finer = read_region(
+            partial(self._read_stored, pyramid_level - 1),
+            self.pyramid[pyramid_level - 1],
+            region,
+            picture.width,
+            picture.height,
+            background=self.background,
+            unit=self._unit(pyramid_level - 1),
+            most_px=AT_ONCE_PX,
+        )
+        is_hole = picture.getchannel("A").point(lambda alpha: 255 if alpha == 0 else 0)
+        picture.paste(Image.fromarray(finer).convert("RGBA"), mask=is_hole)
 
     def _tiles_under(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> tuple[int, Size]:
         """Return how many tiles lie under a box and their size; where OpenSlide does not say, the box as one tile."""

@@ -1,82 +1,214 @@
 """How the samples of a TIFF page become RGB."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import tifffile
 
+from tnet_cli.slide.colours import SampleRange, over, range_of, rgb_of_ycbcr
+from tnet_cli.slide.streams import stream_colours
+
+KIND = tifffile.PHOTOMETRIC
+GREY = frozenset({KIND.MINISBLACK, KIND.MINISWHITE})
+
+OLD_JPEG, NEW_JPEG = 6, 7
+JPEG_2000 = frozenset({33003, 33004, 33005, 34712})
+
+APERIO_YCBCR = 33003
+"""JPEG 2000 of YCbCr in Aperio's files, whatever their tags say; others write RGB so."""
+
+ALPHA = {1: True, 2: False}
+"""Extra samples that are opacity, and whether the colours are multiplied by it already."""
+
+COMMON_YCBCR = {
+    "YCbCrCoefficients": (0.299, 0.587, 0.114),
+    "ReferenceBlackWhite": (0, 255, 128, 255, 128, 255),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ranges:
+    """Which samples of a page are black and white, and of its opacity nothing and all."""
+
+    colour: SampleRange
+    alpha: SampleRange
+
 
 def can_be_decompressed(page: tifffile.TiffPage) -> bool:
     """Tell whether there is a decoder for a page's compression."""
-    try:
-        tifffile.TIFF.DECOMPRESSORS[int(page.compression)]
-    except KeyError:
-        return False
-    return True
+    return int(page.compression) in tifffile.TIFF.DECOMPRESSORS
+
+
+def is_deep(page: tifffile.TiffPage) -> bool:
+    """Tell whether it takes a look at a page's samples to know which of them is white."""
+    return page.dtype is not None and (page.dtype.kind == "f" or page.bitspersample in {16, 32, 64})
+
+
+def ranges_of(page: tifffile.TiffPage, samples: np.ndarray | None, ome: str | None) -> Ranges:
+    """Find out which samples are black and white.
+
+    Args:
+        samples: Some of the page's, (N, S); needed where it is deep.
+        ome: The file's OME-XML.
+
+    Raises:
+        ValueError: nothing says it.
+    """
+    if not _is_plain(page):
+        return Ranges(SampleRange(255), SampleRange(255))
+    if samples is None:
+        samples = np.zeros((1, page.samplesperpixel), page.dtype)
+    colours, bits = page.samplesperpixel - len(page.extrasamples or ()), page.bitspersample
+    at, _ = _alpha(page)
+    colour = range_of(samples[:, :colours], bits, _stated_range(page, ome))
+    return Ranges(colour, colour if at is None else range_of(samples[:, at], bits))
+
+
+def _stated_range(page: tifffile.TiffPage, ome: str | None) -> SampleRange | None:
+    stated = {}
+    for end in ("Min", "Max"):
+        values = [page.tags.valueof(f"{sign}{end}SampleValue") for sign in ("S", "")]
+        stated[end] = next((float(np.atleast_1d(value)[0]) for value in values if value is not None), None)
+    if stated["Max"] is not None and np.isfinite(stated["Max"]) and stated["Max"] > 0:
+        # A least value above zero is that of the picture, and no black.
+        return SampleRange(stated["Max"], min(0.0, stated["Min"] or 0.0))
+    bits = set(re.findall(r'\bSignificantBits\s*=\s*["\'](\d{1,2})["\']', ome or ""))
+    return SampleRange(2.0 ** int(bits.pop()) - 1) if len(bits) == 1 and page.dtype.kind in "ui" else None
+
+
+def photometric_of(page: tifffile.TiffPage) -> int:
+    """Return what a page's samples are; where that is not said, RGB if it has three, else black is zero."""
+    if "PhotometricInterpretation" in page.tags:
+        return int(page.photometric)
+    return int(KIND.RGB if page.samplesperpixel - len(page.extrasamples or ()) >= 3 else KIND.MINISBLACK)
+
+
+def leaves_colours_to_the_data(page: tifffile.TiffPage) -> bool:
+    """Tell whether compressed data may say otherwise than a page's tags, and have to be asked."""
+    photometric, compression = photometric_of(page), int(page.compression)
+    if compression in JPEG_2000:
+        return photometric == KIND.YCBCR
+    return compression == NEW_JPEG and photometric == KIND.RGB and page.samplesperpixel == 3
+
+
+def doubts_of(page: tifffile.TiffPage, ranges: Ranges, head: bytes) -> Iterator[tuple[str, str]]:
+    """Give names and sentences of what is doubtful about a page's colours.
+
+    Where its tag says RGB and its JPEG data YCbCr, they are read as YCbCr from now on; where the tag says YCbCr, their
+    decoder goes by what they say itself.
+
+    Args:
+        head: As for ``rgb_converter``.
+    """
+    if ranges.colour.doubt:
+        yield "sample_range", ranges.colour.doubt
+    if photometric_of(page) in GREY and page.samplesperpixel - len(page.extrasamples or ()) >= 3:
+        yield "channels", "its first three channels are shown as red, green and blue, which the file does not say"
+    if head and int(page.compression) == NEW_JPEG:
+        says = stream_colours(page.jpegtables or b"", head)
+        page.is_jfif = says is not None  # to tifffile: go by the data and not by the tag
+        if says == "YCbCr":
+            yield "stream_colours", "its tag says RGB and its JPEG data YCbCr; they are read as YCbCr"
 
 
 def rgb_converter(
-    page: tifffile.TiffPage, background: tuple[int, int, int]
+    page: tifffile.TiffPage,
+    ranges: Ranges,
+    background: tuple[int, int, int],
+    *,
+    is_aperio: bool = False,
+    head: bytes = b"",
 ) -> Callable[[np.ndarray], np.ndarray] | None:
     """Return what turns decoded samples (H, W, S) of a page into uint8 (H, W, 3); None for kinds it does not know.
 
-    16-bit and other deep samples are scaled by the range of their type or of their bits. Grey becomes three equal
-    channels, a palette its colours, alpha is laid over the background. Of other multi-channel pages the first three
-    channels are shown.
+    Grey becomes three equal channels, a palette its colours, opacity is laid over the background. Of further samples
+    nothing is shown; three samples that are called grey are shown as red, green and blue. Colour profiles are not
+    applied.
+
+    Args:
+        is_aperio: Whether an Aperio scanner wrote it.
+        head: The beginning of one of its tiles' data, where ``leaves_colours_to_the_data``.
     """
-    photometric, bits = int(page.photometric), page.bitspersample
-    kind = tifffile.PHOTOMETRIC
-    alpha = _alpha(page)
-    if photometric == kind.PALETTE:
-        palette = np.asarray(page.colormap)
-        colours = (palette.T >> 8 if palette.dtype == np.uint16 else palette.T).astype(np.uint8)
-        return lambda samples: colours[samples[..., 0].astype(np.intp)]
-    if photometric not in {kind.MINISBLACK, kind.MINISWHITE, kind.RGB, kind.YCBCR} or page.dtype is None:
+    photometric = photometric_of(page)
+    is_ycbcr = _holds_ycbcr(page, is_aperio=is_aperio, head=head)
+    to_colour = _colour_of(page, photometric, ranges.colour) if _is_plain(page) else None
+    if to_colour is None or is_ycbcr is None:
         return None
-    if photometric == kind.YCBCR and int(page.compression) not in {6, 7, 33003, 33005}:
-        return None
-    if photometric in {kind.RGB, kind.YCBCR} and page.samplesperpixel - bool(alpha) < 3:
-        return None
-    is_grey = photometric in {kind.MINISBLACK, kind.MINISWHITE} and page.samplesperpixel - bool(alpha) < 3
+    at, is_premultiplied = _alpha(page)
 
     def convert(samples: np.ndarray) -> np.ndarray:
-        values = _eight_bits(samples, bits)
-        colour = np.repeat(values[..., :1], 3, axis=2) if is_grey else values[..., :3]
-        if photometric == kind.MINISWHITE:
+        colour = to_colour(samples)
+        if is_ycbcr:
+            colour = rgb_of_ycbcr(colour)
+        if photometric == KIND.MINISWHITE:
             colour = 255 - colour
-        if not alpha:
+        if at is None:
             return np.ascontiguousarray(colour)
-        return _over(colour, values[..., -1:], background, premultiplied=alpha == "associated")
+        alpha = ranges.alpha.eight_bits(samples[..., at : at + 1])
+        return over(colour, alpha, background, is_premultiplied=is_premultiplied)
 
     return convert
 
 
-def _alpha(page: tifffile.TiffPage) -> str | None:
+def _is_plain(page: tifffile.TiffPage) -> bool:
+    """Tell whether a page's samples are numbers of one depth, in one plane of the picture."""
+    is_number = page.dtype is not None and page.dtype.kind in "buif"
+    return is_number and isinstance(page.bitspersample, int) and page.imagedepth == 1
+
+
+def _colour_of(
+    page: tifffile.TiffPage, photometric: int, shown: SampleRange
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Return what takes the colours of decoded samples to uint8 (H, W, 3), as YCbCr where they are that."""
+    colours = page.samplesperpixel - len(page.extrasamples or ())
+    if photometric == KIND.PALETTE and page.colormap is not None and page.dtype.kind == "u":
+        return _palette(page)
+    if photometric in GREY and colours < 3:
+        return lambda samples: np.repeat(shown.eight_bits(samples[..., :1]), 3, axis=2)
+    if photometric in {*GREY, KIND.RGB, KIND.YCBCR} and colours >= 3:
+        return lambda samples: shown.eight_bits(samples[..., :3])
+    return None
+
+
+def _holds_ycbcr(page: tifffile.TiffPage, *, is_aperio: bool, head: bytes) -> bool | None:
+    """Tell whether YCbCr comes out of a page's decoder; None where it is of a kind that is not known here."""
+    compression = int(page.compression)
+    if is_aperio and compression in JPEG_2000:
+        return compression == APERIO_YCBCR
+    if photometric_of(page) != KIND.YCBCR or (compression in {OLD_JPEG, NEW_JPEG} and page.planarconfig == 1):
+        return False
+    if compression in JPEG_2000:
+        return stream_colours(head) != "RGB"
+    is_bare = compression not in tifffile.TIFF.IMAGE_COMPRESSIONS and not page.is_subsampled
+    return True if is_bare and _is_common_ycbcr(page) else None
+
+
+def _palette(page: tifffile.TiffPage) -> Callable[[np.ndarray], np.ndarray]:
+    palette = np.asarray(page.colormap).T
+    # Some writers leave eight bits as they are, where the format has sixteen.
+    colours = (palette >> 8 if palette.max() > 255 else palette).astype(np.uint8)
+    return lambda samples: colours[samples[..., 0].astype(np.intp)]
+
+
+def _alpha(page: tifffile.TiffPage) -> tuple[int | None, bool]:
+    """Return which sample is opacity, if one is, and whether the colours are multiplied by it already."""
     extra = [int(sample) for sample in page.extrasamples or ()]
-    colour = page.samplesperpixel - len(extra)
-    if len(extra) != 1 or colour not in {1, 3} or extra[0] == 0:
-        return None
-    return "associated" if extra[0] == 1 else "unassociated"
+    for i, meaning in enumerate(extra):
+        if meaning in ALPHA:
+            return page.samplesperpixel - len(extra) + i, ALPHA[meaning]
+    return None, False
 
 
-def _eight_bits(samples: np.ndarray, bits: int) -> np.ndarray:
-    eight: np.ndarray
-    if samples.dtype == np.bool_:
-        eight = samples * np.uint8(255)
-    elif samples.dtype == np.uint8:
-        eight = samples if bits >= 8 else samples * np.uint8(255 // (2**bits - 1))
-    elif samples.dtype.kind == "f":
-        eight = (np.clip(np.nan_to_num(samples), 0, 1) * 255 + 0.5).astype(np.uint8)
-    elif samples.dtype.kind == "i":
-        eight = (np.clip(samples, 0, None).astype(np.int64) << 8 >> (bits - 1)).astype(np.uint8)
-    else:
-        eight = (samples >> max(0, bits - 8)).astype(np.uint8)
-    return eight
-
-
-def _over(
-    colour: np.ndarray, alpha: np.ndarray, background: tuple[int, int, int], *, premultiplied: bool
-) -> np.ndarray:
-    share = alpha.astype(np.float32) / 255
-    shown = colour.astype(np.float32) * (1 if premultiplied else share)
-    return np.clip(shown + np.asarray(background, np.float32) * (1 - share) + 0.5, 0, 255).astype(np.uint8)
+def _is_common_ycbcr(page: tifffile.TiffPage) -> bool:
+    for name, common in COMMON_YCBCR.items():
+        value = page.tags.valueof(name)
+        if value is None:
+            continue
+        numbers = np.asarray(value, np.float64)
+        if numbers.size == 2 * len(common):  # rationals
+            numbers = numbers[::2] / np.where(numbers[1::2] == 0, np.nan, numbers[1::2])
+        if numbers.shape != (len(common),) or not np.allclose(numbers, common, atol=1e-3):
+            return False
+    return page.bitspersample == 8
