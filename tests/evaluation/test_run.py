@@ -56,7 +56,7 @@ def calibrating(entries, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize(("arm", "passes"), [("tnet", 1), ("random", 2)])
-def test_calibration_opens_no_slide_a_second_time(calibrating, tiny_model, tmp_path, monkeypatch, arm, passes):
+def test_calibration_opens_each_slide_once_for_each_arm(calibrating, tiny_model, tmp_path, monkeypatch, arm, passes):
     prepared: Counter[str] = Counter()
     read_thumbnail = Slide.thumbnail
 

@@ -85,11 +85,11 @@ def test_auroc_and_average_precision_by_hand(make_predictions):
     assert average_precision(predictions, resampling).value == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
 
 
-def test_one_class_leaves_figures_undefined_with_a_reason(make_predictions):
+def test_one_class_leaves_metrics_undefined_with_a_reason(make_predictions):
     predictions = make_predictions([1, 1], probabilities=[0.9, 0.2])
     resampling = resample_patients(predictions.truth, predictions.patients, count=10, seed=0)
-    for figure in (auroc, average_precision, balanced_accuracy):
-        estimate = figure(predictions, resampling)
+    for metric in (auroc, average_precision, balanced_accuracy):
+        estimate = metric(predictions, resampling)
         assert estimate.value is None
         assert estimate.reason == "the judged slides are all of one class"
         assert estimate.words() == "undefined"
@@ -138,11 +138,11 @@ def test_the_interval_is_that_of_the_draws(make_predictions, rng):
     predictions = some_predictions(make_predictions, rng, ("benign", "lesion"), slides=60)
     resampling = resample_patients(predictions.truth, predictions.patients, count=100, seed=4)
     estimate = auroc(predictions, resampling)
-    figures = [
+    drawn = [
         metrics.roc_auc_score(predictions.truth[draw], predictions.probabilities[draw, 1])
         for draw in resampling.draws()
     ]
-    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.quantile(figures, [0.025, 0.975])))
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
     assert estimate.method == "bootstrap over patients"
 
 
