@@ -1,6 +1,7 @@
 """Made slides whose every pixel is known, and what several test files of the readers share."""
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,15 @@ def coded_pixels(width: int, height: int, pyramid_level: int = 0) -> np.ndarray:
     return np.stack([x % 256, y % 256, code], axis=2).astype(np.uint8)
 
 
+@lru_cache(maxsize=8)
 def smooth_pixels(width: int, height: int, pyramid_level: int = 0) -> np.ndarray:
-    """Slow waves in all channels, with some grain, that survive JPEG recognisably."""
+    """Slow waves in all channels, with some grain, that survive JPEG recognisably; drawn once, so read-only."""
     y, x = np.mgrid[:height, :width] * 2.0**pyramid_level
     waves = [np.sin(x / 23) + np.cos(y / 31), np.sin((x + y) / 41), np.cos((x - 2 * y) / 53)]
     grain = np.random.default_rng(pyramid_level).normal(0, 6, (height, width, 3))
-    return np.clip(np.stack(waves, axis=2) * 60 + 128 + grain, 0, 255).astype(np.uint8)
+    pixels = np.clip(np.stack(waves, axis=2) * 60 + 128 + grain, 0, 255).astype(np.uint8)
+    pixels.flags.writeable = False
+    return pixels
 
 
 def averages(pixels: np.ndarray, factor: int) -> np.ndarray:

@@ -135,12 +135,12 @@ def test_closing_under_a_read_is_an_error_or_the_right_pixels(tiled, coded, read
     for _ in range(20):
         slide = open_slide(tiled, reader=reader)
         with ThreadPoolExecutor(4) as pool:
-            reads = [pool.submit(slide.read, Region(x, 0, 500, 900), 500, 900) for x in (0, 100, 200, 300)]
+            reads = [pool.submit(slide.read, Region(x, 0, 500, 400), 500, 400) for x in (0, 100, 200, 300)]
             slide.close()
             for x, read in zip((0, 100, 200, 300), reads, strict=True):
                 error = read.exception()
                 if error is None:
-                    np.testing.assert_array_equal(read.result(), expected[:, x : x + 500])
+                    np.testing.assert_array_equal(read.result(), expected[:400, x : x + 500])
                 else:
                     assert isinstance(error, SlideError)
 

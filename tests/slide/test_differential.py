@@ -94,7 +94,7 @@ def assert_same_pixels(one: Slide, other: Slide, tolerance: int = 0) -> None:
     for region in boxes(one):
         for shrink in (1, 2, 3, 4, 5.3, 7.9):
             size = max(1, round(region.width / shrink)), max(1, round(region.height / shrink))
-            difference = np.abs(other.read(region, *size).astype(int) - one.read(region, *size))
+            difference = np.abs(other.read(region, *size).astype(np.int16) - one.read(region, *size))
             assert difference.max() <= tolerance, f"{region} at {size}"
 
 
