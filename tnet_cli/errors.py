@@ -4,7 +4,7 @@ TnetError                      1  anything tnet itself reports
 ├── UsageError                 2  options that cannot be followed
 ├── SlideError                 3  a slide cannot be opened or read, or lacks what is needed
 │   ├── UnreadableRegionError  3  one region of an open slide cannot be decoded
-│   ├── IncompleteSlideError   3  the file lacks part of the slide, whatever reads it
+│   ├── UnsupportedSlideError  3  one reader cannot decode the slide's pixels; another may
 │   └── MissingMppError        3  the micrometres per pixel are unknown or implausible
 ├── ModelFileError             4  a model file is missing, damaged or of another architecture
 ├── ManifestError              5  a manifest or its labels are wrong
@@ -58,8 +58,8 @@ class UnreadableRegionError(SlideError):
     """One region of a slide that is open cannot be decoded."""
 
 
-class IncompleteSlideError(SlideError):
-    """The file lacks part of the slide, so no other reader will find it."""
+class UnsupportedSlideError(SlideError):
+    """One reader cannot decode the slide's pixels; another may."""
 
 
 class MissingMppError(SlideError):

@@ -87,6 +87,9 @@ CLOSED_STARTS = {
     b"version https://git-lfs": "only says where Git LFS keeps the slide; fetch it with git lfs pull",
 }
 
+OLYMPUS = b"\x18\x00IS"
+"""What follows the TIFF header of an Olympus VSI."""
+
 PICTURE_SUFFIXES = frozenset(
     ["", ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pnm", ".jp2", ".tga"]
 )
@@ -117,6 +120,8 @@ def closed_format(name: str, start: bytes, vendor: str | None) -> str | None:
 
 def foreign_content(start: bytes) -> str | None:
     """Say what a file is that holds no slide, by its first bytes; None where they do not tell."""
+    if start[:4] == b"II*\x00" and start[8:12] == OLYMPUS:
+        return CLOSED_NAMES[".vsi"]
     if start[128:132] == b"DICM":
         return _foreign_dicom(start)
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()

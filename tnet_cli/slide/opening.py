@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tnet_cli.errors import IncompleteSlideError, MissingMppError, SlideError, UsageError
+from tnet_cli.errors import SlideError, UnsupportedSlideError, UsageError
 from tnet_cli.slide.containers import closed_format
-from tnet_cli.slide.openslide_backend import OpenSlideSlide, detect_vendor
+from tnet_cli.slide.openslide_backend import PLAIN_TIFFS, OpenSlideSlide, detect_vendor
 from tnet_cli.slide.pillow_backend import PillowSlide
 from tnet_cli.slide.slide import ProgressFunction, Slide
 from tnet_cli.slide.tiff_backend import TIFF_STARTS, TiffSlide
@@ -16,9 +16,6 @@ READERS: dict[str, Callable[..., Slide]] = {
     "tifffile": TiffSlide,
     "pillow": PillowSlide,
 }
-
-PLAIN_TIFF_VENDORS = frozenset({None, "aperio", "generic-tiff"})
-"""TIFF files whose pages are what they seem; those of other vendors have quirks that OpenSlide knows."""
 
 
 def open_slide(
@@ -59,21 +56,15 @@ def open_slide(
         raise SlideError(text, closed)
     if reader is not None:
         return READERS[reader](text, mpp=mpp, on_progress=on_progress)
-    if start[:4] in TIFF_STARTS:
-        order = ["tifffile", "openslide"] if vendor in PLAIN_TIFF_VENDORS else ["openslide"]
-    else:
-        order = ["pillow"] if vendor is None else ["openslide"]
-    if vendor is None:
-        order = order[:1]
-    problems: list[SlideError] = []
-    for name in order:
-        try:
-            return READERS[name](text, mpp=mpp, on_progress=on_progress)
-        except (MissingMppError, IncompleteSlideError):
+    if start[:4] not in TIFF_STARTS or (vendor is not None and vendor not in PLAIN_TIFFS):
+        chosen = PillowSlide if vendor is None else OpenSlideSlide
+        return chosen(text, mpp=mpp, on_progress=on_progress)
+    try:
+        return TiffSlide(text, mpp=mpp, on_progress=on_progress, is_any_vendor=False)
+    except UnsupportedSlideError:
+        if vendor is None:
             raise
-        except SlideError as error:
-            problems.append(error)
-    raise problems[0]
+        return OpenSlideSlide(text, mpp=mpp, on_progress=on_progress)
 
 
 def _first_bytes(path: str) -> bytes:

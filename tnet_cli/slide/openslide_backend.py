@@ -8,16 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import openslide
+import tifffile
 from PIL import Image
 
 from tnet_cli.errors import SlideError, UnreadableRegionError
 from tnet_cli.geometry import Region, Size
 from tnet_cli.slide.colours import over
-from tnet_cli.slide.mpp import StatedMpp, option_mpp, parse_number, resolution_mpp, stated_mpp
+from tnet_cli.slide.mpp import StatedMpp, first_stated, option_mpp, parse_number, resolution_mpp, stated_mpp
 from tnet_cli.slide.resample import PyramidLevel, read_region
 from tnet_cli.slide.slide import AT_ONCE_PX, WHITE, ProgressFunction, Slide, SlideFacts, reason_of, told
 from tnet_cli.slide.streams import HEADER_BYTES, JPEG_2000_START, stream_colours
-from tnet_cli.slide.tiff_pages import snapped_downsample
+from tnet_cli.slide.tiff_backend import DECODING_ERRORS
+from tnet_cli.slide.tiff_pages import ChosenPages, choose_pages, page_size, snapped_downsample
 
 CAUSES = {
     "Unsupported or missing image file": "is no slide that OpenSlide knows; leave out --reader",
@@ -30,6 +32,9 @@ CAUSES = {
     "": "is damaged, not whole, or of a kind that OpenSlide does not read; copy it again, or export it as OME-TIFF",
 }
 """What may be the matter with a slide by what OpenSlide says when it cannot open it; the first that fits counts."""
+
+PLAIN_TIFFS = frozenset({"aperio", "generic-tiff"})
+"""Vendors, in OpenSlide's words, of TIFF files whose pages are what they seem; those of others have quirks."""
 
 WITHOUT_HOLES = frozenset({"aperio", "dicom", "generic-tiff", "hamamatsu"})
 """Vendors whose slides are stored whole; those of others leave out what was not scanned."""
@@ -171,10 +176,17 @@ def _facts_of(path: str, slide: openslide.OpenSlide, mpp: float | None) -> Slide
     )
     with _told(path, "its associated images cannot be listed"):
         associated_images = tuple(slide.associated_images)
+    vendor, doubts = properties.get("openslide.vendor"), ()
+    if vendor in PLAIN_TIFFS:
+        chosen = _chosen_pages(path, finest)
+        stated, doubts = chosen.mpp(path) if mpp is None else None, chosen.doubts
+    else:
+        stated = _mpp_of(path, properties) if mpp is None else None
     return SlideFacts(
         pyramid=pyramid,
-        stated_mpp=option_mpp(path, mpp) if mpp is not None else _mpp_of(path, properties),
-        vendor=properties.get("openslide.vendor"),
+        stated_mpp=stated if mpp is None else option_mpp(path, mpp),
+        vendor=vendor,
+        doubts=doubts,
         bounds=_bounds(properties),
         background=_background(properties),
         properties=properties,
@@ -183,16 +195,36 @@ def _facts_of(path: str, slide: openslide.OpenSlide, mpp: float | None) -> Slide
 
 
 def _mpp_of(path: str, properties: Mapping[str, str]) -> StatedMpp | None:
-    vendor = properties.get("openslide.vendor")
-    if vendor == "generic-tiff":
-        unit = {"centimeter": "cm", "inch": "inch"}.get(properties.get("tiff.ResolutionUnit", ""), "")
-        return resolution_mpp(
-            parse_number(properties.get("tiff.XResolution", "")),
-            parse_number(properties.get("tiff.YResolution", "")),
-            unit,
-        )
-    sides = (parse_number(properties.get(f"openslide.mpp-{axis}", "")) for axis in "xy")
-    return stated_mpp(path, *sides, "aperio.MPP" if vendor == "aperio" else "openslide.mpp-x")
+    stated = stated_mpp(path, *(_number(properties, f"openslide.mpp-{axis}") for axis in "xy"), "openslide.mpp-x")
+    if properties.get("openslide.vendor") != "dicom":
+        return stated
+    spacing = [_number(properties, f"dicom.PixelSpacing[{axis}]") for axis in (1, 0)]
+    x, y = (None if millimetres is None else 1000 * millimetres for millimetres in spacing)
+    per_mm = []
+    for length, count in (("Width", "Columns"), ("Height", "Rows")):
+        millimetres = _number(properties, f"dicom.ImagedVolume{length}")
+        pixels = _number(properties, f"dicom.TotalPixelMatrix{count}")
+        per_mm.append(pixels / millimetres if millimetres and pixels else None)
+    # Some writers give the volume in other units, so it is believed only when it is plausible.
+    volume = resolution_mpp(per_mm[0], per_mm[1], "mm", "dicom.ImagedVolumeWidth")
+    return first_stated(stated, stated_mpp(path, x, y, "dicom.PixelSpacing"), volume)
+
+
+def _number(properties: Mapping[str, str], key: str) -> float | None:
+    return parse_number(properties.get(key, ""))
+
+
+def _chosen_pages(path: str, finest: Size) -> ChosenPages:
+    """Return the pages that are the slide of a TIFF whose pages are what they seem, as our own reader takes them.
+
+    Raises:
+        SlideError: OpenSlide takes others.
+    """
+    with told(path, "its TIFF directory is damaged", of=DECODING_ERRORS), tifffile.TiffFile(path) as tif:
+        chosen = choose_pages(path, tif)
+        if len(chosen.channels) > 1 or page_size(chosen.channels[0][0]) != finest:
+            raise SlideError(path, "OpenSlide takes another of its images for the slide; leave out --reader")
+        return chosen
 
 
 def _bounds(properties: Mapping[str, str]) -> Region | None:

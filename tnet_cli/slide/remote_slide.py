@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 
 from tnet_cli.errors import SlideError
-from tnet_cli.slide.containers import FORMAT_STARTS, OPENSLIDE_NAMES, closed_format, foreign_content, vendor_with_quirks
+from tnet_cli.slide.containers import FORMAT_STARTS, OPENSLIDE_NAMES, closed_format, foreign_content
 from tnet_cli.slide.pillow_backend import PillowSlide
 from tnet_cli.slide.remote import BlockStream, ByteRange, RemoteFile
 from tnet_cli.slide.slide import ProgressFunction, Slide
@@ -165,11 +165,13 @@ class RemoteTiffSlide(TiffSlide):
 
     Args:
         file: Closed with the slide.
-        is_any_vendor: Whether the pages are taken for what they seem, also where OpenSlide would know better.
+        is_any_vendor: As for ``TiffSlide``.
 
     Raises:
         SlideError: as for ``TiffSlide``; the file cannot be read further; or it is of a vendor with quirks.
     """
+
+    belongs_to_openslide = DOWNLOAD
 
     def __init__(
         self,
@@ -177,12 +179,11 @@ class RemoteTiffSlide(TiffSlide):
         *,
         mpp: float | None = None,
         on_progress: ProgressFunction | None = None,
-        is_any_vendor: bool = False,
+        is_any_vendor: bool = True,
     ) -> None:
         self._remote = file
-        self._is_any_vendor = is_any_vendor
         try:
-            super().__init__(file.path, mpp=mpp, on_progress=on_progress)
+            super().__init__(file.path, mpp=mpp, on_progress=on_progress, is_any_vendor=is_any_vendor)
         finally:
             # What tifffile makes of an error under way says less than the error, if it says anything.
             file.raise_failure()
@@ -200,11 +201,8 @@ class RemoteTiffSlide(TiffSlide):
         return pixels
 
     def _open_index(self, path: str) -> tifffile.TiffFile:
-        tif = tifffile.TiffFile(cast("IO[bytes]", BlockStream(self._remote)))
-        vendor = None if self._is_any_vendor or len(tif.pages) == 0 else vendor_with_quirks(tif.pages[0].aspage())
-        if vendor is not None:
-            raise SlideError(path, f"is a slide of the format {vendor}, {DOWNLOAD}")
-        return tif
+        del path
+        return tifffile.TiffFile(cast("IO[bytes]", BlockStream(self._remote)))
 
     def _open_tiles(self, path: str) -> TilePieces:
         del path

@@ -11,9 +11,10 @@ import numpy as np
 import tifffile
 from cachetools import LRUCache, cached
 
-from tnet_cli.errors import SlideError, UnreadableRegionError
+from tnet_cli.errors import SlideError, UnreadableRegionError, UnsupportedSlideError
 from tnet_cli.geometry import Region, Size
-from tnet_cli.slide.mpp import StatedMpp, aperio_mpp, first_stated, option_mpp, page_mpp
+from tnet_cli.slide.containers import vendor_with_quirks
+from tnet_cli.slide.mpp import option_mpp
 from tnet_cli.slide.ome import is_ome
 from tnet_cli.slide.resample import PyramidLevel, read_region
 from tnet_cli.slide.slide import AT_ONCE_PX, WHITE, ProgressFunction, Slide, SlideFacts, told
@@ -29,7 +30,6 @@ from tnet_cli.slide.tiff_colours import (
 )
 from tnet_cli.slide.tiff_missing import directory_doubts, stored_levels
 from tnet_cli.slide.tiff_pages import (
-    ChosenPages,
     Orientation,
     choose_pages,
     description_of,
@@ -74,15 +74,29 @@ _told = partial(told, of=DECODING_ERRORS)
 
 
 class TiffSlide(Slide):
-    """A slide read through tifffile and imagecodecs; what it takes and raises is that of ``open_slide``."""
+    """A slide read through tifffile and imagecodecs; what it takes and raises is that of ``open_slide``.
+
+    Args:
+        is_any_vendor: Whether the pages are taken for what they seem, also where OpenSlide would know better.
+    """
 
     reader = "tifffile"
+    belongs_to_openslide = "but OpenSlide does not know it as one: it is not whole, or damaged; copy it again"
 
-    def __init__(self, path: str, *, mpp: float | None = None, on_progress: ProgressFunction | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        mpp: float | None = None,
+        on_progress: ProgressFunction | None = None,
+        is_any_vendor: bool = True,
+    ) -> None:
         with _told(path, "cannot be read as a TIFF"):
             self._tif = self._open_index(path)
         try:
             with _told(path, "its TIFF directory is damaged"):
+                if not is_any_vendor and len(self._tif.pages) > 0:
+                    self._check_vendor(path, self._tif.pages[0].aspage())
                 self._chosen = choose_pages(path, self._tif)
                 pages = self._chosen.channels[0]
                 _check_size(path, pages[0])
@@ -118,6 +132,11 @@ class TiffSlide(Slide):
         """Open the file to read its directory."""
         return tifffile.TiffFile(path)
 
+    def _check_vendor(self, path: str, first: tifffile.TiffPage) -> None:
+        vendor = vendor_with_quirks(first)
+        if vendor is not None:
+            raise SlideError(path, f"is a slide of the format {vendor}, {self.belongs_to_openslide}")
+
     def _open_tiles(self, path: str) -> ByteSource:
         """Open the file to read its tiles, from many threads."""
         return SharedFile(path)
@@ -132,7 +151,7 @@ class TiffSlide(Slide):
             pyramid.append(PyramidLevel(self._orientation.shown(size), snapped_downsample(stored, size)))
         return SlideFacts(
             pyramid=tuple(pyramid),
-            stated_mpp=option_mpp(path, mpp) if mpp is not None else tiff_mpp(path, self._chosen),
+            stated_mpp=option_mpp(path, mpp) if mpp is not None else self._chosen.mpp(path),
             vendor=_vendor_of(first, self._chosen.description),
             properties=_properties_of(self._chosen.description),
             associated_images=tuple(self._associated),
@@ -268,7 +287,7 @@ def _converter(
 ) -> Callable[[np.ndarray], np.ndarray]:
     convert = rgb_converter(page, ranges, WHITE, is_aperio=is_aperio, head=head)
     if convert is None or not can_be_decompressed(page):
-        raise SlideError(
+        raise UnsupportedSlideError(
             path,
             f"its pixels are {_name(page.photometric)}, compressed as {_name(page.compression)}, which is not "
             "supported; convert it to an RGB TIFF",
@@ -308,14 +327,6 @@ def _orientation_of(page: tifffile.TiffPage) -> int:
     tag = page.tags.get("Orientation")
     value = int(tag.value) if tag is not None else 1
     return value if 1 <= value <= 8 else 1
-
-
-def tiff_mpp(path: str, chosen: ChosenPages) -> StatedMpp | None:
-    """Return the scale of a TIFF's slide: of Aperio's or OME's text, else of the resolution tags."""
-    finest, text = chosen.channels[0][0], chosen.description
-    aperio = aperio_mpp(path, text) if text.startswith("Aperio") else None
-    ome = None if chosen.image is None else chosen.image.mpp(path)
-    return first_stated(aperio, ome, page_mpp(finest, text))
 
 
 def _vendor_of(page: tifffile.TiffPage, description: str) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import tifffile
 
-from tnet_cli.errors import IncompleteSlideError
+from tnet_cli.errors import SlideError
 from tnet_cli.slide.slide import Doubt
 from tnet_cli.slide.tiff_segments import is_bare_piece
 
@@ -21,13 +21,12 @@ def directory_doubts(path: str, tif: tifffile.TiffFile, finest: tifffile.TiffPag
         finest: The page that is the slide.
 
     Raises:
-        IncompleteSlideError: the chain, or that of the page's reduced copies, goes on beyond the end of the file.
+        SlideError: the chain, or that of the page's reduced copies, goes on beyond the end of the file.
     """
-    last = tif.pages[-1].aspage()
-    onward = _next_offset(tif, last)
+    last_tag, onward = _directory_end(tif, tif.pages[-1].aspage())
     if max(onward, *(finest.subifds or (0,))) >= tif.filehandle.size:
-        raise IncompleteSlideError(path, "is cut off: some of its images lie beyond the end of the file; copy it again")
-    if onward == 0 and last.imagewidth > 0:
+        raise SlideError(path, "is cut off: some of its images lie beyond the end of the file; copy it again")
+    if onward == 0 and last_tag > 0:
         return ()
     sentence = "its list of images breaks off, so some may be missing (pyramid levels, label); copy it again"
     return (Doubt("broken_directory", sentence),)
@@ -42,7 +41,7 @@ def stored_levels(
         levels: The page of each, or those of its channels.
 
     Raises:
-        IncompleteSlideError: nothing of the finest is stored, or tiles lie beyond the end of the file.
+        SlideError: nothing of the finest is stored, or tiles lie beyond the end of the file.
     """
     kept: list[tuple[tifffile.TiffPage, ...]] = []
     said: list[str] = []
@@ -56,7 +55,7 @@ def stored_levels(
         surveys = [survey(channel, tif.filehandle.size) for channel in pages]
         left_out, beyond, count = (max(counts) for counts in zip(*surveys, strict=True))
         if beyond:
-            raise IncompleteSlideError(
+            raise SlideError(
                 path,
                 f"is cut off: {beyond} of the {count} tiles or strips of its image of {name} pixels lie beyond the "
                 "end of the file; copy it again",
@@ -64,7 +63,7 @@ def stored_levels(
         if left_out < count:
             kept.append(pages)
         elif is_finest:
-            raise IncompleteSlideError(
+            raise SlideError(
                 path,
                 f"holds none of the {count} tiles or strips of its image of {name} pixels: what wrote it did not "
                 "finish; copy or export it again",
@@ -94,13 +93,18 @@ def survey(page: tifffile.TiffPage, end: int) -> tuple[int, int, int]:
     return int(left_out.sum()), int((~left_out & (offsets + counts > end)).sum()), len(offsets)
 
 
-def _next_offset(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> int:
-    """Return where the page after one is said to lie; zero after the last, the file's end where that is cut off."""
+def _directory_end(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> tuple[int, int]:
+    """Return the last tag of a page's directory, zero where there are zeros instead, and where the next is said to lie.
+
+    After the last page that is zero, and the file's end where that is cut off.
+    """
     kind, file = tif.tiff, tif.filehandle
     file.seek(page.offset)
     try:
         (tags,) = struct.unpack(kind.tagnoformat, file.read(kind.tagnosize))
-        file.seek(page.offset + kind.tagnosize + tags * kind.tagsize)
-        return int(struct.unpack(kind.offsetformat, file.read(kind.offsetsize))[0])
+        file.seek(page.offset + kind.tagnosize + max(0, tags - 1) * kind.tagsize)
+        last = file.read(kind.tagsize)[:2] if tags else bytes(2)
+        (onward,) = struct.unpack(kind.offsetformat, file.read(kind.offsetsize))
     except struct.error:
-        return int(file.size)
+        return 0, int(file.size)
+    return int.from_bytes(last), int(onward)

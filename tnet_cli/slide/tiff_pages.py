@@ -12,6 +12,7 @@ import tifffile
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Size
+from tnet_cli.slide.mpp import StatedMpp, aperio_mpp, first_stated, page_mpp
 from tnet_cli.slide.ome import OmeImage, is_ome, ome_images
 from tnet_cli.slide.planes import planes_of
 from tnet_cli.slide.slide import Doubt
@@ -110,6 +111,16 @@ class ChosenPages:
     image: OmeImage | None
     doubts: tuple[Doubt, ...]
 
+    def mpp(self, path: str) -> StatedMpp | None:
+        """Return the scale of the slide: of Aperio's or OME's text, else of the resolution tags.
+
+        Raises:
+            MissingMppError: it is implausible, or pixels are not square.
+        """
+        aperio = aperio_mpp(path, self.description) if self.description.startswith("Aperio") else None
+        ome = None if self.image is None else self.image.mpp(path)
+        return first_stated(aperio, ome, page_mpp(self.channels[0][0], self.description))
+
 
 def choose_pages(path: str, tif: tifffile.TiffFile) -> ChosenPages:
     """Find the slide among the pages of a TIFF: the largest that is no reduced copy, label, macro or thumbnail.
@@ -125,6 +136,10 @@ def choose_pages(path: str, tif: tifffile.TiffFile) -> ChosenPages:
     if len(tif.pages) == 0:
         raise ValueError("it names no image, so the file is not whole; copy it again")
     pages = [page.aspage() for page in tif.pages]
+    first = page_size(pages[0])
+    pages = [page for page in pages if page_size(page).area > 0]
+    if not pages:
+        raise SlideError(path, f"its first image is {first.width} x {first.height} pixels; expected an image")
     images = _images_of_pages(pages)
     originals = [page for page in _originals(pages) if not _is_aside(page, images)] or pages
     finest = max(originals, key=lambda page: (page_size(page).area, page.samplesperpixel >= COLOURS))
@@ -132,9 +147,8 @@ def choose_pages(path: str, tif: tifffile.TiffFile) -> ChosenPages:
     larger = [page for page in pages if _is_reduction(finest, page) and not _is_aside(page, images)]
     if larger:
         finest = max(larger, key=lambda page: page_size(page).area)
-        doubts.append(
-            ("page_marks", f"{_named(finest)} is marked as a reduced copy, yet larger than what it is a copy of")
-        )
+        says = f"its largest image, of {_named(finest)}, is marked as a reduced copy, yet was taken for the slide"
+        doubts.append(("page_marks", says))
     image = images.get(finest.offset)
     description = description_of(finest) or description_of(pages[0])
     doubts += _other_images(path, finest, originals)
@@ -241,7 +255,7 @@ def _other_images(
                 path, f"holds several images, of {sizes}, and does not say which is the slide; export the slide alone"
             )
     told = [page for page in others if page.is_tiled or not finest.is_tiled]
-    return [("other_images", f"it also holds {_named(told[0])} of another image, which were not read")] if told else []
+    return [("other_images", f"it also holds another image, of {_named(told[0])}, which was not read")] if told else []
 
 
 def _channel_pages(
