@@ -74,5 +74,19 @@ def write_tiff(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
+def spoil_tile(rng) -> Callable[[Path, int], None]:
+    """Write junk over one of the tiles of a TIFF's first page."""
+
+    def spoil(path: Path, number: int) -> None:
+        with tifffile.TiffFile(path) as tif:
+            offset, count = tif.pages.first.dataoffsets[number], tif.pages.first.databytecounts[number]
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(rng.bytes(count))
+
+    return spoil
+
+
+@pytest.fixture
 def slides(shared: Path) -> Path:
     return shared / "data" / "slides"

@@ -274,14 +274,10 @@ def test_truncated_files(write_tiff, smooth, layout, compression, share):
 
 
 @pytest.mark.parametrize("compression", ["lzw", "jpeg", "zstd", "deflate", "jpeg2000"])
-def test_a_junk_tile_is_an_error_and_the_others_are_not(write_tiff, smooth, rng, compression):
+def test_a_junk_tile_is_an_error_and_the_others_are_not(write_tiff, smooth, spoil_tile, compression):
     path = write_tiff(smooth(256, 128), photometric="rgb", compression=compression, tile=(64, 64))
     expected = tifffile.imread(path)
-    with tifffile.TiffFile(path) as tif:
-        offset, count = tif.pages.first.dataoffsets[5], tif.pages.first.databytecounts[5]
-    with path.open("r+b") as file:
-        file.seek(offset)
-        file.write(rng.integers(0, 256, count, dtype=np.uint8).tobytes())
+    spoil_tile(path, 5)
     with open_slide(path) as slide:
         with pytest.raises(UnreadableRegionError, match="column 1, row 1 of pyramid level 0 cannot be decoded"):
             slide.read(Region(0, 0, 256, 128), 256, 128)
