@@ -1,6 +1,6 @@
 """Tiny synthetic slides, a tiny model, and a run on them that goes through every stage in seconds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,15 @@ def slide_with(annotated: TissueMask | None, tissue: TissueMask | None = None, p
         tissue=PackedMask.of(tissue or mask_of(ROOT)),
         annotated=None if annotated is None else PackedMask.of(annotated),
     )
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Compute in one thread: several are slower where little is computed at a time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
 """Tiny synthetic slides to train on."""
 
-from tests.tiny_training import tiny_inputs, tiny_slides
+from tests.tiny_training import one_thread, tiny_inputs, tiny_slides
 
-__all__ = ["tiny_inputs", "tiny_slides"]
+__all__ = ["one_thread", "tiny_inputs", "tiny_slides"]
