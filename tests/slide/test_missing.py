@@ -1,12 +1,341 @@
 """What a slide's file does not hold: how it is filled, what is said of it, and when the slide is refused."""
 
+import io
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from PIL import Image, PngImagePlugin
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from tnet_cli.errors import SlideError, UnreadableRegionError
+from tnet_cli.geometry import Region
 from tnet_cli.slide.opening import open_slide
-from tnet_cli.slide.slide import Doubt
+from tnet_cli.slide.slide import Doubt, Slide
+
+APERIO = "Aperio Leica Biosystems GT450 v1.0.1\r\n512x384 [0,0 512x384] (64x64) |AppMag = 20|MPP = 0.5"
 
 
-def test_an_ordinary_slide_leaves_no_doubt_and_a_doubt_is_told_once(write_tiff, smooth):
-    with open_slide(write_tiff(smooth(300, 200), tile=(64, 64))) as slide:
+def patch(path: Path, page_number: int, tag: str, values: Sequence[int], first: int = 0) -> None:
+    """Write other values into a tag of a page, from one of its values on."""
+    with tifffile.TiffFile(path) as tif:
+        found = tif.pages[page_number].aspage().tags[tag]
+        kind = {"SHORT": "H", "LONG": "I", "IFD": "I", "LONG8": "Q"}[found.dtype.name]
+        at = found.valueoffset + struct.calcsize(kind) * first
+        data = struct.pack(f"{tif.byteorder}{len(values)}{kind}", *values)
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(data)
+
+
+def leave_out(path: Path, page_number: int, tiles: Sequence[int], unit: str = "Tile") -> None:
+    for tile in tiles:
+        patch(path, page_number, f"{unit}ByteCounts", [0], tile)
+        patch(path, page_number, f"{unit}Offsets", [0], tile)
+
+
+def stored(slide: Slide, pyramid_level: int) -> np.ndarray:
+    level = slide.pyramid[pyramid_level]
+    factor = round(level.downsample)
+    whole = Region(0, 0, level.size.width * factor, level.size.height * factor)
+    return slide.read(whole, level.size.width, level.size.height)
+
+
+def by_openslide(path: Path, pyramid_level: int) -> np.ndarray:
+    with openslide.OpenSlide(path) as slide:
+        return np.asarray(slide.read_region((0, 0), pyramid_level, slide.level_dimensions[pyramid_level]))
+
+
+@pytest.fixture
+def pyramid(write_tiff, smooth, averaged):
+    """Write a slide of 512 x 384 pixels and its reduction by 4, in tiles of 64 pixels, two rows of two down there."""
+
+    def write(*, description: str | None = None, **options) -> tuple[Path, np.ndarray, np.ndarray]:
+        finest = smooth(512, 384)
+        reduced = (averaged(finest, 4) + 0.5).astype(np.uint8)
+        options = {"tile": (64, 64), "photometric": "rgb"} | options
+        return write_tiff([finest, reduced], description=description, **options), finest, reduced
+
+    return write
+
+
+def test_an_ordinary_slide_leaves_no_doubt_and_a_doubt_is_told_once(pyramid):
+    with open_slide(pyramid()[0]) as slide:
+        slide.thumbnail(300)
         assert slide.doubts == ()
         slide.doubt("scale", "names a scale for one axis alone", may_change_answer=False)
         slide.doubt("scale", "is not told twice")
         assert slide.doubts == (Doubt("scale", "names a scale for one axis alone", may_change_answer=False),)
+
+
+@pytest.mark.parametrize("description", [APERIO, None])
+@pytest.mark.parametrize("tag", ["TileOffsets", "TileByteCounts"])
+def test_a_tile_that_a_reduced_level_lacks_comes_from_the_finer_one(pyramid, description, tag):
+    path, _, reduced = pyramid(description=description)
+    patch(path, 1, tag, [0], 1)
+    with open_slide(path) as slide:
+        np.testing.assert_allclose(stored(slide, 1).astype(int), reduced, atol=1)
+        (doubt,) = slide.doubts
+        assert (doubt.name, doubt.may_change_answer) == ("missing_tiles", False)
+        assert "1 of 4 tiles of its image of 128 x 96 pixels" in doubt.sentence
+        if description is not None and tag == "TileByteCounts":
+            assert np.abs(stored(slide, 1).astype(int) - by_openslide(path, 1)[..., :3]).mean() < 6
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_what_is_filled_lies_as_the_rest_does(pyramid, orientation):
+    path, _, reduced = pyramid(extratags=[(274, 3, 1, orientation, True)])
+    with open_slide(path) as whole:
+        expected = stored(whole, 1)
+    leave_out(path, 1, [1, 2])
+    with open_slide(path) as slide:
+        np.testing.assert_allclose(stored(slide, 1).astype(int), expected, atol=1)
+    assert sorted(expected.shape[:2]) == sorted(reduced.shape[:2])
+
+
+def test_a_reduced_level_without_any_tile_is_made_from_the_finer_one(pyramid):
+    path, _, reduced = pyramid(description=APERIO)
+    leave_out(path, 1, range(4))
+    with open_slide(path) as slide:
+        assert len(slide.pyramid) == 1
+        np.testing.assert_allclose(slide.thumbnail(128).astype(int), reduced, atol=1)
+        assert "4 of 4 tiles" in slide.doubts[0].sentence
+
+
+@pytest.mark.parametrize(("tags", "may_change_answer"), [([], True), ([(42113, "s", 2, "0", True)], False)])
+def test_a_tile_that_the_finest_level_lacks_is_background_and_said(pyramid, tags, may_change_answer):
+    path, finest, _ = pyramid(extratags=tags)
+    leave_out(path, 0, [3, 4])
+    expected = finest.copy()
+    expected[:64, 192:320] = 255
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(slide.read(Region(0, 0, 512, 384), 512, 384), expected)
+        sentence = "the file lacks 2 of 48 tiles of its image of 512 x 384 pixels, shown as background"
+        assert slide.doubts == (Doubt("missing_tiles", sentence, may_change_answer),)
+
+
+@pytest.mark.parametrize("options", [{}, {"bigtiff": True}, {"tile": None, "rowsperstrip": 16}, {"tile": None}])
+def test_a_slide_of_which_nothing_is_stored_is_refused(pyramid, options):
+    path, _, _ = pyramid(**options)
+    unit = "Strip" if "tile" in options else "Tile"
+    with tifffile.TiffFile(path) as tif:
+        count = len(tif.pages[0].aspage().dataoffsets)
+    leave_out(path, 0, range(count), unit)
+    with pytest.raises(SlideError, match=rf"none of the {count} tiles or strips .* did not finish"):
+        open_slide(path)
+
+
+def test_strips_that_are_missing_are_said(pyramid):
+    path, finest, _ = pyramid(tile=None, rowsperstrip=16)
+    leave_out(path, 0, [2], "Strip")
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(slide.read(Region(0, 0, 512, 32), 512, 32), finest[:32])
+        assert (slide.read(Region(0, 32, 512, 16), 512, 16) == 255).all()
+        assert slide.doubts[0].may_change_answer
+
+
+def end_of_first_directory(path: Path) -> tuple[int, str]:
+    """Where the offset of the second directory stands, and its type."""
+    with tifffile.TiffFile(path) as tif:
+        first, kind = tif.pages[0].aspage(), tif.tiff
+        tif.filehandle.seek(first.offset)
+        (tags,) = struct.unpack(kind.tagnoformat, tif.filehandle.read(kind.tagnosize))
+        return first.offset + kind.tagnosize + tags * kind.tagsize, kind.offsetformat
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_a_file_whose_list_of_images_goes_on_beyond_its_end_is_refused(pyramid, bigtiff):
+    path, _, _ = pyramid(description=APERIO, bigtiff=bigtiff)
+    at, kind = end_of_first_directory(path)
+    data = path.read_bytes()
+    (second,) = struct.unpack_from(kind, data, at)
+    path.write_bytes(data[:second])
+    with pytest.raises(SlideError, match="is cut off: some of its images lie beyond the end"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize("broken", ["zeros", "garbage", "circle"])
+def test_a_list_of_images_that_breaks_off_is_said(pyramid, broken):
+    path, finest, _ = pyramid(description=APERIO)
+    at, kind = end_of_first_directory(path)
+    data = bytearray(path.read_bytes())
+    onward = {"zeros": len(data), "garbage": len(data), "circle": 8}[broken]
+    data += bytes(300) if broken == "zeros" else b"\xfe" * 300
+    struct.pack_into(kind, data, at, onward)
+    path.write_bytes(data)
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(slide.read(Region(0, 0, 512, 384), 512, 384), finest)
+        assert [(doubt.name, doubt.may_change_answer) for doubt in slide.doubts] == [("broken_directory", True)]
+
+
+def test_sub_images_beyond_the_end_are_refused(pyramid):
+    path, _, _ = pyramid(subifds=True)
+    patch(path, 0, "SubIFDs", [path.stat().st_size + 100])
+    with pytest.raises(SlideError, match="is cut off"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize("page_number", [0, 1])
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_tiles_beyond_the_end_are_refused(pyramid, page_number, bigtiff):
+    path, _, _ = pyramid(bigtiff=bigtiff)
+    patch(path, page_number, "TileOffsets", [path.stat().st_size - 10], 2)
+    with pytest.raises(SlideError, match=r"is cut off: 1 of the (48|4) tiles or strips .* copy it again"):
+        open_slide(path)
+
+
+def test_bytes_that_nobody_needs_may_lie_beyond_the_end(write_tiff, smooth):
+    pixels = smooth(200, 100)
+    path = write_tiff(pixels, photometric="rgb")
+    patch(path, 0, "StripByteCounts", [pixels.nbytes + 5000])
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(slide.read(Region(0, 0, 200, 100), 200, 100), pixels)
+        assert slide.doubts == ()
+
+
+@pytest.mark.parametrize("compression", [None, "jpeg", "deflate", "lzw", "zstd", "jpeg2000"])
+@pytest.mark.parametrize("fault", ["few bytes", "garbage offset"])
+def test_tiles_that_hold_something_else_are_unreadable(pyramid, compression, fault):
+    path, _, _ = pyramid(compression=compression)
+    if fault == "few bytes":
+        patch(path, 0, "TileByteCounts", [7], 5)
+    elif compression is None:
+        pytest.skip("any bytes are pixels")
+    else:
+        patch(path, 0, "TileOffsets", [9], 5)
+    with open_slide(path) as slide, pytest.raises(UnreadableRegionError, match="column 5, row 0"):
+        slide.read(Region(0, 0, 512, 64), 512, 64)
+
+
+@pytest.mark.parametrize("options", [{}, {"restart_marker_blocks": 2}, {"subsampling": 0}])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_jpeg_tiles_that_end_early_are_unreadable_and_grey_ones_are_not(tmp_path, smooth, options, share):
+    def encoded(pixels: np.ndarray) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", **options)
+        return file.getvalue()
+
+    whole, grey = encoded(smooth(128, 128)), encoded(np.full((128, 128, 3), 128, np.uint8))
+    early = whole[: int(len(whole) * share)] + b"\xff\xd9"
+    path = tmp_path / "early.tif"
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(
+            iter([whole, grey, early]),
+            shape=(128, 384, 3),
+            dtype=np.uint8,
+            tile=(128, 128),
+            photometric="ycbcr",
+            compression="jpeg",
+            subsampling=(1, 1) if "subsampling" in options else (2, 2),
+            metadata=None,
+        )
+    with open_slide(path) as slide:
+        expected = np.hstack([imagecodecs.jpeg8_decode(whole), imagecodecs.jpeg8_decode(grey)])
+        np.testing.assert_array_equal(slide.read(Region(0, 0, 256, 128), 256, 128), expected)
+        with pytest.raises(UnreadableRegionError, match="the JPEG data end too early"):
+            slide.read(Region(256, 0, 128, 128), 128, 128)
+
+
+def test_old_style_jpeg_is_decoded(tmp_path, smooth):
+    file = io.BytesIO()
+    Image.fromarray(smooth(160, 96)).save(file, "JPEG", subsampling=0, quality=90)
+    jpeg = file.getvalue()
+    start = jpeg.index(b"\xff\xda")
+    scan = start + 2 + int.from_bytes(jpeg[start + 2 : start + 4], "big")
+    tags = [
+        (256, 3, 1, 160),
+        (257, 3, 1, 96),
+        (259, 3, 1, 6),
+        (262, 3, 1, 6),
+        (273, 4, 1, 8 + scan),
+        (277, 3, 1, 3),
+        (278, 3, 1, 96),
+        (279, 4, 1, len(jpeg) - scan),
+        (512, 3, 1, 1),
+        (513, 4, 1, 8),
+        (514, 4, 1, len(jpeg)),
+        (530, 3, 2, 0x00010001),
+    ]
+    bits = (258, 3, 3, 8 + len(jpeg))
+    directory = b"".join(struct.pack("<HHII", *tag) for tag in sorted([*tags, bits]))
+    end = 8 + len(jpeg) + 6
+    header = b"II*\x00" + struct.pack("<I", end)
+    path = tmp_path / "old.tif"
+    path.write_bytes(header + jpeg + struct.pack("<3H", 8, 8, 8) + struct.pack("<H", 13) + directory + bytes(4))
+    with open_slide(path) as slide:
+        expected = np.asarray(Image.open(io.BytesIO(jpeg)))
+        np.testing.assert_allclose(slide.read(Region(0, 0, 160, 96), 160, 96).astype(int), expected, atol=2)
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_png_with_a_long_text_opens_the_way_it_is_meant_to_be_seen(tmp_path, smooth, where):
+    pixels = smooth(150, 100)
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("log", "every step of the workflow " * 100_000, zip=True)
+    texts.add_itxt("more", "and what it means " * 100_000, zip=True)
+    path = tmp_path / "texts.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(path, pnginfo=texts, exif=exif)
+    if where == "after":
+        data = path.read_bytes()
+        end, body = len(data) - 12, data.index(b"IDAT") - 4
+        first = data.index(b"zTXt") - 4
+        path.write_bytes(data[:first] + data[body:end] + data[first:body] + data[end:])
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(slide.read(Region(0, 0, 100, 150), 100, 150), np.rot90(pixels, -1))
+
+
+def write_dicom(path: Path, pixels: np.ndarray, tile: int, *, left_out: Sequence[int], downsample: int = 1) -> None:
+    """Write a pyramid level of a sparse DICOM slide."""
+    whole = Dataset()
+    whole.file_meta = FileMetaDataset()
+    whole.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    whole.file_meta.MediaStorageSOPClassUID = whole.SOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.6"
+    whole.file_meta.MediaStorageSOPInstanceUID = whole.SOPInstanceUID = generate_uid()
+    whole.StudyInstanceUID, whole.SeriesInstanceUID, whole.Modality = "1.2", "1.2.3", "SM"
+    whole.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE" if downsample == 1 else "RESAMPLED"]
+    whole.Rows = whole.Columns = tile
+    whole.TotalPixelMatrixRows, whole.TotalPixelMatrixColumns = pixels.shape[:2]
+    whole.SamplesPerPixel, whole.PhotometricInterpretation, whole.PlanarConfiguration = 3, "RGB", 0
+    whole.BitsAllocated, whole.BitsStored, whole.HighBit, whole.PixelRepresentation = 8, 8, 7, 0
+    whole.DimensionOrganizationType = "TILED_SPARSE"
+    measures, shared = Dataset(), Dataset()
+    measures.PixelSpacing = [0.0005 * downsample] * 2
+    shared.PixelMeasuresSequence = [measures]
+    whole.SharedFunctionalGroupsSequence = [shared]
+    frames, groups = [], []
+    columns = pixels.shape[1] // tile
+    for index in sorted(set(range(columns * pixels.shape[0] // tile)) - set(left_out)):
+        row, column = divmod(index, columns)
+        position, group = Dataset(), Dataset()
+        position.ColumnPositionInTotalImagePixelMatrix = column * tile + 1
+        position.RowPositionInTotalImagePixelMatrix = row * tile + 1
+        group.PlanePositionSlideSequence = [position]
+        groups.append(group)
+        frames.append(pixels[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile].tobytes())
+    whole.PerFrameFunctionalGroupsSequence, whole.NumberOfFrames = groups, len(groups)
+    whole.add_new("PixelData", "OB", b"".join(frames))
+    whole.save_as(path, enforce_file_format=True)
+
+
+def test_frames_that_a_dicom_slide_lacks_are_said_and_those_of_reduced_levels_filled(tmp_path, smooth, averaged):
+    finest = smooth(256, 256)
+    reduced = (averaged(finest, 4) + 0.5).astype(np.uint8)
+    write_dicom(tmp_path / "a.dcm", finest, 64, left_out=[15])
+    write_dicom(tmp_path / "b.dcm", reduced, 16, left_out=[3, 6], downsample=4)
+    expected = reduced.copy()
+    with open_slide(tmp_path / "a.dcm") as slide:
+        assert slide.reader == "openslide"
+        np.testing.assert_allclose(stored(slide, 1).astype(int), expected, atol=1)
+        assert [(doubt.name, doubt.may_change_answer) for doubt in slide.doubts] == [("missing_reduced_tiles", False)]
+        read = slide.read(Region(0, 0, 256, 256), 256, 256)
+        assert (read[192:, 192:] == 255).all()
+        np.testing.assert_array_equal(read[:192], finest[:192])
+        assert ("missing_tiles", True) in [(doubt.name, doubt.may_change_answer) for doubt in slide.doubts]

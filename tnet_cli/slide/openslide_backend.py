@@ -132,20 +132,27 @@ class OpenSlideSlide(Slide):
             "the file lacks tiles of its reduced images, which are made from the next finer pyramid level",
             may_change_answer=False,
         )
-        downsample = self.pyramid[pyramid_level].downsample
-        region = Region(*(round(side * downsample) for side in (x, y, picture.width, picture.height)))
-        finer = read_region(
-            partial(self._read_stored, pyramid_level - 1),
-            self.pyramid[pyramid_level - 1],
-            region,
-            picture.width,
-            picture.height,
-            background=self.background,
-            unit=self._unit(pyramid_level - 1),
-            most_px=AT_ONCE_PX,
-        )
+        downsample, tile = self.pyramid[pyramid_level].downsample, self._unit(pyramid_level)
         is_hole = picture.getchannel("A").point(lambda alpha: 255 if alpha == 0 else 0)
-        picture.paste(Image.fromarray(finer).convert("RGBA"), mask=is_hole)
+        for top in range(-(y % tile.height), picture.height, tile.height):
+            for left in range(-(x % tile.width), picture.width, tile.width):
+                corner = (max(0, left), max(0, top))
+                box = (*corner, min(left + tile.width, picture.width), min(top + tile.height, picture.height))
+                mask = is_hole.crop(box)
+                if mask.getbbox() is None:
+                    continue
+                sides = (x + corner[0], y + corner[1], mask.width, mask.height)
+                finer = read_region(
+                    partial(self._read_stored, pyramid_level - 1),
+                    self.pyramid[pyramid_level - 1],
+                    Region(*(round(side * downsample) for side in sides)),
+                    mask.width,
+                    mask.height,
+                    background=self.background,
+                    unit=self._unit(pyramid_level - 1),
+                    most_px=AT_ONCE_PX,
+                )
+                picture.paste(Image.fromarray(finer).convert("RGBA"), corner, mask)
 
     def _tiles_under(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> tuple[int, Size]:
         """Return how many tiles lie under a box and their size; where OpenSlide does not say, the box as one tile."""
