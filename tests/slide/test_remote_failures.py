@@ -26,22 +26,14 @@ SIGNED = f"?X-Amz-Signature={SECRET}&expires=1"
 HERE = Region(300, 300, 200, 200)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("made") / "slide.tif"
-    pixels = np.random.default_rng(1).integers(0, 255, (600, 700, 3), np.uint8)
-    tifffile.imwrite(path, pixels, tile=(128, 128), photometric="rgb", compression="deflate")
-    return path
-
-
 @pytest.fixture
-def server(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RangeServer]:
+def server(noise_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RangeServer]:
     monkeypatch.setattr(
         remote,
         "POLICY",
         RetryPolicy(tries=4, first_delay_s=0.01, most_delay_s=0.05, total_s=5, connect_s=1, idle_s=0.5, try_s=2),
     )
-    shutil.copy(made, tmp_path / "slide.tif")
+    shutil.copy(noise_slide, tmp_path / "slide.tif")
     with serving(tmp_path) as running:
         yield running
 
@@ -79,9 +71,9 @@ def test_what_will_not_pass_is_asked_once(server, url, status, sentence):
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_what_may_pass_is_tried_again(server, url, status, made):
+def test_what_may_pass_is_tried_again(server, url, status, noise_slide):
     server.behaviour.failures = [status, status]
-    with open_slide(url) as slide, open_slide(made) as local:
+    with open_slide(url) as slide, open_slide(noise_slide) as local:
         assert len(server.asked) == 3
         server.behaviour.failures = [status]
         np.testing.assert_array_equal(slide.read(HERE, 200, 200), local.read(HERE, 200, 200))
@@ -132,8 +124,8 @@ def test_a_connection_that_is_always_dropped(server, url, opened):
     assert len(server.asked) > asked
 
 
-def test_a_connection_that_is_dropped_at_times(server, url, made):
-    with open_slide(url) as slide, open_slide(made) as local:
+def test_a_connection_that_is_dropped_at_times(server, url, noise_slide):
+    with open_slide(url) as slide, open_slide(noise_slide) as local:
         for _ in range(3):
             server.behaviour.drop_after, server.behaviour.drops = 1000, 2
             region = Region(0, 0, 700, 600)

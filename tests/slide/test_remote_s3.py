@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tifffile
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region
@@ -22,15 +21,6 @@ FAR = Region(500, 400, 300, 300)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A TIFF of 2 MB, in tiles."""
-    path = tmp_path_factory.mktemp("made") / "slide.tif"
-    pixels = np.random.default_rng(1).integers(0, 255, (900, 1000, 3), np.uint8)
-    tifffile.imwrite(path, pixels, tile=(128, 128), photometric="rgb", compression="deflate")
-    return path
-
-
-@pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
     """An S3 server on loopback."""
     server_module = pytest.importorskip("moto.server")
@@ -42,7 +32,7 @@ def endpoint() -> Iterator[str]:
 
 
 @pytest.fixture
-def bucket(endpoint: str, made: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def bucket(endpoint: str, noise_slide: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A client of a bucket that holds the slide; the environment leads there."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -59,7 +49,7 @@ def bucket(endpoint: str, made: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     boto3 = pytest.importorskip("boto3")
     client = boto3.client("s3")
     client.create_bucket(Bucket=BUCKET)
-    client.upload_file(str(made), BUCKET, "case 1/slide.tif")
+    client.upload_file(str(noise_slide), BUCKET, "case 1/slide.tif")
     yield client
     S3FileSystem.clear_instance_cache()
 
@@ -67,8 +57,8 @@ def bucket(endpoint: str, made: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 URL = f"s3://{BUCKET}/case 1/slide.tif"
 
 
-def test_pixels_and_scale_are_those_of_the_file(bucket, made):
-    with open_slide(URL) as there, open_slide(made) as here:
+def test_pixels_and_scale_are_those_of_the_file(bucket, noise_slide):
+    with open_slide(URL) as there, open_slide(noise_slide) as here:
         assert there.size == here.size
         assert there.path == URL
         for region, side in ((Region(0, 0, 900, 900), 450), (FAR, 300), (Region(-50, 850, 200, 200), 100)):
@@ -79,11 +69,11 @@ def test_pixels_and_scale_are_those_of_the_file(bucket, made):
         assert 0 < there.bytes_read < few / 4
 
 
-def test_the_stamp_follows_the_content(bucket, made):
+def test_the_stamp_follows_the_content(bucket, noise_slide):
     first = fingerprint_of(URL)
     assert first is not None
-    assert first["size"] == made.stat().st_size
-    bucket.put_object(Bucket=BUCKET, Key="case 1/slide.tif", Body=made.read_bytes() + b"more")
+    assert first["size"] == noise_slide.stat().st_size
+    bucket.put_object(Bucket=BUCKET, Key="case 1/slide.tif", Body=noise_slide.read_bytes() + b"more")
     assert fingerprint_of(URL) not in (first, None)
 
 
@@ -105,9 +95,9 @@ def empty(bucket: Any) -> str:
     return f"s3://{BUCKET}/empty.tif"
 
 
-def test_an_object_that_changes_while_it_is_read(bucket, made):
+def test_an_object_that_changes_while_it_is_read(bucket, noise_slide):
     with open_slide(URL) as slide:
-        bucket.put_object(Bucket=BUCKET, Key="case 1/slide.tif", Body=made.read_bytes()[:-1] + b"\0")
+        bucket.put_object(Bucket=BUCKET, Key="case 1/slide.tif", Body=noise_slide.read_bytes()[:-1] + b"\0")
         with pytest.raises(SlideError, match="changed on the server while it was read"):
             slide.read(FAR, 300, 300)
 
