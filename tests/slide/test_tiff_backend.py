@@ -42,7 +42,7 @@ def test_a_tiff_without_an_image_says_so(tmp_path):
         open_slide(path)
 
 
-def test_channels_in_pages_of_their_own_show_the_first(tmp_path, coded):
+def test_red_green_and_blue_in_pages_of_their_own_are_combined(tmp_path, coded):
     pixels = coded(96, 64)
     path = tmp_path / "channels.ome.tif"
     metadata = {"axes": "CYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
@@ -50,7 +50,8 @@ def test_channels_in_pages_of_their_own_show_the_first(tmp_path, coded):
     with open_slide(path) as slide:
         found = slide.read(Region(0, 0, 96, 64), 96, 64)
         assert slide.mpp == 0.5
-    np.testing.assert_array_equal(found, np.repeat(pixels[..., :1], 3, axis=2))
+        assert [doubt.name for doubt in slide.doubts] == ["channels_combined"]
+    np.testing.assert_array_equal(found, pixels)
 
 
 def test_aperio_properties_are_those_of_openslide(slides):

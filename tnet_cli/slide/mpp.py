@@ -151,7 +151,7 @@ def aperio_mpp(path: str, description: str) -> StatedMpp | None:
 
 def page_mpp(page: tifffile.TiffPage, description: str) -> StatedMpp | None:
     """Read the resolution tags of a TIFF page, in ImageJ's unit where the description names one."""
-    per_unit = [_rational(page, code) for code in (282, 283)]
+    per_unit = [_number(page, code) for code in (282, 283)]
     unit = re.search(r"^unit=(.*)$", description, re.MULTILINE) if description.startswith("ImageJ=") else None
     if unit is not None:
         named = unit[1].strip().replace("\\u00B5", MICRO_SIGN)
@@ -160,9 +160,13 @@ def page_mpp(page: tifffile.TiffPage, description: str) -> StatedMpp | None:
     return resolution_mpp(*per_unit, TIFF_UNITS.get(code, "") if isinstance(code, int) else "")
 
 
-def _rational(page: tifffile.TiffPage, code: int) -> float | None:
-    value = page.tags.valueof(code)
+def _number(page: tifffile.TiffPage, code: int) -> float | None:
+    """Return the number of a tag, which may be a fraction; None where it is none, or nothing is divided by zero."""
+    tag = page.tags.get(code)
+    if tag is None or tag.count != 1 or isinstance(tag.value, str | bytes):
+        return None
+    parts = tag.value if isinstance(tag.value, tuple) else (tag.value,)
     try:
-        return float(value[0]) / float(value[1]) if isinstance(value, tuple) else float(value)
-    except (TypeError, ValueError, IndexError, ZeroDivisionError):
+        return float(parts[0]) / float(parts[1] if len(parts) > 1 else 1)
+    except (TypeError, ValueError, IndexError, ZeroDivisionError, OverflowError):
         return None
