@@ -223,7 +223,7 @@ def write_large(path: Path, **options) -> None:
     def piece(across: bytes, down: bytes) -> bytes:
         pixels = np.zeros((len(down), len(across), 3), np.uint8)
         pixels[..., 0], pixels[..., 1] = np.frombuffer(across, np.uint8), np.frombuffer(down, np.uint8)[:, None]
-        return encode[options["compression"]](pixels.tobytes())
+        return bytes(encode[options["compression"]](pixels.tobytes()))
 
     pieces = (
         piece(stripes[x : x + width].tobytes(), stripes[y : y + height].tobytes())
