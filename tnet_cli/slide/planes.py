@@ -25,6 +25,7 @@ class Planes:
         colours: In which a writer shows the channels, as 32-bit RGBA.
         pages: Of the channels; empty where each is not a page of its own.
         may_be_colours: Whether channels without names or colours are red, green and blue.
+        called: What the channels are, for users.
     """
 
     depths: int = 1
@@ -33,12 +34,17 @@ class Planes:
     colours: tuple[int | None, ...] = (None,)
     pages: tuple[tifffile.TiffPage, ...] = ()
     may_be_colours: bool = False
+    called: str = "channels"
 
     def __str__(self) -> str:
         """Return what there is, for a sentence."""
-        names = [name for name in self.names if name]
-        listed = f" ({', '.join(names[:8])})" if names else ""
-        parts = [(self.depths, "focal planes"), (self.times, "points in time"), (len(self.names), f"channels{listed}")]
+        names = ["".join(filter(str.isprintable, name))[:40] for name in self.names[:8] if name]
+        listed = f" ({', '.join(names)})" if names else ""
+        parts = [
+            (self.depths, "focal planes"),
+            (self.times, "points in time"),
+            (len(self.names), f"{self.called}{listed}"),
+        ]
         return ", ".join(f"{count} {what}" for count, what in parts if count > 1)
 
     def red_green_blue(self) -> list[tifffile.TiffPage] | None:
@@ -90,11 +96,11 @@ def planes_of(
                 pages if len(pages) == channels else tuple(alike),
                 may_be_colours=not image.is_fluorescence,
             )
-    return Planes(names=tuple(names), pages=tuple(alike)) if len(alike) > 1 else None
+    return Planes(names=tuple(names), pages=tuple(alike), called="images of one size") if len(alike) > 1 else None
 
 
 def _imagej_planes(finest: tifffile.TiffPage, description: str, alike: tuple[tifffile.TiffPage, ...]) -> Planes | None:
-    counts = dict(re.findall(r"^(images|channels|slices|frames)=(\d{1,6})\s*$", description, re.MULTILINE))
+    counts = dict(re.findall(r"^(images|channels|slices|frames)=(\d{1,5})\s*$", description, re.MULTILINE))
     images = int(counts.get("images", 1))
     if images < 2:
         return None
@@ -104,7 +110,7 @@ def _imagej_planes(finest: tifffile.TiffPage, description: str, alike: tuple[tif
     named = Planes(names=labels, pages=alike)
     if images == len(labels) and named.red_green_blue():
         return named
-    channels, times = int(counts.get("channels", 1)), int(counts.get("frames", 1))
+    channels, times = (max(1, int(counts.get(key, 1))) for key in ("channels", "frames"))
     tables = known.get("LUTs", ())
     colours = tuple(int(r) << 24 | int(g) << 16 | int(b) << 8 for r, g, b in (table[:, -1] for table in tables))
     is_composite = re.search(r"^mode=(composite|color)\s*$", description, re.MULTILINE) is not None
