@@ -94,9 +94,8 @@ def _decode(path: str, content: bytes | None) -> tuple[np.ndarray, str | None]:
                     raise SlideError(path, misnamed)
                 if picture.width * picture.height > LARGEST_PX:
                     raise SlideError(path, f"has {picture.width} x {picture.height} pixels, {too_large}")
-                turned = Orientation(_orientation_of(picture))
                 pixels, doubt = _as_rgb(picture, content)
-                return turned.turn(pixels), doubt
+                return Orientation(_orientation_of(picture)).turn(pixels), doubt
     except UnidentifiedImageError as exc:
         raise SlideError(path, "is neither a slide nor a picture that tnet can read") from exc
     except Image.DecompressionBombError as exc:
@@ -127,8 +126,11 @@ def _without_long_texts(path: str, content: bytes | None) -> bytes | None:
     with open(path, "rb") if content is None else io.BytesIO(content) as file:  # noqa: PTH123 (as Pillow opens it)
         if file.read(8) != PNG_START:
             return content
-        at, long = 8, []
-        while len(header := file.read(8)) == 8:
+        at, long, header = 8, [], b""
+        while header[4:] != b"IEND":
+            header = file.read(8)
+            if len(header) < 8 or not header[4:].isalpha():
+                raise ValueError("it is cut off; copy it again")
             length = int.from_bytes(header[:4], "big") + 12  # with the length itself, the kind and the check sum
             if length > MOST_PACKED.get(header[4:], length) and file.read(len(EXIF_TEXT)) != EXIF_TEXT:
                 long.append(slice(at, at + length))

@@ -14,6 +14,7 @@ KIND = tifffile.PHOTOMETRIC
 GREY = frozenset({KIND.MINISBLACK, KIND.MINISWHITE})
 
 OLD_JPEG, NEW_JPEG = 6, 7
+LERC = 34887
 JPEG_2000 = frozenset({33003, 33004, 33005, 34712})
 
 APERIO_YCBCR = 33003
@@ -37,8 +38,9 @@ class Ranges:
 
 
 def can_be_decompressed(page: tifffile.TiffPage) -> bool:
-    """Tell whether there is a decoder for a page's compression."""
-    return int(page.compression) in tifffile.TIFF.DECOMPRESSORS
+    """Tell whether there is a decoder for a page's compression, and what it gives is certain."""
+    is_lerc_swapped = int(page.compression) == LERC and page.parent.byteorder == ">" and page.bitspersample != 8
+    return int(page.compression) in tifffile.TIFF.DECOMPRESSORS and not is_lerc_swapped
 
 
 def is_deep(page: tifffile.TiffPage) -> bool:
@@ -60,7 +62,7 @@ def ranges_of(page: tifffile.TiffPage, samples: np.ndarray | None, ome: str | No
         return Ranges(SampleRange(255), SampleRange(255))
     if samples is None:
         samples = np.zeros((1, page.samplesperpixel), page.dtype)
-    colours, bits = page.samplesperpixel - len(page.extrasamples or ()), page.bitspersample
+    colours, bits = _colours(page), page.bitspersample
     at, _ = _alpha(page)
     colour = range_of(samples[:, :colours], bits, _stated_range(page, ome))
     return Ranges(colour, colour if at is None else range_of(samples[:, at], bits))
@@ -82,15 +84,14 @@ def photometric_of(page: tifffile.TiffPage) -> int:
     """Return what a page's samples are; where that is not said, RGB if it has three, else black is zero."""
     if "PhotometricInterpretation" in page.tags:
         return int(page.photometric)
-    return int(KIND.RGB if page.samplesperpixel - len(page.extrasamples or ()) >= 3 else KIND.MINISBLACK)
+    return int(KIND.RGB if _colours(page) >= 3 else KIND.MINISBLACK)
 
 
 def leaves_colours_to_the_data(page: tifffile.TiffPage) -> bool:
     """Tell whether compressed data may say otherwise than a page's tags, and have to be asked."""
-    photometric, compression = photometric_of(page), int(page.compression)
-    if compression in JPEG_2000:
-        return photometric == KIND.YCBCR
-    return compression == NEW_JPEG and photometric == KIND.RGB and page.samplesperpixel == 3
+    if int(page.compression) in JPEG_2000:
+        return bool(page.photometric == KIND.YCBCR)
+    return bool(page.compression == NEW_JPEG and page.photometric == KIND.RGB and page.samplesperpixel == 3)
 
 
 def doubts_of(page: tifffile.TiffPage, ranges: Ranges, head: bytes) -> Iterator[tuple[str, str]]:
@@ -104,7 +105,7 @@ def doubts_of(page: tifffile.TiffPage, ranges: Ranges, head: bytes) -> Iterator[
     """
     if ranges.colour.doubt:
         yield "sample_range", ranges.colour.doubt
-    if photometric_of(page) in GREY and page.samplesperpixel - len(page.extrasamples or ()) >= 3:
+    if photometric_of(page) in GREY and _colours(page) >= 3:
         yield "channels", "its first three channels are shown as red, green and blue, which the file does not say"
     if head and int(page.compression) == NEW_JPEG:
         says = stream_colours(page.jpegtables or b"", head)
@@ -162,7 +163,7 @@ def _colour_of(
     page: tifffile.TiffPage, photometric: int, shown: SampleRange
 ) -> Callable[[np.ndarray], np.ndarray] | None:
     """Return what takes the colours of decoded samples to uint8 (H, W, 3), as YCbCr where they are that."""
-    colours = page.samplesperpixel - len(page.extrasamples or ())
+    colours = _colours(page)
     if photometric == KIND.PALETTE and page.colormap is not None and page.dtype.kind == "u":
         return _palette(page)
     if photometric in GREY and colours < 3:
@@ -175,6 +176,8 @@ def _colour_of(
 def _holds_ycbcr(page: tifffile.TiffPage, *, is_aperio: bool, head: bytes) -> bool | None:
     """Tell whether YCbCr comes out of a page's decoder; None where it is of a kind that is not known here."""
     compression = int(page.compression)
+    if page.samplesperpixel < 3:
+        return False
     if is_aperio and compression in JPEG_2000:
         return compression == APERIO_YCBCR
     if photometric_of(page) != KIND.YCBCR or (compression in {OLD_JPEG, NEW_JPEG} and page.planarconfig == 1):
@@ -199,6 +202,14 @@ def _alpha(page: tifffile.TiffPage) -> tuple[int | None, bool]:
         if meaning in ALPHA:
             return page.samplesperpixel - len(extra) + i, ALPHA[meaning]
     return None, False
+
+
+def _colours(page: tifffile.TiffPage) -> int:
+    """Return how many samples are colours, or channels that may be shown as such."""
+    extra = page.extrasamples or ()
+    if page.photometric in GREY and "PhotometricInterpretation" in page.tags:
+        extra = [sample for sample in extra if int(sample) in ALPHA]
+    return int(page.samplesperpixel - len(extra))
 
 
 def _is_common_ycbcr(page: tifffile.TiffPage) -> bool:

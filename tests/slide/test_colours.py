@@ -1,0 +1,294 @@
+"""What a slide's samples mean where its tags leave it open, or where they and its data disagree."""
+
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import openslide
+import pydicom
+import pytest
+import tifffile
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit
+
+from tests.slide.tiff_writer import RATIONAL, RawPage, cut, plain_tags, write_raw_tiff
+from tnet_cli.errors import SlideError
+from tnet_cli.geometry import Region
+from tnet_cli.slide.opening import open_slide
+
+APERIO = "Aperio Image Library v11.2.1 \r\n96x64 (32x32) J2K/YUV16 Q=70|AppMag = 20|MPP = 0.5"
+
+
+def read_all(path: Path) -> tuple[np.ndarray, dict[str, str]]:
+    """A slide, whole, and its doubts."""
+    with open_slide(path) as slide:
+        pixels = slide.read(Region(0, 0, slide.size.width, slide.size.height), slide.size.width, slide.size.height)
+        return pixels, {doubt.name: doubt.sentence for doubt in slide.doubts}
+
+
+def read_by_openslide(path: Path) -> np.ndarray:
+    with openslide.OpenSlide(path) as slide:
+        return np.asarray(slide.read_region((0, 0), 0, slide.dimensions))[..., :3]
+
+
+def as_ycbcr(pixels: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(pixels).convert("YCbCr"))
+
+
+def difference(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(found.astype(int) - expected).mean())
+
+
+@pytest.mark.parametrize("photometric", ["rgb", "ycbcr"])
+def test_aperio_s_33003_is_ycbcr_whatever_its_tag_says(write_tiff, smooth, photometric):
+    pixels = smooth(96, 64)
+    options = {"tile": (32, 32), "description": APERIO, "photometric": photometric}
+    path = write_tiff(as_ycbcr(pixels), compression=33003, **options)
+    found, doubts = read_all(path)
+    assert doubts == {}
+    assert difference(found, pixels) < 1
+    # OpenSlide has the conversion in a table of whole numbers.
+    assert np.abs(found.astype(int) - read_by_openslide(path)).max() <= 1
+    path = write_tiff(pixels, "rgb.svs", compression=33005, **options)
+    np.testing.assert_array_equal(read_all(path)[0], read_by_openslide(path))
+    np.testing.assert_array_equal(read_all(path)[0], pixels)
+
+
+def test_33003_of_other_writers_is_what_its_tag_says(write_tiff, smooth):
+    pixels = smooth(96, 64)
+    path = write_tiff(pixels, compression=33003, photometric="rgb", tile=(32, 32))
+    np.testing.assert_array_equal(read_all(path)[0], pixels)
+    # Without a transform of colours the data are YCbCr themselves; with one they come out as RGB.
+    for mct, samples in ((False, as_ycbcr(pixels)), (True, pixels)):
+        path = write_tiff(
+            samples, compression=34712, photometric="ycbcr", tile=(32, 32), compressionargs={"mct": mct, "level": 0}
+        )
+        assert difference(read_all(path)[0], pixels) < 1, mct
+
+
+@pytest.mark.parametrize("layout", [{"tile": (32, 32)}, {"rowsperstrip": 16}])
+def test_eight_bits_in_deeper_samples(write_tiff, smooth, layout):
+    pixels = smooth(96, 64)
+    for dtype in ("uint16", "uint32", "int16", "float16", "float32", "float64"):
+        path = write_tiff(pixels.astype(dtype), f"{dtype}.tif", photometric="rgb", **layout)
+        found, doubts = read_all(path)
+        np.testing.assert_array_equal(found, pixels, dtype)
+        assert "255 as white" in doubts["sample_range"]
+        assert doubts["sample_range"].endswith("the file does not say which value is white")
+
+
+def test_the_usual_ranges_leave_no_doubt(write_tiff, smooth):
+    pixels = smooth(96, 64)
+    for samples in (pixels.astype(np.uint16) * 257, (pixels / 255).astype(np.float32)):
+        found, doubts = read_all(write_tiff(samples, photometric="rgb", tile=(32, 32)))
+        np.testing.assert_array_equal(found, pixels)
+        assert doubts == {}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most", "tags"),
+    [
+        ("uint16", 4095, [(281, "H", 1, 4095, True)]),
+        ("uint16", 1000, [(281, "H", 3, (1000, 1000, 1000), True)]),
+        ("float32", 100.0, [(341, "f", 1, 100.0, True)]),
+        ("float32", 2.0, [(340, "f", 1, 0.1, True), (341, "f", 1, 2.0, True)]),
+        ("int32", 5000, [(341, "i", 1, 5000, True)]),
+    ],
+)
+def test_a_stated_range_counts(write_tiff, smooth, dtype, most, tags):
+    pixels = smooth(96, 64)
+    samples = (pixels * (most / 255)).astype(dtype)
+    found, doubts = read_all(write_tiff(samples, photometric="rgb", tile=(32, 32), extratags=tags))
+    assert np.abs(found.astype(int) - pixels).max() <= 1
+    assert doubts == {}
+
+
+def test_a_stated_black_below_zero_counts(write_tiff, smooth):
+    pixels = smooth(96, 64)
+    samples = (pixels / 127.5 - 1).astype(np.float32)
+    tags = [(340, "f", 1, -1.0, True), (341, "f", 1, 1.0, True)]
+    found, doubts = read_all(write_tiff(samples, photometric="rgb", tile=(32, 32), extratags=tags))
+    assert np.abs(found.astype(int) - pixels).max() <= 1
+    assert doubts == {}
+    with pytest.raises(SlideError, match=r"they reach from -.* and the file does not say what is black"):
+        read_all(write_tiff(samples, photometric="rgb", tile=(32, 32)))
+
+
+@pytest.mark.parametrize("stated", [65535, 4095, 3])
+def test_a_stated_range_that_the_samples_contradict_does_not_count(write_tiff, smooth, stated):
+    pixels = smooth(96, 64)
+    tags = [(281, "H", 1, stated, True)]
+    path = write_tiff(pixels.astype(np.uint16), photometric="rgb", tile=(32, 32), extratags=tags)
+    found, doubts = read_all(path)
+    np.testing.assert_array_equal(found, pixels)
+    assert doubts["sample_range"].endswith("the file says otherwise")
+
+
+def test_the_range_is_that_of_all_pyramid_levels(write_tiff, smooth):
+    """A dark corner alone must not be stretched."""
+    levels = [smooth(192, 128).astype(np.uint16) * 16, smooth(96, 64, 1).astype(np.uint16) * 16]
+    levels[0][:64, :64] //= 64
+    with open_slide(write_tiff(levels, photometric="rgb", tile=(64, 64))) as slide:
+        found = slide.read(Region(0, 0, 192, 128), 192, 128)
+    np.testing.assert_array_equal(found, levels[0] >> 4)
+
+
+def test_opacity_has_a_range_of_its_own(write_tiff, smooth):
+    pixels = smooth(96, 64)
+    samples = np.dstack([pixels, np.ones((64, 96))]).astype(np.float32)
+    path = write_tiff(samples, photometric="rgb", extrasamples=["unassalpha"], tile=(32, 32))
+    np.testing.assert_array_equal(read_all(path)[0], pixels)
+
+
+def raw_page(samples: np.ndarray, tags: dict, encode=bytes) -> RawPage:
+    height, width, channels = samples.shape
+    common = {256: width, 257: height, 258: (8,) * channels, 259: 1, 277: channels, 284: 1, 322: 32, 323: 32}
+    segments = [encode(piece) for piece in cut(samples, 32, 32, is_tiled=True)]
+    return RawPage(plain_tags(common | tags), segments, is_tiled=True)
+
+
+def test_without_a_photometric_tag_nothing_is_inverted(tmp_path, smooth):
+    pixels = smooth(96, 64)
+    for channels in (1, 3):
+        samples = np.ascontiguousarray(pixels[..., :channels])
+        path = write_raw_tiff(tmp_path / "bare.tif", [raw_page(samples, {}, np.ndarray.tobytes)])
+        np.testing.assert_array_equal(read_all(path)[0], np.broadcast_to(samples, pixels.shape))
+
+
+def jpeg_tile(piece: np.ndarray, colours: str, *, is_marked: bool) -> bytes:
+    data = bytes(imagecodecs.jpeg_encode(piece, level=95, colorspace="rgb", outcolorspace=colours))
+    if is_marked:
+        return data
+    # The one segment after the start is that of JFIF or Adobe.
+    assert data[2:4] in {b"\xff\xe0", b"\xff\xee"}
+    start = 4 + int.from_bytes(data[4:6], "big")
+    bare = data[:2] + data[start:]
+    return bare.replace(b"R\x11\x00G\x11\x00B\x11\x00", b"\x01\x11\x00\x02\x11\x00\x03\x11\x00").replace(
+        b"\x03R\x00G\x00B\x00", b"\x03\x01\x00\x02\x00\x03\x00"
+    )
+
+
+@pytest.mark.parametrize(
+    ("tag", "colours", "is_marked", "doubt"),
+    [
+        (2, "rgb", True, None),
+        (2, "rgb", False, None),
+        (2, "ycbcr", True, "stream_colours"),
+        (6, "ycbcr", True, None),
+        (6, "ycbcr", False, None),
+        (6, "rgb", True, None),
+        (None, "rgb", True, None),
+        (None, "ycbcr", True, None),
+        (None, "ycbcr", False, None),
+    ],
+)
+def test_jpeg_says_itself_what_it_is(tmp_path, smooth, tag, colours, is_marked, doubt):
+    pixels = smooth(96, 64)
+    tags = {259: 7, 530: (1, 1)} | ({} if tag is None else {262: tag})
+    page = raw_page(pixels, tags, lambda piece: jpeg_tile(piece, colours, is_marked=is_marked))
+    found, doubts = read_all(write_raw_tiff(tmp_path / "jpeg.tif", [page]))
+    assert difference(found, pixels) < 6
+    assert list(doubts) == ([] if doubt is None else [doubt])
+
+
+def test_ycbcr_of_another_range_is_not_taken_for_the_common_one(tmp_path, smooth):
+    samples = as_ycbcr(smooth(96, 64))
+    tags = {262: 6, 530: (1, 1)}
+    common = raw_page(samples, tags, np.ndarray.tobytes)
+    assert difference(read_all(write_raw_tiff(tmp_path / "common.tif", [common]))[0], smooth(96, 64)) < 1
+    page = raw_page(samples, tags, np.ndarray.tobytes)
+    page.tags[532] = (RATIONAL, [16, 1, 235, 1, 128, 1, 240, 1, 128, 1, 240, 1])
+    path = write_raw_tiff(tmp_path / "video.tif", [page])
+    with open_slide(path) as slide:
+        assert slide.reader == "openslide"
+    np.testing.assert_array_equal(read_all(path)[0], read_by_openslide(path))
+    with pytest.raises(SlideError, match="its pixels are YCBCR, compressed as NONE, which is not supported"):
+        open_slide(path, reader="tifffile")
+
+
+def test_channels_that_are_called_grey_are_shown_with_a_doubt(write_tiff, smooth):
+    path = write_tiff(smooth(96, 64), photometric="minisblack", planarconfig="contig", tile=(32, 32))
+    found, doubts = read_all(path)
+    np.testing.assert_array_equal(found, smooth(96, 64))
+    assert list(doubts) == ["channels"]
+
+
+@pytest.mark.parametrize(("value", "colour"), [(255, "white"), (0, "black"), (130, None)])
+@pytest.mark.parametrize("pyramid", [1, 2])
+def test_a_slide_of_nothing_but_white_or_black_is_doubtful(write_tiff, value, colour, pyramid):
+    levels = [np.full((96 >> i, 128 >> i, 3), value, np.uint8) for i in range(pyramid)]
+    with open_slide(write_tiff(levels, photometric="rgb", tile=(32, 32))) as slide:
+        slide.thumbnail(64)
+        doubts = {doubt.name: doubt for doubt in slide.doubts}
+    assert list(doubts) == ([] if colour is None else ["blank"])
+    assert colour is None or (
+        f"all of it is {colour}" in doubts["blank"].sentence and doubts["blank"].may_change_answer
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("is_deep", [False, True])
+def test_deep_png(tmp_path, smooth, channels, is_deep):
+    pixels = smooth(96, 64) if channels > 2 else np.repeat(smooth(96, 64)[..., 1:2], 3, axis=2)
+    samples = pixels[..., : 3 if channels > 2 else 1].astype(np.uint16) * (257 if is_deep else 1)
+    if channels in {2, 4}:
+        samples = np.dstack([samples, np.full(samples.shape[:2], 65535 if is_deep else 255, np.uint16)])
+    path = tmp_path / "deep.png"
+    path.write_bytes(imagecodecs.png_encode(samples if channels > 1 else samples[..., 0]))
+    found, doubts = read_all(path)
+    np.testing.assert_array_equal(found, pixels)
+    assert list(doubts) == ([] if is_deep else ["sample_range"])
+
+
+def write_dicom(path: Path, slides: Path, photometric: str, frame: bytes, syntax: str) -> Path:
+    """A slide of one frame, 1000 x 1000, made of another of that size."""
+    data = pydicom.dcmread(slides / "boxes_0.dcm")
+    frames = int(data.NumberOfFrames)
+    data.PhotometricInterpretation = photometric
+    data.file_meta.TransferSyntaxUID = syntax
+    data.PixelData = encapsulate([frame] * frames)
+    data.save_as(path)
+    return path
+
+
+def test_dicom_whose_frames_contradict_the_header(tmp_path, slides, smooth):
+    data = pydicom.dcmread(slides / "boxes_0.dcm", stop_before_pixels=True)
+    pixels = smooth(int(data.Columns), int(data.Rows))
+    rgb, ycbcr = (
+        imagecodecs.jpeg_encode(pixels, level=95, colorspace="rgb", outcolorspace=colours)
+        for colours in ("rgb", "ycbcr")
+    )
+    plain = imagecodecs.jpeg2k_encode(as_ycbcr(pixels), level=0, mct=False, codecformat="J2K")
+    mixed = imagecodecs.jpeg2k_encode(pixels, level=0, mct=True, codecformat="J2K")
+    for photometric, frame, syntax, says in (
+        ("RGB", rgb, JPEGBaseline8Bit, None),
+        ("YBR_FULL_422", ycbcr, JPEGBaseline8Bit, None),
+        ("RGB", ycbcr, JPEGBaseline8Bit, "its colours are RGB, and its JPEG data that they are YCbCr"),
+        ("YBR_FULL_422", rgb, JPEGBaseline8Bit, "its colours are YBR_FULL_422, and its JPEG data that they are RGB"),
+        ("YBR_RCT", mixed, JPEG2000Lossless, None),
+        ("YBR_RCT", plain, JPEG2000Lossless, "its colours are YBR_RCT, and its JPEG 2000 data that they are not"),
+    ):
+        folder = tmp_path / f"{photometric} {says}"
+        folder.mkdir()
+        path = write_dicom(folder / "slide.dcm", slides, photometric, frame, syntax)
+        if says is None:
+            found, _ = read_all(path)
+            assert difference(found, pixels[: found.shape[0], : found.shape[1]]) < 6
+        else:
+            with pytest.raises(SlideError, match=says):
+                open_slide(path)
+
+
+def test_the_real_cases(shared):
+    cases = shared / "data" / "cases"
+    path = cases / "01-aperio-jp2k-33003" / "c02_aperio_33003.svs"
+    assert np.abs(read_all(path)[0].astype(int) - read_by_openslide(path)).max() <= 1
+    with pytest.raises(SlideError, match="its colours are RGB, and its JPEG data that they are YCbCr"):
+        open_slide(cases / "11-dicom-jpeg-labelled-rgb" / "a.dcm")
+    for path in (cases / "12-sample-range").iterdir():
+        found, doubts = read_all(path)
+        np.testing.assert_array_equal(found, tifffile.imread(path).astype(np.uint8))
+        assert list(doubts) == ["sample_range"]
+    path = cases / "13-photometric-missing" / "c20c_no_photometric.tif"
+    np.testing.assert_array_equal(read_all(path)[0], tifffile.imread(path))
