@@ -1,15 +1,19 @@
-"""Files that are written whole or not at all, as text, tables or JSON."""
+"""Files that are written whole or not at all; nothing else in the package opens a file to write.
+
+A library that writes by itself is given a path by ``written_whole``; what it wrote is put into place once it is whole.
+"""
 
 import csv
 import io
 import json
 import os
 import secrets
+import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 @contextmanager
@@ -34,10 +38,62 @@ def written_whole(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+@contextmanager
+def folder_written_whole(folder: Path, *, drafts: Path, names: Collection[str]) -> Iterator[Path]:
+    """Give a temporary folder, and put its files into the target when the block ends well.
+
+    A target that is new appears with all of them; in one that is there they are replaced, and what else it has of the
+    names is removed.
+
+    Args:
+        drafts: A folder on the same disk, where the temporary one is made.
+        names: Of the files that are written, as a rule; anything else in the target is left alone.
+    """
+    draft = drafts / f"{os.getpid()}.{secrets.token_hex(6)}"
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not folder.exists():
+            draft.rename(folder)
+            return
+        written = [path.name for path in draft.iterdir()]
+        for name in written:
+            (draft / name).replace(folder / name)
+        for name in set(names) - set(written):
+            (folder / name).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_bytes_whole(path: Path, content: bytes) -> None:
+    """Write or replace a file whole."""
+    with written_whole(path) as draft:
+        draft.write_bytes(content)
+
+
 def write_text_whole(path: Path, text: str) -> None:
     """Write or replace a UTF-8 text file whole; line ends are written as given."""
-    with written_whole(path) as draft:
-        draft.write_text(text, encoding="utf-8", newline="")
+    write_bytes_whole(path, text.encode("utf-8"))
+
+
+def open_for_appending(path: Path) -> int:
+    """Open a file, made if need be, and return its descriptor, by which each write is put at its end at once."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+
+
+@contextmanager
+def scratch_file(size_bytes: int) -> Iterator[IO[bytes]]:
+    """Give an unnamed file of that size, which is gone when it is closed and no memory is mapped to it any more.
+
+    Raises:
+        OSError: there is no room for it.
+    """
+    with tempfile.TemporaryFile(prefix="tnet-") as file:
+        if hasattr(os, "posix_fallocate"):
+            # Claimed now, a full disk is an error; found full while a map of it is written, it would end the process.
+            os.posix_fallocate(file.fileno(), 0, size_bytes)
+        yield file
 
 
 @contextmanager

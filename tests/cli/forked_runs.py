@@ -35,7 +35,7 @@ class Steps:
 
     def install(self) -> None:
         """Make every way in which a run changes its folder a step; half of a fatal write is still made."""
-        real_write, real_text = os.write, Path.write_text
+        real_write, real_bytes = os.write, Path.write_bytes
 
         def write(file: int, data: bytes) -> int:
             if self.take():
@@ -43,14 +43,14 @@ class Steps:
                 die()
             return real_write(file, data)
 
-        def write_text(path: Path, text: str, *args: Any, **kwargs: Any) -> int:
+        def write_bytes(path: Path, content: bytes) -> int:
             if self.take():
-                real_text(path, text[: len(text) // 2], *args, **kwargs)
+                real_bytes(path, content[: len(content) // 2])
                 die()
-            return real_text(path, text, *args, **kwargs)
+            return real_bytes(path, content)
 
         os.write = write  # type: ignore[assignment]
-        Path.write_text = write_text  # type: ignore[assignment,method-assign]
+        Path.write_bytes = write_bytes  # type: ignore[assignment,method-assign]
         for name in ("rename", "replace", "mkdir"):
             self._wrap(name)
 

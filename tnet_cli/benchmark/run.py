@@ -9,7 +9,7 @@ from typing import Any
 
 from tnet_cli.benchmark.arms import FLOOR, ArmKind, ArmRequest, Measurement, measure_alone
 from tnet_cli.errors import DISTRIBUTION, UsageError
-from tnet_cli.files import written_whole
+from tnet_cli.files import write_bytes_whole
 from tnet_cli.inference.device import choose_device, describe_machine, reader_threads
 from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.modelfile.card import ModelCard
@@ -120,8 +120,7 @@ def run_bench(
             on_progress(sum(map(len, measured.values())), len(measured) * len(arms))
     slides = tuple((slide, _compared(each)) for slide, each in measured.items())
     if request.plot is not None:
-        with written_whole(request.plot) as draft:
-            draft.write_bytes(scaling_plot(_lines(slides)))
+        write_bytes_whole(request.plot, scaling_plot(_lines(slides)))
     record = {
         "version": version(DISTRIBUTION),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -10,7 +10,7 @@ from tnet_cli.evaluation.arms import ARMS
 from tnet_cli.evaluation.judge import JudgedSlide
 from tnet_cli.evaluation.metrics import Metrics
 from tnet_cli.evaluation.plots import PLOTS
-from tnet_cli.files import table_text, write_json, write_text_whole, written_whole
+from tnet_cli.files import table_text, write_bytes_whole, write_json, write_text_whole
 from tnet_cli.results.layout import PREDICTIONS
 from tnet_cli.results.result import prediction_columns
 
@@ -113,8 +113,7 @@ class EvaluationFolder:
                 self._write_table(name, columns, [{column: row[column] for column in columns} for row in rows[name]])
         for name, draw in PLOTS.items():
             if (png := draw(metrics, threshold)) is not None:
-                with written_whole(self.path / name) as draft:
-                    draft.write_bytes(png)
+                write_bytes_whole(self.path / name, png)
                 self.written.append(name)
 
     def write_run(self, record: dict[str, Any]) -> None:

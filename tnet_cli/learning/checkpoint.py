@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tnet_cli.errors import ModelFileError, UsageError
-from tnet_cli.files import written_whole
+from tnet_cli.files import write_bytes_whole
 from tnet_cli.learning.state import TrainingState
 
 FILE_NAME = "checkpoint.safetensors"
@@ -71,8 +71,7 @@ def save_checkpoint(state: TrainingState, checkpoint: Checkpoint) -> None:
         **{name: getattr(checkpoint, name) for name in IN_HEADER},
     }
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with written_whole(state.folder / FILE_NAME) as draft:
-        draft.write_bytes(save(whole, metadata={HEADER_KEY: json.dumps(header)}))
+    write_bytes_whole(state.folder / FILE_NAME, save(whole, metadata={HEADER_KEY: json.dumps(header)}))
 
 
 def load_checkpoint(state: TrainingState) -> tuple[Checkpoint, dict[str, np.ndarray]] | None:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from tnet_cli.errors import ModelFileError, install_hint
-from tnet_cli.files import write_text_whole, written_whole
+from tnet_cli.files import write_bytes_whole, write_text_whole
 from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.card import CARD_KEY, ModelCard
@@ -219,8 +219,7 @@ def copy_model(model: Path, card: ModelCard, target: Path, *, domain: Sequence[F
 
 def _write(tensors: dict[str, torch.Tensor], card: ModelCard, path: Path) -> None:
     blob = _with_metadata(save(tensors), {CARD_KEY: json.dumps(card.model_dump(mode="json"))})
-    with written_whole(path) as draft:
-        draft.write_bytes(blob)
+    write_bytes_whole(path, blob)
     write_text_whole(path.with_suffix(".md"), card_as_markdown(card))
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from tnet_cli.errors import TnetError
-from tnet_cli.files import written_whole
+from tnet_cli.files import write_bytes_whole
 from tnet_cli.modelfile.card import CARD_KEY
 from tnet_cli.report.page import PageCard, PageRow, RunPage, render_page
 from tnet_cli.report.thumbnail import THUMBNAIL_PX, Thumbnail, thumbnail_in
@@ -46,9 +46,8 @@ def write_report(path: Path) -> Path:
     text = report_text(read_run(path))
     target = path / REPORT
     try:
-        with written_whole(target) as draft:
-            # A name that is no valid text must not keep all others from being seen.
-            draft.write_bytes(text.encode("utf-8", "replace"))
+        # A name that is no valid text must not keep all others from being seen.
+        write_bytes_whole(target, text.encode("utf-8", "replace"))
     except OSError as exc:
         raise TnetError(f"{target}: cannot be written: {exc.strerror or exc}; the tables are in {path}") from exc
     return target

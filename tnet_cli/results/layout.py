@@ -4,8 +4,6 @@ Besides what a user reads there is ``.tnet``: the ledger, the lock, and drafts o
 """
 
 import csv
-import os
-import secrets
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -13,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tnet_cli.errors import UsageError
-from tnet_cli.files import table_text, write_json, write_text_whole
+from tnet_cli.files import folder_written_whole, table_text, write_bytes_whole, write_json, write_text_whole
 from tnet_cli.report.geojson import regions_geojson
 from tnet_cli.results.result import SlideResult, SlideRow, prediction_columns, region_row
 
@@ -132,25 +130,11 @@ class RunDirectory:
         Raises:
             OSError: the disk is full or gone.
         """
-        draft = self._drafts / f"{os.getpid()}.{secrets.token_hex(6)}"
-        draft.mkdir(parents=True)
-        try:
+        folder = self.slide_folder(result.slide)
+        with folder_written_whole(folder, drafts=self._drafts, names=SLIDE_FILES) as draft:
             _write_files(draft, result, overlay)
             files = {path.name: path.stat().st_size for path in draft.iterdir()}
-            self._put_in_place(draft, self.slide_folder(result.slide), files)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
         return SlideRow(values=result.row(), notes=result.notes, files=files)
-
-    def _put_in_place(self, draft: Path, folder: Path, files: Iterable[str]) -> None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if not folder.exists():
-            draft.rename(folder)
-            return
-        for name in files:
-            (draft / name).replace(folder / name)
-        for name in set(SLIDE_FILES) - set(files):
-            (folder / name).unlink(missing_ok=True)
 
     def write_predictions(self, rows: Sequence[dict[str, Any]], class_names: Sequence[str]) -> None:
         """Write ``predictions.csv``: one row for every input that has ended, in input order."""
@@ -193,7 +177,7 @@ def _write_files(folder: Path, result: SlideResult, overlay: bytes | None) -> No
         write_text_whole(folder / REGIONS, table_text(list(rows[0]), rows))
         write_json(folder / GEOJSON, _geojson(result))
     if overlay is not None:
-        (folder / OVERLAY).write_bytes(overlay)
+        write_bytes_whole(folder / OVERLAY, overlay)
 
 
 def _geojson(result: SlideResult) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tnet_cli.files import write_text_whole
+from tnet_cli.files import open_for_appending, write_text_whole
 from tnet_cli.inputs.fingerprint import Fingerprint
 from tnet_cli.results.result import SlideRow
 
@@ -77,7 +77,7 @@ class Ledger:
             write_text_whole(path, "")
         self.entries: dict[str, LedgerEntry] = {}
         self.identities: dict[str, dict[str, Any]] = {}
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        self._file = open_for_appending(path)
         try:
             self._read(path)
         except BaseException:

@@ -1,13 +1,12 @@
 """Slides without a pyramid, reduced once in bounded memory; then they behave like any other."""
 
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from tnet_cli.files import scratch_file
 from tnet_cli.geometry import Region, Size
 from tnet_cli.slide.resample import WHOLE, BoxReader, PyramidLevel, block_size, read_region
 
@@ -97,9 +96,6 @@ def _reduce(
 def _empty(height: int, width: int) -> np.ndarray:
     if height * width * 3 <= IN_MEMORY_BYTES:
         return np.empty((height, width, 3), np.uint8)
-    with tempfile.TemporaryFile(prefix="tnet-") as file:
-        if hasattr(os, "posix_fallocate"):
-            # Claimed now, a full disk is an error; found full while the map is written, it would end the process.
-            os.posix_fallocate(file.fileno(), 0, height * width * 3)
+    with scratch_file(height * width * 3) as file:
         # The map keeps the file's space alive after its name and handle are gone.
         return np.memmap(file, np.uint8, "w+", shape=(height, width, 3))
