@@ -1,9 +1,10 @@
 """README's commands are the real ones."""
 
 import re
+import shutil
 from pathlib import Path
 
-from tnet_cli.results.result import SlideResult
+from tnet_cli.api import classify
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -22,7 +23,18 @@ def test_every_file_it_names_exists():
         assert (ROOT / name).exists(), name
 
 
-def test_the_files_of_the_results_are_those_that_are_written():
-    for name in ("predictions.csv", "run.json", "overlay.png", "regions.geojson", "regions.csv", "result.json"):
-        assert f"`{name}`" in README or f"/{name}`" in README
-    assert SlideResult.__name__ in README
+def files_in_the_table() -> set[str]:
+    """Return the files that README's table of a run's folder names, of the slide NAME."""
+    rows = re.findall(r"^\| (`.+?`) \|", README.split("In the folder given with `-o`")[1].split("\n\n")[1], flags=re.M)
+    named: set[str] = set()
+    for cell in rows:
+        first, *beside = re.findall(r"`(.+?)`", cell)
+        named |= {first, *(str(Path(first).with_name(name)) for name in beside)}
+    return named
+
+
+def test_the_files_of_the_results_are_those_that_are_written(drawn_slide, untrained_model, tmp_path):
+    slide = shutil.copy(drawn_slide(), tmp_path / "NAME.tif")
+    classify(slide, model=untrained_model, out=tmp_path / "out", device="cpu")
+    written = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert files_in_the_table() == {str(path) for path in written if path.parts[0] != ".tnet"}
