@@ -68,7 +68,7 @@ def test_a_single_location_is_drawn_with_the_probability_of_its_path():
     sampler = GumbelTopK(np.random.default_rng(42))
     steps = plan(GRID, (1, 1), "beam", sampler)
     drawn: list[tuple[int, ...]] = []
-    for _ in range(4000):
+    for _ in range(1500):
         middle, last = run(ROOTS, np.log(SHARES), steps, fixed(log(FEW))).levels[1:]
         drawn.append((int((middle.parents[0] * 9 + middle.cells[0]) * 9 + last.cells[0]),))
     whole = np.multiply.outer(np.outer(SHARES, FEW), FEW).ravel()

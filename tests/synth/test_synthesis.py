@@ -325,7 +325,7 @@ def test_the_label_cannot_be_read_from_colour_histograms_at_any_power():
 
 def colour_histogram(picture: Image.Image) -> np.ndarray:
     """Share of pixels in 16 bins of each colour, float64 (48,)."""
-    return np.reshape(picture.histogram(), (48, 16)).sum(axis=1) / (picture.width * picture.height)
+    return np.asarray(np.reshape(picture.histogram(), (48, 16)).sum(axis=1) / (picture.width * picture.height))
 
 
 def mean_auroc(histograms: np.ndarray, lesion: np.ndarray) -> float:
