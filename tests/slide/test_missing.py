@@ -11,9 +11,8 @@ import openslide
 import pytest
 import tifffile
 from PIL import Image, PngImagePlugin
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
+from tests.slide.dicom_writer import write_dicom
 from tnet_cli.errors import SlideError, UnreadableRegionError
 from tnet_cli.geometry import Region
 from tnet_cli.slide.opening import open_slide
@@ -190,6 +189,17 @@ def test_tiles_beyond_the_end_are_refused(pyramid, page_number, bigtiff):
         open_slide(path)
 
 
+def test_a_label_beyond_the_end_is_said(tmp_path, smooth):
+    path = tmp_path / "labelled.svs"
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(smooth(256, 256), tile=(64, 64), photometric="rgb", description=APERIO, metadata=None)
+        tif.write(smooth(60, 40), photometric="rgb", description="Aperio\r\nlabel 60x40", metadata=None)
+    patch(path, 1, "StripOffsets", [path.stat().st_size - 100])
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(slide.read(Region(0, 0, 256, 256), 256, 256), smooth(256, 256))
+        assert [(doubt.name, doubt.may_change_answer) for doubt in slide.doubts] == [("cut_off", False)]
+
+
 def test_bytes_that_nobody_needs_may_lie_beyond_the_end(write_tiff, smooth):
     pixels = smooth(200, 100)
     path = write_tiff(pixels, photometric="rgb")
@@ -290,39 +300,6 @@ def test_a_png_with_a_long_text_opens_the_way_it_is_meant_to_be_seen(tmp_path, s
         path.write_bytes(data[:first] + data[body:end] + data[first:body] + data[end:])
     with open_slide(path) as slide:
         np.testing.assert_array_equal(slide.read(Region(0, 0, 100, 150), 100, 150), np.rot90(pixels, -1))
-
-
-def write_dicom(path: Path, pixels: np.ndarray, tile: int, *, left_out: Sequence[int], downsample: int = 1) -> None:
-    """Write a pyramid level of a sparse DICOM slide."""
-    whole = Dataset()
-    whole.file_meta = FileMetaDataset()
-    whole.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    whole.file_meta.MediaStorageSOPClassUID = whole.SOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.6"
-    whole.file_meta.MediaStorageSOPInstanceUID = whole.SOPInstanceUID = generate_uid()
-    whole.StudyInstanceUID, whole.SeriesInstanceUID, whole.Modality = "1.2", "1.2.3", "SM"
-    whole.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE" if downsample == 1 else "RESAMPLED"]
-    whole.Rows = whole.Columns = tile
-    whole.TotalPixelMatrixRows, whole.TotalPixelMatrixColumns = pixels.shape[:2]
-    whole.SamplesPerPixel, whole.PhotometricInterpretation, whole.PlanarConfiguration = 3, "RGB", 0
-    whole.BitsAllocated, whole.BitsStored, whole.HighBit, whole.PixelRepresentation = 8, 8, 7, 0
-    whole.DimensionOrganizationType = "TILED_SPARSE"
-    measures, shared = Dataset(), Dataset()
-    measures.PixelSpacing = [0.0005 * downsample] * 2
-    shared.PixelMeasuresSequence = [measures]
-    whole.SharedFunctionalGroupsSequence = [shared]
-    frames, groups = [], []
-    columns = pixels.shape[1] // tile
-    for index in sorted(set(range(columns * pixels.shape[0] // tile)) - set(left_out)):
-        row, column = divmod(index, columns)
-        position, group = Dataset(), Dataset()
-        position.ColumnPositionInTotalImagePixelMatrix = column * tile + 1
-        position.RowPositionInTotalImagePixelMatrix = row * tile + 1
-        group.PlanePositionSlideSequence = [position]
-        groups.append(group)
-        frames.append(pixels[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile].tobytes())
-    whole.PerFrameFunctionalGroupsSequence, whole.NumberOfFrames = groups, len(groups)
-    whole.add_new("PixelData", "OB", b"".join(frames))
-    whole.save_as(path, enforce_file_format=True)
 
 
 def test_frames_that_a_dicom_slide_lacks_are_said_and_those_of_reduced_levels_filled(tmp_path, smooth, averaged):

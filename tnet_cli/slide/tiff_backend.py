@@ -100,7 +100,7 @@ class TiffSlide(Slide):
                 self._chosen = choose_pages(path, self._tif)
                 pages = self._chosen.channels[0]
                 _check_size(path, pages[0])
-                torn = directory_doubts(path, self._tif, pages[0])
+                torn = directory_doubts(path, self._tif, pages[0], self._chosen.others)
                 levels, missing = stored_levels(path, self._tif, list(zip(*self._chosen.channels, strict=True)))
                 self._pages = [page for page, *_ in levels]
                 self._associated = _associated_pages(self._tif, self._pages)

@@ -14,11 +14,14 @@ NO_DATA_TAGS = (42113, 33550, 34735)
 """GDAL's value of nothing, and GeoTIFF's scale and keys: there, a tile that is left out is nothing by right."""
 
 
-def directory_doubts(path: str, tif: tifffile.TiffFile, finest: tifffile.TiffPage) -> tuple[Doubt, ...]:
-    """Return a doubt where a TIFF's chain of images goes on after the last one that can be found.
+def directory_doubts(
+    path: str, tif: tifffile.TiffFile, finest: tifffile.TiffPage, others: Sequence[tifffile.TiffPage]
+) -> tuple[Doubt, ...]:
+    """Return a doubt where a TIFF's chain of images goes on after the last one that can be found, or is not all there.
 
     Args:
         finest: The page that is the slide.
+        others: Those that are none of its pyramid levels.
 
     Raises:
         SlideError: the chain, or that of the page's reduced copies, goes on beyond the end of the file.
@@ -27,7 +30,9 @@ def directory_doubts(path: str, tif: tifffile.TiffFile, finest: tifffile.TiffPag
     if max(onward, *(finest.subifds or (0,))) >= tif.filehandle.size:
         raise SlideError(path, "is cut off: some of its images lie beyond the end of the file; copy it again")
     if onward == 0 and last_tag > 0:
-        return ()
+        beyond = sum(survey(page, tif.filehandle.size)[1] > 0 for page in others)
+        sentence = f"is cut off: {beyond} of its other images, such as its label, are not all there; copy it again"
+        return (Doubt("cut_off", sentence, may_change_answer=False),) if beyond else ()
     sentence = "its list of images breaks off, so some may be missing (pyramid levels, label); copy it again"
     return (Doubt("broken_directory", sentence),)
 

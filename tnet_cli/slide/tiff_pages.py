@@ -104,12 +104,14 @@ class ChosenPages:
         description: Of the slide's page, or else of the file.
         image: What OME-XML says of it.
         doubts: What had to be assumed.
+        others: The file's other pages.
     """
 
     channels: tuple[tuple[tifffile.TiffPage, ...], ...]
     description: str
     image: OmeImage | None
     doubts: tuple[Doubt, ...]
+    others: tuple[tifffile.TiffPage, ...]
 
     def mpp(self, path: str) -> StatedMpp | None:
         """Return the scale of the slide: of Aperio's or OME's text, else of the resolution tags.
@@ -159,11 +161,14 @@ def choose_pages(path: str, tif: tifffile.TiffFile) -> ChosenPages:
         doubts.append(("ome_xml", f"its OME-XML describes no image of {_named(finest)}, and was not believed"))
     pyramids = [_pyramid(page, pages) for page in chosen]
     levels = min(len(pyramid) for pyramid in pyramids)
+    channels = tuple(pyramid[:levels] for pyramid in pyramids)
+    offsets = {page.offset for pyramid in channels for page in pyramid}
     return ChosenPages(
-        tuple(pyramid[:levels] for pyramid in pyramids),
+        channels,
         description,
         image,
         tuple(Doubt(name, sentence) for name, sentence in doubts),
+        tuple(page for page in pages if page.offset not in offsets),
     )
 
 
