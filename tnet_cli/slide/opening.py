@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from tnet_cli.errors import SlideError, UnsupportedSlideError, UsageError
+from tnet_cli.errors import MissingMppError, SlideError, UnsupportedSlideError, UsageError
 from tnet_cli.slide.containers import closed_format
 from tnet_cli.slide.openslide_backend import PLAIN_TIFFS, OpenSlideSlide, detect_vendor
 from tnet_cli.slide.pillow_backend import PillowSlide
@@ -61,10 +61,15 @@ def open_slide(
         return chosen(text, mpp=mpp, on_progress=on_progress)
     try:
         return TiffSlide(text, mpp=mpp, on_progress=on_progress, is_any_vendor=False)
-    except UnsupportedSlideError:
+    except UnsupportedSlideError as unsupported:
         if vendor is None:
             raise
-        return OpenSlideSlide(text, mpp=mpp, on_progress=on_progress)
+        try:
+            return OpenSlideSlide(text, mpp=mpp, on_progress=on_progress)
+        except MissingMppError:
+            raise
+        except SlideError as error:
+            raise unsupported from error
 
 
 def _first_bytes(path: str) -> bytes:
