@@ -105,11 +105,11 @@ class TrainingSettings(BaseModel):
         """
         if config.mpp is None:
             raise UsageError("training on slides needs a model with the micrometres per pixel of each processing level")
-        levels, given = config.processing_levels, len(self.hard_locations)
-        if given != levels - 1:
+        views, given = config.processing_levels, len(self.hard_locations)
+        if given != views - 1:
             raise UsageError(
                 f"[training] hard_locations: {list(self.hard_locations)} has {given} numbers; "
-                f"a model of {levels} processing levels needs {levels - 1}"
+                f"a model of {views} processing levels needs {views - 1}"
             )
         if self.normal_class is not None and self.normal_class not in config.class_names:
             raise UsageError(f"normal_class {self.normal_class!r} is not among {', '.join(config.class_names)}")

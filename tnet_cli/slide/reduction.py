@@ -53,16 +53,16 @@ class ReducedLevels:
         unit: Size,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self._levels = [_reduce(read_box, stored, unit, on_progress)]
-        while max(self._levels[-1].pixels.shape[:2]) > SMALLEST_PX:
-            finer = self._levels[-1]
-            self._levels.append(_reduce(finer.read_box, finer.stored, Size(finer.stored.size.width, 1), None))
+        self._reductions = [_reduce(read_box, stored, unit, on_progress)]
+        while max(self._reductions[-1].pixels.shape[:2]) > SMALLEST_PX:
+            finer = self._reductions[-1]
+            self._reductions.append(_reduce(finer.read_box, finer.stored, Size(finer.stored.size.width, 1), None))
 
     def read(self, region: Region, width_px: int, height_px: int, background: tuple[int, int, int]) -> np.ndarray:
         """Read a region, as ``Slide.read`` does, uint8 (height_px, width_px, 3)."""
         wanted = min(region.width / width_px, region.height / height_px)
-        fitting = [reduced for reduced in self._levels if reduced.stored.downsample * FINER <= wanted]
-        chosen = fitting[-1] if fitting else self._levels[0]
+        fitting = [reduced for reduced in self._reductions if reduced.stored.downsample * FINER <= wanted]
+        chosen = fitting[-1] if fitting else self._reductions[0]
         return read_region(
             chosen.read_box,
             chosen.stored,

@@ -265,10 +265,10 @@ def _glass_colour(shrunk: Averages) -> np.ndarray:
     steepness = np.abs(ndimage.sobel(value, axis=0)) + np.abs(ndimage.sobel(value, axis=1))
     bright = float(np.quantile(value, 0.995))
     candidates = (value - darkest <= tint * value) & (value >= max(100.0, 0.6 * bright)) & (steepness < 60)
-    levels = value[candidates]
-    if levels.size < 0.002 * value.size:
+    greys = value[candidates]
+    if greys.size < 0.002 * value.size:
         return np.full(3, PRESUMED_GLASS, dtype=np.float32)
-    histogram = np.bincount(levels.astype(np.int64), minlength=256).astype(np.float64)
+    histogram = np.bincount(greys.astype(np.int64), minlength=256).astype(np.float64)
     histogram = ndimage.uniform_filter1d(histogram, size=5, mode="constant")
     is_peak = histogram == ndimage.maximum_filter1d(histogram, size=11)
     peak = int(np.flatnonzero(is_peak & (histogram >= 0.1 * histogram.max()))[-1])

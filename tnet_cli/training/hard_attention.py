@@ -10,7 +10,7 @@ from tnet_cli.learning.loop import StepOutput
 from tnet_cli.learning.slides import AnnotationTargets
 from tnet_cli.learning.state import TrainingState
 from tnet_cli.model.choice import GumbelTopK, LocationSampler, StochasticBeam, TopK
-from tnet_cli.model.exploration import mean_entropy
+from tnet_cli.model.location import mean_entropy
 from tnet_cli.model.loss import ObjectiveInput, ObjectiveWeights, objective, objective_of_nothing
 from tnet_cli.model.sampling_log_probs import SamplingScheme, sampling_log_probs
 from tnet_cli.model.traversal import ProcessingLevelRecord, Traversal
@@ -151,8 +151,8 @@ def _feature_labels(targets: AnnotationTargets, traversal: Traversal) -> Tensor:
 
 def _grids(traversal: Traversal) -> list[tuple[ProcessingLevelRecord, np.ndarray, Tensor]]:
     """Return the processing levels from which cells are attended, with the cells that may be and log-probabilities."""
-    levels = traversal.levels
-    return [(r, r.allowed, r.cell_log_probs) for r in levels if r.allowed is not None and r.cell_log_probs is not None]
+    records = traversal.levels
+    return [(r, r.allowed, r.cell_log_probs) for r in records if r.allowed is not None and r.cell_log_probs is not None]
 
 
 def _taught_regions(targets: AnnotationTargets, traversal: Traversal) -> list[tuple[Tensor, Tensor]]:

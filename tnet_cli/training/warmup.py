@@ -194,8 +194,8 @@ def augment_patch(
     if mirrored:
         pixels, grid = pixels[:, ::-1], grid[:, :, ::-1]
     gain = 1 + rng.uniform(-colour_jitter, colour_jitter, size=3)
-    levels = np.clip(np.arange(256)[:, None] * gain, 0, 255).astype(np.uint8)  # (256, 3) look-up table
-    tinted = np.stack([levels[:, channel][pixels[..., channel]] for channel in range(3)], axis=-1)
+    table = np.clip(np.arange(256)[:, None] * gain, 0, 255).astype(np.uint8)  # (256, 3)
+    tinted = np.stack([table[:, channel][pixels[..., channel]] for channel in range(3)], axis=-1)
     return tinted, grid.reshape(cells.shape)
 
 
