@@ -12,6 +12,7 @@ from pydicom import Dataset, dcmread
 
 from tests.slide.tiff_writer import RawPage, plain_tags, write_raw_tiff
 from tnet_cli.errors import MissingMppError
+from tnet_cli.geometry import Size
 from tnet_cli.slide.mpp import aperio_mpp, first_stated, option_mpp, resolution_mpp, stated_mpp
 from tnet_cli.slide.ome import ome_images
 from tnet_cli.slide.opening import open_slide
@@ -266,6 +267,16 @@ def test_two_places_that_disagree(tmp_path):
         assert (said(slide), slide.doubts) == ((0.5, "tiff resolution"), ())
 
 
+def test_aperio_text_of_an_image_before_it_was_shrunk(tmp_path, reader):
+    text = aperio("0.25").replace("64x64 (64x64)", "300x260 [20,4 256x256] (64x64)")
+    with open_slide(raw_tiff(tmp_path / "a.svs", {}, text), reader=reader) as slide:
+        (doubt,) = slide.doubts
+        assert (doubt.name, said(slide)) == ("scale", (0.25, "aperio.MPP"))
+        assert "an image of 256 x 256 pixels; if this one was made from it, aperio.MPP is 4 times too" in doubt.sentence
+    with open_slide(raw_tiff(tmp_path / "b.svs", {}, text.replace("256x256", "64x64")), reader=reader) as slide:
+        assert (said(slide), slide.doubts) == ((0.25, "aperio.MPP"), ())
+
+
 @pytest.mark.parametrize("text", [aperio("0.25").replace("made", "\x03\x8d\x81"), aperio("0.25") + "|User = M\xfcller"])
 def test_bytes_that_are_no_text_lose_nothing_else(tmp_path, text, reader):
     with open_slide(raw_tiff(tmp_path / "a.svs", {}, text), reader=reader) as slide:
@@ -384,8 +395,8 @@ def test_pixels_that_are_not_square_are_refused():
 
 
 def test_numbers_without_a_file():
-    assert aperio_mpp("a.svs", "Aperio|AppMag = 20|MPP = 0.4990") is not None
-    assert aperio_mpp("a.svs", "Aperio|XMPP = 0.4990") is None
+    assert aperio_mpp("a.svs", "Aperio|AppMag = 20|MPP = 0.4990", Size(64, 64)) is not None
+    assert aperio_mpp("a.svs", "Aperio|XMPP = 0.4990", Size(64, 64)) is None
     one = resolution_mpp(math.nan, 1e4, "cm")
     assert one is not None
     assert (one.mpp, one.doubt != "") == (1.0, True)

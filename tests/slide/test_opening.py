@@ -60,6 +60,7 @@ ORDERS: dict[str, tuple[list[tuple[tuple[int, int], dict[str, Any]]], list[tuple
     "an unnamed macro in strips": ([(SLIDE, FULL), (MACRO, {"tile": None})], [SLIDE], []),
     "another tiled image": ([(SLIDE, FULL), (LABEL, FULL)], [SLIDE], ["other_images"]),
     "a large marked macro": ([(HALF, FULL), (MACRO, FLAGGED)], [HALF], []),
+    "a larger marked label of the same shape": ([(HALF, FULL), (SLIDE, FLAGGED | {"tile": None})], [HALF], []),
     "a mask of the same size": ([(SLIDE, FULL), (SLIDE, {"subfiletype": MASK, "tile": None})], [SLIDE], []),
 }
 

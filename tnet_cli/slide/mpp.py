@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import tifffile
 
 from tnet_cli.errors import MissingMppError
+from tnet_cli.geometry import Size
 
 PLAUSIBLE = (0.05, 20.0)
 MICRO_SIGN, GREEK_MU = "\u00b5", "\u03bc"
@@ -30,6 +31,9 @@ MICROMETRES = {
 
 TIFF_UNITS = {2: "inch", 3: "cm"}
 SQUARE_WITHIN = 0.05
+SHRUNK_FROM = 1.2
+"""An image that is smaller than its description says by this much, in both directions, was shrunk."""
+
 AGREE_WITHIN = 0.05
 """Scales in two places of a file that differ by more are worth a doubt."""
 
@@ -138,15 +142,30 @@ def parse_number(text: str) -> float | None:
         return None
 
 
-def aperio_mpp(path: str, description: str) -> StatedMpp | None:
+def aperio_mpp(path: str, description: str, size: Size) -> StatedMpp | None:
     """Read ``MPP = 0.25`` from an Aperio description, or return None when it has none.
+
+    Other programs leave the description as it was when they shrink an image, which is a doubt.
+
+    Args:
+        size: Of the image that is described.
 
     Raises:
         MissingMppError: it is implausible.
     """
     match = re.search(r"\|\s*MPP\s*=([^|\r\n]*)", description)
     mpp = parse_number(match[1]) if match else None
-    return stated_mpp(path, mpp, mpp, "aperio.MPP")
+    sizes = re.findall(r"(?<![\d(])(\d{1,9})x(\d{1,9})", description.partition("|")[0])
+    described = [Size(int(width), int(height)) for width, height in sizes]
+    stated = stated_mpp(path, mpp, mpp, "aperio.MPP")
+    for other in described if stated is not None and size not in described else ():
+        shrunk = other.width / size.width
+        if shrunk > SHRUNK_FROM and abs(other.height / shrunk - size.height) <= 1:
+            says = (
+                f"its Aperio text is of an image of {other.width} x {other.height} pixels; if this one was made from it"
+            )
+            return replace(stated, doubt=f"{says}, aperio.MPP is {shrunk:.3g} times too small")
+    return stated
 
 
 def page_mpp(page: tifffile.TiffPage, description: str) -> StatedMpp | None:

@@ -119,9 +119,10 @@ class ChosenPages:
         Raises:
             MissingMppError: it is implausible, or pixels are not square.
         """
-        aperio = aperio_mpp(path, self.description) if self.description.startswith("Aperio") else None
+        finest, text = self.channels[0][0], self.description
+        aperio = aperio_mpp(path, text, page_size(finest)) if text.startswith("Aperio") else None
         ome = None if self.image is None else self.image.mpp(path)
-        return first_stated(aperio, ome, page_mpp(self.channels[0][0], self.description))
+        return first_stated(aperio, ome, page_mpp(finest, text))
 
 
 def choose_pages(path: str, tif: tifffile.TiffFile) -> ChosenPages:
@@ -146,7 +147,7 @@ def choose_pages(path: str, tif: tifffile.TiffFile) -> ChosenPages:
     originals = [page for page in _originals(pages) if not _is_aside(page, images)] or pages
     finest = max(originals, key=lambda page: (page_size(page).area, page.samplesperpixel >= COLOURS))
     doubts = []
-    larger = [page for page in pages if _is_reduction(finest, page) and not _is_aside(page, images)]
+    larger = [page for page in pages if _is_copy(finest, page) and not _is_aside(page, images)]
     if larger:
         finest = max(larger, key=lambda page: page_size(page).area)
         says = f"its largest image, of {_named(finest)}, is marked as a reduced copy, yet was taken for the slide"
@@ -208,11 +209,12 @@ def _images_of_pages(pages: list[tifffile.TiffPage]) -> dict[int, OmeImage]:
     """Return what OME-XML says of pages, by their offsets: of those it numbers, else of those of an image's size."""
     text = description_of(pages[0])
     images = ome_images(text) if is_ome(text) else []
+    numbered = {page.index: page for page in pages}
     found = {
-        pages[number].offset: image
+        numbered[number].offset: image
         for image in images
         for number in image.pages
-        if 0 <= number < len(pages) and page_size(pages[number]) == image.size
+        if number in numbered and page_size(numbered[number]) == image.size
     }
     for page in pages:
         fitting = [image for image in images if image.size == page_size(page)]
@@ -285,6 +287,12 @@ def _channel_pages(
     if len({(page.tile, page.rowsperstrip, page.photometric) for page in found}) > 1:
         raise SlideError(path, "stores red, green and blue in tiles of different sizes; export it as RGB")
     return found
+
+
+def _is_copy(page: tifffile.TiffPage, larger: tifffile.TiffPage) -> bool:
+    """Tell whether a page is a reduction of another that is stored in the same way, as no label or macro is."""
+    stored, as_stored = ((one.is_tiled, one.compression, one.photometric) for one in (page, larger))
+    return stored == as_stored and _is_reduction(page, larger)
 
 
 def _is_reduction(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:
