@@ -113,8 +113,8 @@ class TrainingSettings(BaseModel):
             )
         if self.normal_class is not None and self.normal_class not in config.class_names:
             raise UsageError(f"normal_class {self.normal_class!r} is not among {', '.join(config.class_names)}")
-        if any(depth >= levels for depth, _ in self.staged_depth):
+        if any(depth >= views for depth, _ in self.staged_depth):
             raise UsageError(
-                f"staged_depth names processing levels before all {levels} are used; "
+                f"staged_depth names processing levels before all {views} are used; "
                 f"found {', '.join(str(depth) for depth, _ in self.staged_depth)}"
             )
