@@ -252,6 +252,18 @@ def test_jpeg_tiles_that_end_early_are_unreadable_and_grey_ones_are_not(tmp_path
             slide.read(Region(256, 0, 128, 128), 128, 128)
 
 
+@pytest.mark.parametrize("colours", ["RGB", "L"])
+def test_a_jpeg_picture_that_ends_early_is_refused(tmp_path, smooth, colours):
+    path = tmp_path / "early.jpg"
+    Image.fromarray(smooth(160, 120)).convert(colours).save(path)
+    with open_slide(path) as slide, Image.open(path) as picture:
+        np.testing.assert_array_equal(slide.read(Region(0, 0, 160, 120), 160, 120), picture.convert("RGB"))
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + b"\xff\xd9")
+    with pytest.raises(SlideError, match="its JPEG data end too early"):
+        open_slide(path)
+
+
 def test_old_style_jpeg_is_decoded(tmp_path, smooth):
     file = io.BytesIO()
     Image.fromarray(smooth(160, 96)).save(file, "JPEG", subsampling=0, quality=90)

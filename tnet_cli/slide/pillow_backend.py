@@ -18,9 +18,13 @@ from tnet_cli.slide.mpp import option_mpp
 from tnet_cli.slide.resample import PyramidLevel
 from tnet_cli.slide.slide import WHITE, ProgressFunction, Slide, SlideFacts
 from tnet_cli.slide.tiff_pages import Orientation
+from tnet_cli.slide.tiff_segments import ends_early, has_grey_corner
 
 LARGEST_PX = 1_000_000_000
 """A larger picture would take more than 7 GB while it is decoded."""
+
+MOST_IMAGES = 64
+"""Of a file, that are looked at: animations and stacks are told by the second."""
 
 STRIP_PX = 16 * 1024 * 1024
 """Pixels that are made RGB at a time."""
@@ -92,9 +96,12 @@ def _decode(path: str, content: bytes | None) -> tuple[np.ndarray, str | None]:
                 misnamed = misnamed_picture(path, picture.format or "")
                 if misnamed is not None:
                     raise SlideError(path, misnamed)
+                _check_other_images(path, picture)
                 if picture.width * picture.height > LARGEST_PX:
                     raise SlideError(path, f"has {picture.width} x {picture.height} pixels, {too_large}")
                 pixels, doubt = _as_rgb(picture, content)
+                if picture.format == "JPEG" and has_grey_corner(pixels):
+                    _refuse_cut_jpeg(Path(path).read_bytes() if content is None else content, pixels)
                 return Orientation(_orientation_of(picture)).turn(pixels), doubt
     except UnidentifiedImageError as exc:
         raise SlideError(path, "is neither a slide nor a picture that tnet can read") from exc
@@ -104,6 +111,17 @@ def _decode(path: str, content: bytes | None) -> tuple[np.ndarray, str | None]:
         raise SlideError(path, "does not fit into memory; convert it to a tiled TIFF with a pyramid") from exc
     except (OSError, ValueError, RuntimeError, SyntaxError, EOFError, struct.error, zlib.error) as exc:
         raise SlideError(path, f"cannot be decoded: {' '.join(str(exc).split())}") from exc
+
+
+def _check_other_images(path: str, picture: Image.Image) -> None:
+    """Refuse a file whose first image, which would be shown, is no larger than another: an animation, a stack."""
+    first = picture.size
+    for number in range(1, min(getattr(picture, "n_frames", 1), MOST_IMAGES)):
+        picture.seek(number)
+        if picture.width * picture.height >= first[0] * first[1]:
+            raise SlideError(path, "holds several images, and the first need not be the slide; export the slide alone")
+    if getattr(picture, "n_frames", 1) > 1:
+        picture.seek(0)
 
 
 def _open(path: str, content: bytes | None) -> Image.Image:
@@ -116,6 +134,15 @@ def _open(path: str, content: bytes | None) -> Image.Image:
             except SyntaxError as exc:
                 raise UnidentifiedImageError(str(exc)) from exc
     return Image.open(path if content is None else io.BytesIO(content))
+
+
+def _refuse_cut_jpeg(data: bytes, pixels: np.ndarray) -> None:
+    def decode(data: bytes) -> np.ndarray:
+        with Image.open(io.BytesIO(data)) as picture:
+            return np.asarray(picture.convert("RGB"))
+
+    if ends_early(data, pixels, decode):
+        raise ValueError("its JPEG data end too early")
 
 
 def _without_long_texts(path: str, content: bytes | None) -> bytes | None:

@@ -239,13 +239,17 @@ def ends_early(data: bytes, decoded: np.ndarray, decode: Callable[[bytes], np.nd
         decoded: What was made of them, (H, W, S).
         decode: Makes it.
     """
-    corner = decoded[-BLOCK:, -BLOCK:]
-    grey = 128 if decoded.dtype == np.uint8 else 2048
-    if corner[-1, -1, 0] != grey or not (corner == grey).all():
+    if not has_grey_corner(decoded):
         return False
     end = data.rindex(JPEG_END)
     more = b"".join(MORE_DATA + bytes((0xFF, restart)) for restart in range(0xD0, 0xD8))
     return not np.array_equal(decode(data[:end] + MORE_DATA + more + data[end:]), decoded)
+
+
+def has_grey_corner(decoded: np.ndarray) -> bool:
+    """Tell whether the last block of a JPEG, (H, W, S), is what decoders put where there are no data."""
+    grey = 128 if decoded.dtype == np.uint8 else 2048
+    return bool(decoded[-1, -1, 0] == grey and (decoded[-BLOCK:, -BLOCK:] == grey).all())
 
 
 def is_bare_piece(page: tifffile.TiffPage) -> bool:
