@@ -215,7 +215,7 @@ ANY_BYTES: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "old deflate": (32946, imagecodecs.zlib_encode),
     "packbits": (32773, imagecodecs.packbits_encode),
     "zstd": (50000, imagecodecs.zstd_encode),
-    "lzma": (34925, imagecodecs.lzma_encode),
+    "lzma": (34925, lambda data: imagecodecs.lzma_encode(data, level=0)),
 }
 """Compressions of bytes, whatever they mean."""
 
@@ -237,7 +237,7 @@ PICTURES: dict[str, tuple[int, Encoder, tuple[str, ...]]] = {
     ),
     "jpeg xl": (
         50002,
-        squeezed(lambda piece: imagecodecs.jpegxl_encode(piece, lossless=True)),
+        squeezed(lambda piece: imagecodecs.jpegxl_encode(piece, lossless=True, effort=1)),
         ("grey 8", "grey 16", "rgb 8", "rgb 16", "grey float32", "rgb float32", "rgb 8 in 16"),
     ),
     "png": (
@@ -418,17 +418,21 @@ def write_sample(
     if variant.pyramid == "subifds":
         pages[0].below = [pages.pop()]
     name = " / ".join([compression, kind.name, layout.name, *map(str, vars(variant).values())])
+    # OpenSlide may read what is otherwise refused, and knows no pyramids in SubIFDs. LERC has an order of bytes of its
+    # own, and readers do not agree on whether the file's counts as well.
+    may_be_refused = (
+        kind.is_refused
+        or (kind.photometric == YCBCR and "jpeg" not in compression)
+        or (compression == "lerc" and kind.bits > 8 and variant.byteorder == ">")
+    )
     return Sample(
         write_raw_tiff(folder / f"{number}.tif", pages, variant.byteorder, is_big=variant.is_big),
         name,
         shown,
-        is_pyramid=len(levels) > 1 and (variant.description != "aperio" or layout.is_tiled) and not kind.is_refused,
+        is_pyramid=len(levels) > 1 and (variant.description != "aperio" or layout.is_tiled) and not may_be_refused,
         show=None if is_aperio_ycbcr or "ycbcr" in compression else kind.show,
         tolerance=kind.tolerance if is_aperio_ycbcr or compression in LOSSY or kind.photometric in INEXACT else 0,
-        # The bytes of LERC have an order of their own, and readers do not agree on whether the file's counts as well.
-        is_refused=kind.is_refused
-        or (compression == "webp" and kind.photometric == YCBCR)
-        or (compression == "lerc" and kind.bits > 8 and variant.byteorder == ">"),
+        is_refused=may_be_refused,
     )
 
 
@@ -511,7 +515,8 @@ def others(sample: Sample) -> Iterator[tuple[str, np.ndarray]]:
             yield "tifffile", sample.show(samples)
         is_plain = page.photometric in {WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR, PALETTE} and page.bitspersample <= 8
         # Pillow goes by neither a palette of eight bits nor the order of the bits where nothing is compressed.
-        is_odd = (page.photometric == PALETTE and page.colormap.max() < 256) or page.fillorder == 2
+        is_odd = page.photometric == PALETTE and page.colormap.max() < 256
+        is_odd |= page.fillorder == 2 and page.compression == 1
     if not is_plain or page.extrasamples or is_odd:
         return
     try:

@@ -21,7 +21,6 @@ from tnet_cli.slide.slide import AT_ONCE_PX, WHITE, ProgressFunction, Slide, Sli
 from tnet_cli.slide.streams import HEADER_BYTES
 from tnet_cli.slide.tiff_colours import (
     Ranges,
-    can_be_decompressed,
     doubts_of,
     is_deep,
     leaves_colours_to_the_data,
@@ -286,7 +285,7 @@ def _converter(
     path: str, page: tifffile.TiffPage, ranges: Ranges, *, is_aperio: bool, head: bytes
 ) -> Callable[[np.ndarray], np.ndarray]:
     convert = rgb_converter(page, ranges, WHITE, is_aperio=is_aperio, head=head)
-    if convert is None or not can_be_decompressed(page):
+    if convert is None:
         raise UnsupportedSlideError(
             path,
             f"its pixels are {_name(page.photometric)}, compressed as {_name(page.compression)}, which is not "

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import tifffile
@@ -23,24 +22,8 @@ APERIO_YCBCR = 33003
 ALPHA = {1: True, 2: False}
 """Extra samples that are opacity, and whether the colours are multiplied by it already."""
 
-COMMON_YCBCR = {
-    "YCbCrCoefficients": (0.299, 0.587, 0.114),
-    "ReferenceBlackWhite": (0, 255, 128, 255, 128, 255),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Ranges:
-    """Which samples of a page are black and white, and of its opacity nothing and all."""
-
-    colour: SampleRange
-    alpha: SampleRange
-
-
-def can_be_decompressed(page: tifffile.TiffPage) -> bool:
-    """Tell whether there is a decoder for a page's compression, and what it gives is certain."""
-    is_lerc_swapped = int(page.compression) == LERC and page.parent.byteorder == ">" and page.bitspersample != 8
-    return int(page.compression) in tifffile.TIFF.DECOMPRESSORS and not is_lerc_swapped
+Ranges = tuple[SampleRange, SampleRange]
+"""Of a page's colours, and of its opacity."""
 
 
 def is_deep(page: tifffile.TiffPage) -> bool:
@@ -59,13 +42,12 @@ def ranges_of(page: tifffile.TiffPage, samples: np.ndarray | None, ome: str | No
         ValueError: nothing says it.
     """
     if not _is_plain(page):
-        return Ranges(SampleRange(255), SampleRange(255))
+        return SampleRange(255), SampleRange(255)
     if samples is None:
         samples = np.zeros((1, page.samplesperpixel), page.dtype)
-    colours, bits = _colours(page), page.bitspersample
     at, _ = _alpha(page)
-    colour = range_of(samples[:, :colours], bits, _stated_range(page, ome))
-    return Ranges(colour, colour if at is None else range_of(samples[:, at], bits))
+    colour = range_of(samples[:, : _colours(page)], page.bitspersample, _stated_range(page, ome))
+    return colour, colour if at is None else range_of(samples[:, at], page.bitspersample)
 
 
 def _stated_range(page: tifffile.TiffPage, ome: str | None) -> SampleRange | None:
@@ -103,8 +85,8 @@ def doubts_of(page: tifffile.TiffPage, ranges: Ranges, head: bytes) -> Iterator[
     Args:
         head: As for ``rgb_converter``.
     """
-    if ranges.colour.doubt:
-        yield "sample_range", ranges.colour.doubt
+    if ranges[0].doubt:
+        yield "sample_range", ranges[0].doubt
     if photometric_of(page) in GREY and _colours(page) >= 3:
         yield "channels", "its first three channels are shown as red, green and blue, which the file does not say"
     if head and int(page.compression) == NEW_JPEG:
@@ -134,7 +116,7 @@ def rgb_converter(
     """
     photometric = photometric_of(page)
     is_ycbcr = _holds_ycbcr(page, is_aperio=is_aperio, head=head)
-    to_colour = _colour_of(page, photometric, ranges.colour) if _is_plain(page) else None
+    to_colour = _colour_of(page, photometric, ranges[0]) if _is_plain(page) else None
     if to_colour is None or is_ycbcr is None:
         return None
     at, is_premultiplied = _alpha(page)
@@ -147,16 +129,20 @@ def rgb_converter(
             colour = 255 - colour
         if at is None:
             return np.ascontiguousarray(colour)
-        alpha = ranges.alpha.eight_bits(samples[..., at : at + 1])
+        alpha = ranges[1].eight_bits(samples[..., at : at + 1])
         return over(colour, alpha, background, is_premultiplied=is_premultiplied)
 
     return convert
 
 
 def _is_plain(page: tifffile.TiffPage) -> bool:
-    """Tell whether a page's samples are numbers of one depth, in one plane of the picture."""
-    is_number = page.dtype is not None and page.dtype.kind in "buif"
-    return is_number and isinstance(page.bitspersample, int) and page.imagedepth == 1
+    """Tell whether a page's samples are numbers of one depth, in one plane of the picture, that can be decompressed."""
+    compression = int(page.compression)
+    if page.dtype is None or page.dtype.kind not in "buif" or not isinstance(page.bitspersample, int):
+        return False
+    # Readers do not agree on whether the order of a file's bytes counts within LERC.
+    is_lerc_swapped = compression == LERC and page.parent.byteorder == ">" and page.bitspersample != 8
+    return page.imagedepth == 1 and compression in tifffile.TIFF.DECOMPRESSORS and not is_lerc_swapped
 
 
 def _colour_of(
@@ -182,10 +168,7 @@ def _holds_ycbcr(page: tifffile.TiffPage, *, is_aperio: bool, head: bytes) -> bo
         return compression == APERIO_YCBCR
     if photometric_of(page) != KIND.YCBCR or (compression in {OLD_JPEG, NEW_JPEG} and page.planarconfig == 1):
         return False
-    if compression in JPEG_2000:
-        return stream_colours(head) != "RGB"
-    is_bare = compression not in tifffile.TIFF.IMAGE_COMPRESSIONS and not page.is_subsampled
-    return True if is_bare and _is_common_ycbcr(page) else None
+    return stream_colours(head) != "RGB" if compression in JPEG_2000 else None
 
 
 def _palette(page: tifffile.TiffPage) -> Callable[[np.ndarray], np.ndarray]:
@@ -210,16 +193,3 @@ def _colours(page: tifffile.TiffPage) -> int:
     if page.photometric in GREY and "PhotometricInterpretation" in page.tags:
         extra = [sample for sample in extra if int(sample) in ALPHA]
     return int(page.samplesperpixel - len(extra))
-
-
-def _is_common_ycbcr(page: tifffile.TiffPage) -> bool:
-    for name, common in COMMON_YCBCR.items():
-        value = page.tags.valueof(name)
-        if value is None:
-            continue
-        numbers = np.asarray(value, np.float64)
-        if numbers.size == 2 * len(common):  # rationals
-            numbers = numbers[::2] / np.where(numbers[1::2] == 0, np.nan, numbers[1::2])
-        if numbers.shape != (len(common),) or not np.allclose(numbers, common, atol=1e-3):
-            return False
-    return page.bitspersample == 8
