@@ -22,15 +22,10 @@ from sklearn.preprocessing import StandardScaler
 from tnet_cli.geometry import Region
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.synth.design import design_slide
+from tnet_cli.synth.outline import outlines_geojson
 from tnet_cli.synth.paint import Painter, colour_table
 from tnet_cli.synth.pyramid import encode_window
-from tnet_cli.synth.synthesis import (
-    CLASS_NAMES,
-    SyntheticSlide,
-    lesions_geojson,
-    synthesize,
-    write_synthetic_slide,
-)
+from tnet_cli.synth.synthesis import CLASS_NAMES, SyntheticSlide, synthesize, write_synthetic_slide
 
 SIDE = 2100  # no multiple of a tile or of a window
 SEED = 4
@@ -189,12 +184,13 @@ def test_the_annotation_outlines_the_lesions_as_qupath_does(made):
 def test_a_benign_slide_has_foci_and_no_annotation():
     design = design_slide(SEED, SIDE, label="benign")
     assert len(design.foci) >= 1
-    assert lesions_geojson(design) == {"type": "FeatureCollection", "features": []}
+    assert outlines_geojson(design.lesions, 0.5, "lesion") == {"type": "FeatureCollection", "features": []}
 
 
 def test_annotations_are_in_pixels_of_the_slides_own_scale():
     def centre(side_px: int, mpp: float) -> Point:
-        document = lesions_geojson(design_slide(SEED, side_px, mpp=mpp, label="lesion"))
+        design = design_slide(SEED, side_px, mpp=mpp, label="lesion")
+        document = outlines_geojson(design.lesions, mpp, "lesion")
         return shape(document["features"][0]["geometry"]).centroid
 
     assert centre(4000, 0.25).x / centre(1000, 1.0).x == pytest.approx(4, rel=0.001)

@@ -244,23 +244,12 @@ def _choose(
     if np.isnan(values).any():
         raise ValueError("the network gave NaN as the log-probability of a cell that may be attended")
     is_beam = plan.choice == "beam"
+    rows = values.reshape(1, -1) if is_beam else values  # k of all cells together, or k of each grid
+    keys = None
     if isinstance(plan.sampler, PerturbingSampler):
-        keys = plan.sampler.perturb(values, parents if is_beam else None)
-        chosen = _split(values, keys, k, largest, is_beam=is_beam)
-        return chosen, keys.ravel()[chosen]
-    return _split(values, values, k, lambda _, row, k: plan.sampler(row, k), is_beam=is_beam), None
-
-
-def _split(
-    values: np.ndarray,
-    keys: np.ndarray,
-    k: int,
-    choose: Callable[[np.ndarray, np.ndarray, int], np.ndarray],
-    *,
-    is_beam: bool,
-) -> np.ndarray:
-    """Choose k of all (N, G) cells together, or k of each of the N grids."""
-    if is_beam:
-        return choose(keys.ravel(), values.ravel(), k)
-    size = values.shape[1]
-    return np.concatenate([choose(keys[number], values[number], k) + number * size for number in range(len(values))])
+        keys = plan.sampler.perturb(values, parents if is_beam else None).reshape(rows.shape)
+        chosen = [largest(own, row, k) for own, row in zip(keys, rows, strict=True)]
+    else:
+        chosen = [plan.sampler(row, k) for row in rows]
+    flat = np.concatenate([each + number * rows.shape[1] for number, each in enumerate(chosen)])
+    return flat, None if keys is None else keys.ravel()[flat]

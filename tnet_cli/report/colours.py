@@ -30,11 +30,7 @@ BAR_OF_THE_LABEL: RGB = (0, 90, 141)
 
 
 def processing_level_colour(processing_level: int) -> RGB:
-    """Return the colour of a processing level; after the fifth they begin again.
-
-    Raises:
-        ValueError: the processing level is negative.
-    """
+    """Return the colour of a processing level; after the fifth they begin again, and none is below 0 (ValueError)."""
     if processing_level < 0:
         raise ValueError(f"a processing level is 0 or more, not {processing_level}")
     red, green, blue = bytes.fromhex(OKABE_ITO[_PROCESSING_LEVELS[processing_level % len(_PROCESSING_LEVELS)]][1:])

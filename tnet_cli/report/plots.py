@@ -42,12 +42,9 @@ STYLE: dict[str, Any] = {
     "axes.linewidth": 0.7,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "xtick.labelsize": 7.5,
-    "ytick.labelsize": 7.5,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "xtick.major.size": 3,
-    "ytick.major.size": 3,
+    **{f"{axis}tick.labelsize": 7.5 for axis in "xy"},
+    **{f"{axis}tick.major.width": 0.7 for axis in "xy"},
+    **{f"{axis}tick.major.size": 3 for axis in "xy"},
     "legend.fontsize": 7,
     "legend.frameon": False,
     "legend.handlelength": 1.6,
@@ -138,7 +135,7 @@ def confusion_plot(counts: np.ndarray, class_names: Sequence[str]) -> bytes:
     """
     rows = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, rows, out=np.zeros(counts.shape, dtype=np.float64), where=rows > 0)
-    names = [_short(name) for name in class_names]
+    names = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…" for name in class_names]
     side = min(max(HEIGHT_IN, 0.42 * len(names) + 1.1), PAGE_IN)
     if len(names) > MOST_NAMES:
         names = []
@@ -317,19 +314,7 @@ def _draw_operating(axes: "Axes", operating: tuple[float, float, str] | None) ->
     if operating is None:
         return
     x, y, words = operating
-    axes.plot(
-        [x],
-        [y],
-        linestyle="none",
-        marker="o",
-        markersize=5.5,
-        markerfacecolor="white",
-        markeredgecolor="#1C1E21",
-        markeredgewidth=1.4,
-        zorder=20,
-        label=words,
-        clip_on=False,
-    )
+    axes.plot(x, y, "o", ms=5.5, mfc="white", mec="#1C1E21", mew=1.4, zorder=20, label=words, clip_on=False)
 
 
 def _draw_points(
@@ -374,7 +359,9 @@ def _legend(figure: "Figure", axes: "Axes", curves: int, *, columns: int = 1) ->
         return
     handles, texts = axes.get_legend_handles_labels()
     is_guide = [getattr(handle, "get_color", lambda: None)() == GUIDE for handle in handles]
-    order = sorted(range(len(handles)), key=lambda index: (is_guide[index], _is_line(handles[index], columns)))
+    # In more than one column the lines across a plot stand after its points.
+    is_line = [columns > 1 and hasattr(handle, "get_color") for handle in handles]
+    order = sorted(range(len(handles)), key=lambda index: (is_guide[index], is_line[index]))
     figure.legend(
         [handles[index] for index in order],
         [texts[index] for index in order],
@@ -383,12 +370,3 @@ def _legend(figure: "Figure", axes: "Axes", curves: int, *, columns: int = 1) ->
         borderaxespad=0.1,
         labelspacing=0.3,
     )
-
-
-def _is_line(handle: object, columns: int) -> bool:
-    """Tell the lines across a plot from its points; in one column everything stays as it was drawn."""
-    return columns > 1 and hasattr(handle, "get_color")
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"

@@ -73,9 +73,6 @@ def write_pyramid(
         windows: In the order of ``window_places``; what lies beyond the slide's edge is cut off.
         description: Stored in the first page.
         on_progress: Told how many windows of how many are written.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     columns = -(-size.width // WINDOW_PX)
     rows = -(-size.height // WINDOW_PX)

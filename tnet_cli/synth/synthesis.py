@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -70,7 +69,7 @@ def write_synthetic_slide(
             on_progress=on_progress,
         )
     annotation = path.with_suffix(".geojson")
-    write_json(annotation, lesions_geojson(design))
+    write_json(annotation, outlines_geojson(design.lesions, design.mpp, CLASS_NAMES[1]))
     return SyntheticSlide(path=path, label=design.label, annotation=annotation, seed=seed)
 
 
@@ -121,14 +120,6 @@ def _make_numbered(
     own = int(np.random.default_rng([seed, number, 1]).integers(2**31))
     path = directory / f"synth-{seed}-{number:04d}.tif"
     return write_synthetic_slide(path, seed=own, side_px=side_px, mpp=mpp, label=str(label), workers=workers)
-
-
-def lesions_geojson(design: SlideDesign) -> dict[str, Any]:
-    """Return the outlines of a slide's lesions as QuPath annotations, in level-0 pixels."""
-    return outlines_geojson(design.lesions, design.mpp, CLASS_NAMES[1])
-
-
-# --- drawing, in this process or in several
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from tnet_cli.learning.loop import Stage, StepOutput
 from tnet_cli.learning.slides import TrainingSlide, read_many
 from tnet_cli.learning.state import random_source
 from tnet_cli.model.choice import LocationSampler
-from tnet_cli.model.exploration import mix_uniform
+from tnet_cli.model.location import mix_uniform
 from tnet_cli.model.normalisation import freeze_normalisation
 from tnet_cli.model.traversal import Look, Traversal
 from tnet_cli.slide.slide import Slide
