@@ -132,27 +132,20 @@ class OpenSlideSlide(Slide):
             "the file lacks tiles of its reduced images, which are made from the next finer pyramid level",
             may_change_answer=False,
         )
-        downsample, tile = self.pyramid[pyramid_level].downsample, self._unit(pyramid_level)
         is_hole = picture.getchannel("A").point(lambda alpha: 255 if alpha == 0 else 0)
-        for top in range(-(y % tile.height), picture.height, tile.height):
-            for left in range(-(x % tile.width), picture.width, tile.width):
-                corner = (max(0, left), max(0, top))
-                box = (*corner, min(left + tile.width, picture.width), min(top + tile.height, picture.height))
-                mask = is_hole.crop(box)
-                if mask.getbbox() is None:
-                    continue
-                sides = (x + corner[0], y + corner[1], mask.width, mask.height)
-                finer = read_region(
-                    partial(self._read_stored, pyramid_level - 1),
-                    self.pyramid[pyramid_level - 1],
-                    Region(*(round(side * downsample) for side in sides)),
-                    mask.width,
-                    mask.height,
-                    background=self.background,
-                    unit=self._unit(pyramid_level - 1),
-                    most_px=AT_ONCE_PX,
-                )
-                picture.paste(Image.fromarray(finer).convert("RGBA"), corner, mask)
+        left, top, right, bottom = is_hole.getbbox() or (0, 0, 1, 1)
+        downsample = self.pyramid[pyramid_level].downsample
+        finer = read_region(
+            partial(self._read_stored, pyramid_level - 1),
+            self.pyramid[pyramid_level - 1],
+            Region(*(round(side * downsample) for side in (x + left, y + top, right - left, bottom - top))),
+            right - left,
+            bottom - top,
+            background=self.background,
+            unit=self._unit(pyramid_level - 1),
+            most_px=AT_ONCE_PX,
+        )
+        picture.paste(Image.fromarray(finer).convert("RGBA"), (left, top), is_hole.crop((left, top, right, bottom)))
 
     def _tiles_under(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> tuple[int, Size]:
         """Return how many tiles lie under a box and their size; where OpenSlide does not say, the box as one tile."""
