@@ -237,7 +237,7 @@ PICTURES: dict[str, tuple[int, Encoder, tuple[str, ...]]] = {
     ),
     "jpeg xl": (
         50002,
-        squeezed(lambda piece: imagecodecs.jpegxl_encode(piece, lossless=True, effort=1)),
+        squeezed(lambda piece: imagecodecs.jpegxl_encode(piece, lossless=True, effort=3)),
         ("grey 8", "grey 16", "rgb 8", "rgb 16", "grey float32", "rgb float32", "rgb 8 in 16"),
     ),
     "png": (
