@@ -65,7 +65,7 @@ def test_a_slide_without_tissue_says_what_was_read(small_labelled_slides):
 def test_doubts_of_the_reader_reach_the_result_its_notes_and_its_file(small_labelled_slides, tmp_path):
     with open_slide(str(small_labelled_slides.parent / "synth-12-0000.tif")) as slide:
         slide.doubt("missing_tiles", "lacks 3 tiles")
-        result = without_tissue(ENTRY, CARD, None, slide)
+        result = without_tissue(ENTRY, CARD, time.perf_counter(), slide)
     row = RunDirectory(tmp_path).write_slide(result, overlay=None)
     details = json.loads((tmp_path / "slides" / "a" / "result.json").read_text())
     expected = {"name": "missing_tiles", "sentence": "lacks 3 tiles", "may_change_answer": True}

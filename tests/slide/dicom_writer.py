@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage, generate_uid
 
 
 def write_dicom(path: Path, pixels: np.ndarray, tile: int, *, left_out: Sequence[int], downsample: int = 1) -> None:
@@ -13,7 +13,7 @@ def write_dicom(path: Path, pixels: np.ndarray, tile: int, *, left_out: Sequence
     whole = Dataset()
     whole.file_meta = FileMetaDataset()
     whole.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    whole.file_meta.MediaStorageSOPClassUID = whole.SOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.6"
+    whole.file_meta.MediaStorageSOPClassUID = whole.SOPClassUID = VLWholeSlideMicroscopyImageStorage
     whole.file_meta.MediaStorageSOPInstanceUID = whole.SOPInstanceUID = generate_uid()
     whole.StudyInstanceUID, whole.SeriesInstanceUID, whole.Modality = "1.2", "1.2.3", "SM"
     whole.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE" if downsample == 1 else "RESAMPLED"]

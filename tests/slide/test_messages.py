@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from tests.slide.dicom_writer import write_dicom
 from tnet_cli.errors import SlideError
@@ -51,7 +51,7 @@ def write_ct(path: Path, preamble: bytes = bytes(128)) -> None:
     image = Dataset()
     image.file_meta = FileMetaDataset()
     image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    image.file_meta.MediaStorageSOPClassUID = image.SOPClassUID = CTImageStorage
     image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID = generate_uid()
     image.Rows = image.Columns = 4
     image.preamble = preamble.ljust(128, b"\x00")

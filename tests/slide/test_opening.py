@@ -134,6 +134,22 @@ def test_the_ome_image_that_is_the_slide_gives_the_scale(
         np.testing.assert_array_equal(whole(slide), pages[0])
 
 
+def test_a_large_ome_image_of_coarser_pixels_may_be_the_macro(tmp_path):
+    xml = OME.format(ome_image("a", SLIDE, 0.5, "") + ome_image("b", (400, 300), 15, ""))
+    path = write_pages(tmp_path / "a.ome.tif", [(drawn(SLIDE), {"description": xml}), (drawn((400, 300)), {})])
+    with pytest.raises(SlideError, match="holds several images, of 400 x 300 pixels and 192 x 128 pixels"):
+        open_slide(path)
+
+
+def test_planes_that_tifffile_laid_into_one_page_are_refused(tmp_path):
+    stack = np.stack([drawn(SLIDE, number, channels=1) for number in range(5)])
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack", truncate=True)
+    tifffile.imwrite(tmp_path / "b.tif", stack, photometric="minisblack", volumetric=True, tile=(16, 32, 32))
+    for name in ("a.tif", "b.tif"):
+        with pytest.raises(SlideError, match="holds 5 focal planes"):
+            open_slide(tmp_path / name)
+
+
 PLAIN, STOPS = '<Channel SamplesPerPixel="1"/>', "SizeZ='1' SizeT='1' SizeC='3'"
 NAMED = '<Channel Name="{}"/><Channel Name="{}"/><Channel Name="{}"/>'
 COLOURED = '<Channel Color="{}"/><Channel Color="{}"/><Channel Color="{}"/>'
@@ -340,6 +356,14 @@ def test_a_picture_called_one_is_read(tmp_path, name):
     Image.fromarray(drawn(SLIDE)).save(tmp_path / name, format="jpeg")
     with open_slide(tmp_path / name) as slide, Image.open(tmp_path / name) as picture:
         np.testing.assert_array_equal(whole(slide), np.asarray(picture))
+
+
+@pytest.mark.parametrize(("name", "reader"), [("a.gif", None), ("a.webp", None), ("a.png", None), ("a.tif", "pillow")])
+def test_a_picture_of_several_images_is_refused(tmp_path, name, reader):
+    frames = [Image.fromarray(drawn(SLIDE, number)) for number in range(3)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+    with pytest.raises(SlideError, match="holds several images"):
+        open_slide(tmp_path / name, reader=reader)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ class OpenSlideSlide(Slide):
                 raise
         tiles, tile = self._tiles_under(pyramid_level, x, y, width, height)
         self._count(tiles * tile.area, 0, tiles)
-        if self.vendor in WITHOUT_HOLES and picture.getextrema()[3][0] == 0:
+        if self.vendor in WITHOUT_HOLES and picture.getchannel("A").getextrema()[0] == 0:
             self._fill(picture, pyramid_level, x, y)
         return _opaque(picture, self.background)
 
