@@ -29,7 +29,7 @@ class OmeImage:
         colours: Of those channels, as 32-bit RGBA; None where the writer did not say.
         is_fluorescence: Whether a channel tells of the light that excites it or that it emits.
         pages: Numbers of the pages of its planes, in the order channels, depths, times; empty where the XML says none.
-        pixels: The attributes that hold its scale.
+        pixel_um: Width and height of a pixel, as far as they are stated.
     """
 
     name: str
@@ -40,7 +40,7 @@ class OmeImage:
     colours: tuple[int | None, ...]
     is_fluorescence: bool
     pages: tuple[int, ...]
-    pixels: dict[str, str]
+    pixel_um: tuple[float | None, float | None]
 
     def mpp(self, path: str) -> StatedMpp | None:
         """Read PhysicalSizeX and PhysicalSizeY, or return None when it has none.
@@ -48,12 +48,7 @@ class OmeImage:
         Raises:
             MissingMppError: they are implausible.
         """
-        sides = []
-        for axis in ("X", "Y"):
-            value = parse_number(self.pixels.get(f"PhysicalSize{axis}", ""))
-            factor = MICROMETRES.get(self.pixels.get(f"PhysicalSize{axis}Unit", "um").strip())
-            sides.append(None if value is None or factor is None else value * factor)
-        return stated_mpp(path, sides[0], sides[1], "ome-xml")
+        return stated_mpp(path, *self.pixel_um, "ome-xml")
 
 
 def is_ome(description: str) -> bool:
@@ -86,7 +81,7 @@ def ome_images(xml: str) -> list[OmeImage]:
                     colours=tuple(_number(channel.get("Color")) for channel in named),
                     is_fluorescence=any(light & channel.attrib.keys() for channel in channels),
                     pages=tuple(islice(_pages(pixels, uuid), MOST_PLANES)),
-                    pixels=dict(pixels.attrib),
+                    pixel_um=(_side(pixels, "X"), _side(pixels, "Y")),
                 )
             )
     return found
@@ -103,6 +98,12 @@ def _pages(pixels: ET.Element, uuid: str | None) -> Iterator[int]:
             blocks.append((place, ifd, _number(data.get("PlaneCount")) or 1))
     for _, ifd, count in sorted(blocks):
         yield from range(ifd, ifd + count)
+
+
+def _side(pixels: ET.Element, axis: str) -> float | None:
+    value = parse_number(pixels.get(f"PhysicalSize{axis}", ""))
+    factor = MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "um").strip())
+    return None if value is None or factor is None else value * factor
 
 
 def _inside(element: ET.Element, tag: str) -> Iterator[ET.Element]:

@@ -1,5 +1,6 @@
 """Pages of one size in a TIFF: focal planes, points in time, or channels, and which of them are red, green and blue."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -79,6 +80,12 @@ def planes_of(
         image: What OME-XML says of the page.
     """
     within = max(finest.imagedepth, getattr(finest.tags.get(METAMORPH_PLANES), "count", 1))
+    shape = re.match(r'\{"shape": \[([\d, ]{1,60})\], .*"truncated": true', description)
+    if shape:
+        # Written so by tifffile: all planes in one page.
+        within = math.prod(map(int, shape[1].split(","))) // (
+            finest.imagewidth * finest.imagelength * finest.samplesperpixel
+        )
     if within > 1:
         return Planes(depths=within)
     if description.startswith("ImageJ="):

@@ -28,6 +28,9 @@ OLD_REDUCED = 2
 """Of the older tag of that name."""
 
 COLOURS = 3
+OVERVIEW = 4
+"""An image whose pixels are this many times those of another is an overview."""
+
 SHORT = 80
 """A shorter description is a name."""
 
@@ -154,7 +157,7 @@ def choose_pages(path: str, tif: tifffile.TiffFile) -> ChosenPages:
         doubts.append(("page_marks", says))
     image = images.get(finest.offset)
     description = description_of(finest) or description_of(pages[0])
-    doubts += _other_images(path, finest, originals)
+    doubts += _other_images(path, finest, originals, images)
     chosen = _channel_pages(path, description, finest, [page for page in originals if _is_alike(page, finest)], image)
     if len(chosen) > 1:
         doubts.append(("channels_combined", "red, green and blue are images of their own in it; they were combined"))
@@ -238,7 +241,13 @@ def _page_name(page: tifffile.TiffPage) -> str:
         found = re.search(f"<{element}>([^<]*)</{element}>", description)
         if found and found[1] != "FullResolution":
             return found[1]
-    return name if isinstance(name, str) and name else description if len(description) < SHORT else ""
+    return (
+        name
+        if isinstance(name, str) and name
+        else description
+        if len(description) < SHORT and description[:1] != "{"
+        else ""
+    )
 
 
 def _named(page: tifffile.TiffPage) -> str:
@@ -250,13 +259,16 @@ def _is_alike(page: tifffile.TiffPage, other: tifffile.TiffPage) -> bool:
 
 
 def _other_images(
-    path: str, finest: tifffile.TiffPage, originals: Sequence[tifffile.TiffPage]
+    path: str, finest: tifffile.TiffPage, originals: Sequence[tifffile.TiffPage], images: Mapping[int, OmeImage]
 ) -> list[tuple[str, str]]:
     """Return a doubt where there are other images, such as scenes, and refuse where one of them may be the slide."""
+    widths = {offset: image.pixel_um[0] or 0 for offset, image in images.items()}
     others = [page for page in originals if not (_is_alike(page, finest) or _is_reduction(page, finest))]
     for page in others:
         is_mask = page.samplesperpixel < COLOURS <= finest.samplesperpixel
-        if not is_mask and 2 * page_size(page).area >= page_size(finest).area:
+        is_large = 2 * page_size(page).area >= page_size(finest).area
+        is_finer = 0 < OVERVIEW * widths.get(page.offset, 0) < widths.get(finest.offset, 0)
+        if is_finer or (is_large and not is_mask):
             sizes = " and ".join(dict.fromkeys(map(_named, (finest, page))))
             raise SlideError(
                 path, f"holds several images, of {sizes}, and does not say which is the slide; export the slide alone"
