@@ -67,21 +67,12 @@ def traverse_best_first(
 ) -> Generator[Wanted, Look, Traversal]:
     """Traverse a slide from its roots, the most probable open cells first.
 
+    What is asked and what is told are those of ``traverse``, and so are the errors; the record has the order of the
+    looks beside it.
+
     Args:
-        roots: Boxes of processing level 0, level-0 pixels; at least one.
-        allowed: Tells which cells may be attended: regions -> bool (N,); all of them when None.
         stopping: Asked whenever ``at_once`` locations more have been looked at and the finest processing level has been
             reached; the traversal ends when it says so. Never asked when None.
-
-    Yields:
-        The regions wanted at one processing level; send a ``Look`` of the same length.
-
-    Returns:
-        The record, as ``traverse`` gives it, with the order of the looks beside it.
-
-    Raises:
-        ValueError: there is no root or not one log-probability for each, a look does not answer what was wanted, or
-            a cell that may be attended has NaN for its log-probability.
     """
     check_roots(roots, root_log_probs)
     seen = _Seen(plan, allowed)

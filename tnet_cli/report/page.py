@@ -201,10 +201,8 @@ class Histogram:
     """The probabilities of the slides that were called one class, as bars of equal width from 0 to 1.
 
     Attributes:
-        count: Slides that were called it.
         highest: Slides that a bar of full height stands for; the same for all classes of a run.
         bars: The bins that are not empty.
-        text: The whole in a sentence.
     """
 
     class_name: str

@@ -45,7 +45,6 @@ def box_on_thumbnail(region: Region, slide_size: Size, panel_size: Size, origin:
     Args:
         region: Level-0 pixels; what lies beyond the slide is cut off.
         slide_size: Level-0 pixels that the panel shows.
-        panel_size: Pixels of the panel.
         origin: x and y of the panel's corner on the page.
 
     Returns:

@@ -80,7 +80,6 @@ class SlideDesign:
         thickness: float32 map; relative thickness of the section, high in folds.
         mucosa: float32 map; above zero where glands stand.
         map_um: Side of a pixel of the three maps.
-        foci: All foci, lesions among them.
     """
 
     seed: int

@@ -45,11 +45,7 @@ class Calibration:
     per_acinus: dict[Nuclei, float]
 
     def banks(self, mpp: float, small: list[np.ndarray], rng: np.random.Generator) -> dict[Nuclei, list[np.ndarray]]:
-        """Return what is stamped at the points of a focus, uint8 (S, S) concentrations of haematoxylin.
-
-        Args:
-            small: Single benign nuclei.
-        """
+        """Return what is stamped at a focus's points, uint8 (S, S) of haematoxylin; clumps are of ``small`` nuclei."""
         large = large_nuclei(mpp, rng, self.scale)
         return {"small": nuclear_clumps(small, mpp, rng), "large": [self.darkness[sprite] for sprite in large]}
 
