@@ -1,6 +1,7 @@
 """What a slide's samples mean where its tags leave it open, or where they and its data disagree."""
 
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -141,7 +142,7 @@ def test_opacity_has_a_range_of_its_own(write_tiff, smooth):
     np.testing.assert_array_equal(read_all(path)[0], pixels)
 
 
-def raw_page(samples: np.ndarray, tags: dict, encode=bytes) -> RawPage:
+def raw_page(samples: np.ndarray, tags: dict[int, Any], encode=bytes) -> RawPage:
     height, width, channels = samples.shape
     common = {256: width, 257: height, 258: (8,) * channels, 259: 1, 277: channels, 284: 1, 322: 32, 323: 32}
     segments = [encode(piece) for piece in cut(samples, 32, 32, is_tiled=True)]
@@ -239,9 +240,9 @@ def test_deep_png(tmp_path, smooth, channels, is_deep):
     assert list(doubts) == ([] if is_deep else ["sample_range"])
 
 
-def write_dicom(path: Path, slides: Path, photometric: str, frame: bytes, syntax: str) -> Path:
+def write_dicom(path: Path, slides: Path, photometric: str, frame: Any, syntax: str) -> Path:
     """A slide of one frame, 1000 x 1000, made of another of that size."""
-    data = pydicom.dcmread(slides / "boxes_0.dcm")
+    data: Any = pydicom.dcmread(slides / "boxes_0.dcm")
     frames = int(data.NumberOfFrames)
     data.PhotometricInterpretation = photometric
     data.file_meta.TransferSyntaxUID = syntax

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 import imagecodecs
 import numpy as np
@@ -26,6 +26,8 @@ from tnet_cli.geometry import Region
 from tnet_cli.slide.opening import open_slide
 
 T = TypeVar("T")
+
+BYTE_ORDERS: tuple[Literal["<", ">"], ...] = ("<", ">")
 
 WIDTH, HEIGHT = 80, 64
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, CIELAB = 0, 1, 2, 3, 5, 6, 8
@@ -45,34 +47,34 @@ class Kind:
     name: str
     photometric: int
     bits: int
-    store: Callable[[np.ndarray], np.ndarray]
-    show: Callable[[np.ndarray], np.ndarray]
+    store: Callable[..., Any]
+    show: Callable[..., Any]
     tags: tuple[tuple[int, int | tuple[int, ...]], ...] = ()
     ome_bits: int | None = None
     is_refused: bool = False
     tolerance: float = 2
 
 
-def grey(picture: np.ndarray) -> np.ndarray:
+def grey(picture: np.ndarray) -> Any:
     return picture[..., 1:2]
 
 
-def three(values: np.ndarray) -> np.ndarray:
+def three(values: np.ndarray) -> Any:
     return np.repeat(values.astype(np.uint8), 3, axis=2) if values.shape[2] == 1 else values.astype(np.uint8)
 
 
-def deepened(picture: np.ndarray, bits: int, dtype: str) -> np.ndarray:
+def deepened(picture: np.ndarray, bits: int, dtype: str) -> Any:
     """The same picture in more bits, of which the lower ones are not zero."""
     noise = np.random.default_rng(bits).integers(0, 2 ** (bits - 8), picture.shape, dtype=np.uint64)
     return ((picture.astype(np.uint64) << (bits - 8)) + noise).astype(dtype)
 
 
-def upper(bits: int) -> Callable[[np.ndarray], np.ndarray]:
+def upper(bits: int) -> Callable[..., Any]:
     return lambda samples: three(samples.astype(np.uint64) >> (bits - 8))
 
 
-def over_white(depth: int, *, is_premultiplied: bool) -> Callable[[np.ndarray], np.ndarray]:
-    def show(samples: np.ndarray) -> np.ndarray:
+def over_white(depth: int, *, is_premultiplied: bool) -> Callable[..., Any]:
+    def show(samples: np.ndarray) -> Any:
         values = (samples >> (depth - 8)).astype(float)
         colour, share = values[..., :-1], values[..., -1:] / 255
         return three(np.clip((colour if is_premultiplied else colour * share) + 255 * (1 - share), 0, 255) + 0.5)
@@ -80,34 +82,34 @@ def over_white(depth: int, *, is_premultiplied: bool) -> Callable[[np.ndarray], 
     return show
 
 
-def with_alpha(picture: np.ndarray, *, is_premultiplied: bool = False) -> np.ndarray:
+def with_alpha(picture: np.ndarray, *, is_premultiplied: bool = False) -> Any:
     alpha = np.broadcast_to(np.linspace(0, 255, picture.shape[1]).astype(np.uint8)[None, :, None], picture.shape)
     colour = (picture * (alpha / 255)).astype(np.uint8) if is_premultiplied else picture
     return np.concatenate([colour, alpha[..., :1]], axis=2)
 
 
-def ycbcr(picture: np.ndarray) -> np.ndarray:
+def ycbcr(picture: np.ndarray) -> Any:
     return np.asarray(Image.fromarray(picture).convert("YCbCr"))
 
 
-def from_ycbcr(samples: np.ndarray) -> np.ndarray:
+def from_ycbcr(samples: np.ndarray) -> Any:
     return np.asarray(Image.fromarray(samples, "YCbCr").convert("RGB"))
 
 
-def to_cmyk(picture: np.ndarray) -> np.ndarray:
+def to_cmyk(picture: np.ndarray) -> Any:
     return np.asarray(Image.fromarray(picture).convert("CMYK"))
 
 
-def from_cmyk(samples: np.ndarray) -> np.ndarray:
+def from_cmyk(samples: np.ndarray) -> Any:
     return np.asarray(Image.fromarray(samples, "CMYK").convert("RGB"))
 
 
-def to_cielab(picture: np.ndarray) -> np.ndarray:
+def to_cielab(picture: np.ndarray) -> Any:
     lab = color.rgb2lab(picture, illuminant="D50") * (2.55, 1, 1)
     return np.rint(lab).astype(np.int16).astype(np.uint8)
 
 
-def from_cielab(samples: np.ndarray) -> np.ndarray:
+def from_cielab(samples: np.ndarray) -> Any:
     lab = np.concatenate([samples[..., :1] / 2.55, samples[..., 1:].view(np.int8)], axis=2)
     return np.rint(color.lab2rgb(lab, illuminant="D50") * 255).astype(np.uint8)
 
@@ -119,7 +121,7 @@ def palette(bits: int, scale: int) -> tuple[tuple[int, tuple[int, ...]], ...]:
     return ((320, tuple((COLOURS[:, : 2**bits] * scale).ravel().tolist())),)
 
 
-def through_palette(samples: np.ndarray) -> np.ndarray:
+def through_palette(samples: np.ndarray) -> Any:
     return COLOURS.T[samples[..., 0]].astype(np.uint8)
 
 
@@ -190,6 +192,7 @@ def kinds() -> Iterator[Kind]:
 KINDS = {kind.name: kind for kind in kinds()}
 
 Encoder = Callable[[np.ndarray], bytes]
+Encode = Callable[..., Any]
 
 
 def jpeg(colours: str, subsampling: str = "444") -> Encoder:
@@ -203,12 +206,12 @@ def jpeg(colours: str, subsampling: str = "444") -> Encoder:
     return encode
 
 
-def squeezed(encode: Callable[[np.ndarray], bytes]) -> Encoder:
+def squeezed(encode: Encode) -> Encoder:
     """An encoder of pictures, which takes grey ones without a third axis."""
     return lambda piece: bytes(encode(piece[..., 0] if piece.shape[2] == 1 else piece))
 
 
-ANY_BYTES: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
+ANY_BYTES: dict[str, tuple[int, Encode]] = {
     "none": (1, bytes),
     "lzw": (5, imagecodecs.lzw_encode),
     "deflate": (8, imagecodecs.zlib_encode),
@@ -287,7 +290,7 @@ LAYOUTS = (
 class Variant:
     """What else a file is."""
 
-    byteorder: str
+    byteorder: Literal["<", ">"]
     is_big: bool
     predictor: int
     is_filled_backwards: bool
@@ -310,12 +313,12 @@ class Sample:
     name: str
     levels: list[np.ndarray]
     is_pyramid: bool
-    show: Callable[[np.ndarray], np.ndarray] | None
+    show: Callable[..., Any] | None
     tolerance: float = 0
     is_refused: bool = False
 
 
-def picture_at(level: int) -> np.ndarray:
+def picture_at(level: int) -> Any:
     """Waves of pale colours, over most of the range and nowhere near black."""
     y, x = np.mgrid[: HEIGHT >> level, : WIDTH >> level] * 2.0**level
     waves = [np.sin(x / 13) + np.cos(y / 17), np.sin((x + y) / 19), np.cos((x - 2 * y) / 29)]
@@ -437,7 +440,7 @@ def write_sample(
 
 
 def drawn(rng: np.random.Generator, choice: Sequence[T]) -> T:
-    return choice[rng.integers(len(choice))]
+    return choice[int(rng.integers(len(choice)))]
 
 
 def samples_of(compression: str, folder: Path) -> Iterator[Sample]:
@@ -452,7 +455,7 @@ def samples_of(compression: str, folder: Path) -> Iterator[Sample]:
         ways = predictors(compression, kind)
         for _ in range(2 if compression in PICTURES else 1):
             variant = Variant(
-                byteorder=drawn(rng, "<>"),
+                byteorder=drawn(rng, BYTE_ORDERS),
                 is_big=drawn(rng, [False, True]),
                 predictor=drawn(rng, ways),
                 is_filled_backwards=compression in ANY_BYTES and drawn(rng, [False, False, True]),
@@ -515,7 +518,7 @@ def others(sample: Sample) -> Iterator[tuple[str, np.ndarray]]:
             yield "tifffile", sample.show(samples)
         is_plain = page.photometric in {WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR, PALETTE} and page.bitspersample <= 8
         # Pillow goes by neither a palette of eight bits nor the order of the bits where nothing is compressed.
-        is_odd = page.photometric == PALETTE and page.colormap.max() < 256
+        is_odd = page.colormap is not None and page.colormap.max() < 256
         is_odd |= page.fillorder == 2 and page.compression == 1
     if not is_plain or page.extrasamples or is_odd:
         return

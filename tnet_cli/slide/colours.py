@@ -35,10 +35,10 @@ class SampleRange:
             return samples
         bits = int(self.high + 1).bit_length() - 1
         if samples.dtype.kind in "ui" and self.low == 0 and self.high + 1 == 2**bits >= 256:
-            return (np.clip(samples, 0, int(self.high)) >> (bits - 8)).astype(np.uint8)
+            return np.asarray(np.clip(samples, 0, int(self.high)) >> (bits - 8), np.uint8)
         numbers = np.nan_to_num(samples.astype(np.float64))
         scaled = (np.clip(numbers, self.low, self.high) - self.low) * (255 / (self.high - self.low))
-        return (scaled + 0.5).astype(np.uint8)
+        return np.asarray(scaled + 0.5).astype(np.uint8)
 
 
 def range_of(samples: np.ndarray, bits: int, stated: SampleRange | None = None) -> SampleRange:
@@ -88,7 +88,7 @@ def rgb_of_ycbcr(values: np.ndarray) -> np.ndarray:
     y, cb, cr = (values[..., i].astype(np.float32) for i in range(3))
     cb, cr = cb - 128, cr - 128
     rgb = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=-1)
-    return (np.clip(rgb, 0, 255) + 0.5).astype(np.uint8)
+    return np.asarray(np.clip(rgb, 0, 255) + 0.5).astype(np.uint8)
 
 
 def over(

@@ -99,7 +99,7 @@ def _decode(path: str, content: bytes | None) -> tuple[np.ndarray, str | None]:
                 _check_other_images(path, picture)
                 if picture.width * picture.height > LARGEST_PX:
                     raise SlideError(path, f"has {picture.width} x {picture.height} pixels, {too_large}")
-                pixels, doubt = _as_rgb(picture, content)
+                pixels, doubt = _as_rgb(picture, path, content)
                 if picture.format == "JPEG" and has_grey_corner(pixels):
                     _refuse_cut_jpeg(Path(path).read_bytes() if content is None else content, pixels)
                 return Orientation(_orientation_of(picture)).turn(pixels), doubt
@@ -177,12 +177,12 @@ def _orientation_of(picture: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _as_rgb(picture: Image.Image, content: bytes | None) -> tuple[np.ndarray, str | None]:
+def _as_rgb(picture: Image.Image, path: str, content: bytes | None) -> tuple[np.ndarray, str | None]:
     """Return a picture as uint8 (H, W, 3), and what is doubtful about its samples.
 
     It is made strip by strip, so that no more than one whole copy is added.
     """
-    samples = _deep_samples(picture, content)
+    samples = _deep_samples(picture, path, content)
     shown = None
     if samples is not None:
         shown = range_of(samples[:: max(1, len(samples) // MOST_ROWS)], 32 if picture.mode == "F" else 16)
@@ -200,10 +200,11 @@ def _as_rgb(picture: Image.Image, content: bytes | None) -> tuple[np.ndarray, st
     return pixels, None if shown is None else shown.doubt
 
 
-def _deep_samples(picture: Image.Image, content: bytes | None) -> np.ndarray | None:
+def _deep_samples(picture: Image.Image, path: str, content: bytes | None) -> np.ndarray | None:
     """Return the samples (H, W, S) of a picture of more than eight bits, of which Pillow would show the upper eight."""
-    if picture.format == "PNG" and picture.tile and picture.tile[0][3] in {"LA;16B", "RGB;16B", "RGBA;16B"}:
-        samples = imagecodecs.png_decode(Path(picture.filename).read_bytes() if content is None else content)
+    stored = [tile[3] for tile in getattr(picture, "tile", ())]
+    if picture.format == "PNG" and stored and stored[0] in {"LA;16B", "RGB;16B", "RGBA;16B"}:
+        samples: np.ndarray = imagecodecs.png_decode(Path(path).read_bytes() if content is None else content)
         return samples if samples.ndim == 3 else samples[..., None]
     picture.load()
     if not picture.mode.startswith(("I", "F")):

@@ -59,7 +59,7 @@ def _stated_range(page: tifffile.TiffPage, ome: str | None) -> SampleRange | Non
         # A least value above zero is that of the picture, and no black.
         return SampleRange(stated["Max"], min(0.0, stated["Min"] or 0.0))
     bits = set(re.findall(r'\bSignificantBits\s*=\s*["\'](\d{1,2})["\']', ome or ""))
-    return SampleRange(2.0 ** int(bits.pop()) - 1) if len(bits) == 1 and page.dtype.kind in "ui" else None
+    return SampleRange(2.0 ** int(bits.pop()) - 1) if len(bits) == 1 and np.dtype(page.dtype).kind in "ui" else None
 
 
 def photometric_of(page: tifffile.TiffPage) -> int:
@@ -150,7 +150,7 @@ def _colour_of(
 ) -> Callable[[np.ndarray], np.ndarray] | None:
     """Return what takes the colours of decoded samples to uint8 (H, W, 3), as YCbCr where they are that."""
     colours = _colours(page)
-    if photometric == KIND.PALETTE and page.colormap is not None and page.dtype.kind == "u":
+    if photometric == KIND.PALETTE and page.colormap is not None and np.dtype(page.dtype).kind == "u":
         return _palette(page)
     if photometric in GREY and colours < 3:
         return lambda samples: np.repeat(shown.eight_bits(samples[..., :1]), 3, axis=2)
@@ -189,7 +189,6 @@ def _alpha(page: tifffile.TiffPage) -> tuple[int | None, bool]:
 
 def _colours(page: tifffile.TiffPage) -> int:
     """Return how many samples are colours, or channels that may be shown as such."""
-    extra = page.extrasamples or ()
-    if page.photometric in GREY and "PhotometricInterpretation" in page.tags:
-        extra = [sample for sample in extra if int(sample) in ALPHA]
-    return int(page.samplesperpixel - len(extra))
+    is_grey = page.photometric in GREY and "PhotometricInterpretation" in page.tags
+    others = [sample for sample in page.extrasamples or () if not is_grey or int(sample) in ALPHA]
+    return int(page.samplesperpixel - len(others))
