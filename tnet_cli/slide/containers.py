@@ -12,14 +12,15 @@ from tnet_cli.urls import redacted
 
 EXPORT = "export it as OME-TIFF or SVS"
 
+NOT_WHOLE = "it is not whole, or is something else; copy it again"
 OPENSLIDE_NAMES = {
     ".mrxs": ("mirax", "MIRAX", "its folder of the same name, with Slidedat.ini in it, has to lie beside it"),
-    ".ndpi": ("hamamatsu", "Hamamatsu NDPI", "it is not whole, or is something else; copy it again"),
+    ".ndpi": ("hamamatsu", "Hamamatsu NDPI", NOT_WHOLE),
     ".vms": ("hamamatsu", "Hamamatsu VMS", "the pictures that it lists have to lie beside it"),
     ".vmu": ("hamamatsu", "Hamamatsu VMU", "the pictures that it lists have to lie beside it"),
-    ".bif": ("ventana", "Ventana", "it is not whole, or is something else; copy it again"),
-    ".scn": ("leica", "Leica SCN", "it is not whole, or is something else; copy it again"),
-    ".svslide": ("sakura", "Sakura", "it is not whole, or is something else; copy it again"),
+    ".bif": ("ventana", "Ventana", NOT_WHOLE),
+    ".scn": ("leica", "Leica SCN", NOT_WHOLE),
+    ".svslide": ("sakura", "Sakura", NOT_WHOLE),
     ".czi": ("zeiss", "Zeiss CZI", f"it is not whole, or of a kind OpenSlide does not read; {EXPORT}"),
     ".dcm": ("dicom", "DICOM", "it is not whole, or is no image of a slide"),
 }
@@ -34,25 +35,8 @@ CLOSED_NAMES = {
     ".afi": "is a list of Aperio images, one for each channel; give one of the .svs files that it names",
     ".ndpis": "is a list of Hamamatsu images; give one of the .ndpi files that it names",
 } | {
-    suffix: f"is a {name} file, which tnet does not read; {EXPORT}"
-    for suffix, name in {
-        ".lif": "Leica LIF",
-        ".lof": "Leica LOF",
-        ".nd2": "Nikon ND2",
-        ".zvi": "Zeiss ZVI",
-        ".oib": "Olympus OIB",
-        ".oif": "Olympus OIF",
-        ".oir": "Olympus OIR",
-        ".flex": "Opera FLEX",
-        ".ims": "Imaris",
-        ".kfb": "KFBIO",
-        ".sdpc": "SDPC",
-        ".tmap": "TMAP",
-        ".mds": "Motic",
-        ".mdsx": "Motic",
-        ".dsmeta": "Histec",
-        ".zarr": "OME-Zarr",
-    }.items()
+    f".{name.lower()}": f"is in the format {name}, which tnet does not read; {EXPORT}"
+    for name in ("LIF", "ND2", "ZVI", "OIB", "OIF", "OIR", "FLEX", "IMS", "KFB", "SDPC", "TMAP", "MDS", "MDSX")
 }
 """Suffixes of formats that neither tnet nor OpenSlide reads; a picture that can be seen in such a file is a preview."""
 

@@ -29,6 +29,7 @@ MICROMETRES = {
 }
 """Of each unit that OME-XML, ImageJ or a TIFF tag may name. Pixels, reference frames and the like are none."""
 
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 TIFF_UNITS = {2: "inch", 3: "cm"}
 SQUARE_WITHIN = 0.05
 SHRUNK_FROM = 1.2
@@ -61,25 +62,34 @@ def stated_mpp(path: str, x: float | None, y: float | None, source: str) -> Stat
     Raises:
         MissingMppError: it is implausible, or pixels are not square.
     """
-    known = [value for value in (x, y) if value is not None and math.isfinite(value) and value > 0]
-    if not known:
+    known = _known(x, y)
+    beyond = [value for value in known if not _is_plausible(value)]
+    if beyond:
+        problem = f"{beyond[0]:g} µm per pixel, which is not between {PLAUSIBLE[0]:g} and {PLAUSIBLE[1]:g}"
+        raise MissingMppError(path, f"{source} says {problem}; give the right value with --mpp")
+    stated = _mean(known, source)
+    if stated is not None and stated.mpp is None:
+        raise MissingMppError(path, f"{stated.doubt}; give one value with --mpp")
+    return stated
+
+
+def _known(*values: float | None) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value) and value > 0]
+
+
+def _is_plausible(mpp: float) -> bool:
+    return PLAUSIBLE[0] <= mpp <= PLAUSIBLE[1]
+
+
+def _mean(sides: list[float], source: str) -> StatedMpp | None:
+    """Return the scale of pixels with these sides, of which one may be missing; unknown where they are not square."""
+    if not sides:
         return None
-    beyond = next((value for value in known if not PLAUSIBLE[0] <= value <= PLAUSIBLE[1]), None)
-    if beyond is not None:
-        raise MissingMppError(
-            path,
-            f"{source} says {beyond:g} µm per pixel, which is not between {PLAUSIBLE[0]:g} and {PLAUSIBLE[1]:g}; "
-            "give the right value with --mpp",
-        )
-    if max(known) - min(known) > SQUARE_WITHIN * max(known):
-        raise MissingMppError(
-            path, f"{source} says pixels of {x:g} x {y:g} µm, which are not square; give one value with --mpp"
-        )
-    return StatedMpp(sum(known) / len(known), source, "" if len(known) == 2 else _one_axis(source))
-
-
-def _one_axis(source: str) -> str:
-    return f"{source} gives the scale of one axis only; its pixels were taken for square"
+    if max(sides) - min(sides) > SQUARE_WITHIN * max(sides):
+        doubt = f"{source} says pixels of {sides[0]:g} x {sides[1]:g} µm, which are not square"
+        return StatedMpp(None, None, doubt)
+    one_axis = "" if len(sides) > 1 else f"{source} gives the scale of one axis only; its pixels were taken for square"
+    return StatedMpp(sum(sides) / len(sides), source, one_axis)
 
 
 def option_mpp(path: str, mpp: float) -> StatedMpp:
@@ -88,7 +98,7 @@ def option_mpp(path: str, mpp: float) -> StatedMpp:
     Raises:
         MissingMppError: it is implausible.
     """
-    if not PLAUSIBLE[0] <= mpp <= PLAUSIBLE[1]:
+    if not _is_plausible(mpp):
         raise MissingMppError(
             path,
             f"--mpp {mpp:g} is not between {PLAUSIBLE[0]:g} and {PLAUSIBLE[1]:g} µm per pixel; give the scale of "
@@ -108,28 +118,19 @@ def resolution_mpp(
         unit: One of ``MICROMETRES``; anything else says nothing.
         source: What to call them.
     """
-    per_unit = [value for value in (x_per_unit, y_per_unit) if value is not None and math.isfinite(value) and value > 0]
-    sides = [MICROMETRES[unit] / value for value in per_unit] if unit in MICROMETRES else []
-    if not sides or not all(PLAUSIBLE[0] <= side <= PLAUSIBLE[1] for side in sides):
-        return None
-    if max(sides) - min(sides) > SQUARE_WITHIN * max(sides):
-        not_square = (
-            f"{source} says pixels of {sides[0]:g} x {sides[1]:g} µm, which are not square, and was not believed"
-        )
-        return StatedMpp(None, None, not_square)
-    return StatedMpp(sum(sides) / len(sides), source, "" if len(sides) == 2 else _one_axis(source))
+    factor = MICROMETRES.get(unit)
+    sides = [] if factor is None else [factor / value for value in _known(x_per_unit, y_per_unit)]
+    return _mean(sides, source) if all(map(_is_plausible, sides)) else None
 
 
 def first_stated(*places: StatedMpp | None) -> StatedMpp | None:
     """Return the scale of the first place that has one, with a doubt where a later place says another."""
-    stated = [place for place in places if place is not None]
-    known = [place for place in stated if place.mpp is not None]
-    if not known:
-        return stated[0] if stated else None
-    first = known[0]
-    for other in known[1:]:
-        if abs(math.log(other.mpp / first.mpp)) > AGREE_WITHIN:
-            says = f"{first.source} says {first.mpp:.4g} µm per pixel, and {other.source} {other.mpp:.4g}"
+    first = None
+    for place in places:
+        if first is None or first.mpp is None:
+            first = place or first
+        elif place is not None and place.mpp and abs(math.log(place.mpp / first.mpp)) > AGREE_WITHIN:
+            says = f"{first.source} says {first.mpp:.4g} µm per pixel, and {place.source} {place.mpp:.4g}"
             return replace(first, doubt=f"{says}; the first was taken")
     return first
 
@@ -155,28 +156,26 @@ def aperio_mpp(path: str, description: str, size: Size) -> StatedMpp | None:
     """
     match = re.search(r"\|\s*MPP\s*=([^|\r\n]*)", description)
     mpp = parse_number(match[1]) if match else None
+    stated = stated_mpp(path, mpp, mpp, "aperio.MPP")
     sizes = re.findall(r"(?<![\d(])(\d{1,9})x(\d{1,9})", description.partition("|")[0])
     described = [Size(int(width), int(height)) for width, height in sizes]
-    stated = stated_mpp(path, mpp, mpp, "aperio.MPP")
     for other in described if stated is not None and size not in described else ():
         shrunk = other.width / size.width
         if shrunk > SHRUNK_FROM and abs(other.height / shrunk - size.height) <= 1:
-            says = (
-                f"its Aperio text is of an image of {other.width} x {other.height} pixels; if this one was made from it"
-            )
-            return replace(stated, doubt=f"{says}, aperio.MPP is {shrunk:.3g} times too small")
+            of = f"{other.width} x {other.height} pixels"
+            says = f"its Aperio text is of an image of {of}; if this one was made from it, aperio.MPP is"
+            return replace(stated, doubt=f"{says} {shrunk:.3g} times too small") if stated else None
     return stated
 
 
 def page_mpp(page: tifffile.TiffPage, description: str) -> StatedMpp | None:
     """Read the resolution tags of a TIFF page, in ImageJ's unit where the description names one."""
-    per_unit = [_number(page, code) for code in (282, 283)]
+    x, y = _number(page, X_RESOLUTION), _number(page, Y_RESOLUTION)
     unit = re.search(r"^unit=(.*)$", description, re.MULTILINE) if description.startswith("ImageJ=") else None
     if unit is not None:
-        named = unit[1].strip().replace("\\u00B5", MICRO_SIGN)
-        return resolution_mpp(*per_unit, named, "imagej unit")
-    code = page.tags.valueof(296)
-    return resolution_mpp(*per_unit, TIFF_UNITS.get(code, "") if isinstance(code, int) else "")
+        return resolution_mpp(x, y, unit[1].strip().replace("\\u00B5", MICRO_SIGN), "imagej unit")
+    code = page.tags.valueof(RESOLUTION_UNIT)
+    return resolution_mpp(x, y, TIFF_UNITS.get(code, "") if isinstance(code, int) else "")
 
 
 def _number(page: tifffile.TiffPage, code: int) -> float | None:

@@ -108,7 +108,7 @@ def _side(pixels: ET.Element, axis: str) -> float | None:
 
 def _inside(element: ET.Element, tag: str) -> Iterator[ET.Element]:
     """Return the children of a tag, whatever its namespace."""
-    return (child for child in element if isinstance(child.tag, str) and child.tag.rpartition("}")[2] == tag)
+    return (child for child in element if child.tag.rpartition("}")[2] == tag)
 
 
 def _number(text: str | None) -> int | None:

@@ -24,8 +24,8 @@ MIRRORED_ROWS = frozenset({3, 4, 6, 7})
 REDUCED, MASK = 1, 4
 """Bits of a page's kind of file."""
 
-OLD_REDUCED = 2
-"""Of the older tag of that name."""
+OLD_KIND, OLD_REDUCED = 255, 2
+PAGE_NAME = 285
 
 COLOURS = 3
 OVERVIEW = 4
@@ -192,7 +192,7 @@ def _originals(pages: list[tifffile.TiffPage]) -> Iterator[tifffile.TiffPage]:
 
 
 def _is_marked_reduced(page: tifffile.TiffPage) -> bool:
-    return bool(page.subfiletype & REDUCED) or page.tags.valueof(255) == OLD_REDUCED
+    return bool(page.subfiletype & REDUCED) or page.tags.valueof(OLD_KIND) == OLD_REDUCED
 
 
 def _pyramid(finest: tifffile.TiffPage, pages: list[tifffile.TiffPage]) -> tuple[tifffile.TiffPage, ...]:
@@ -230,24 +230,19 @@ def _is_aside(page: tifffile.TiffPage, images: Mapping[int, OmeImage]) -> bool:
     """Tell whether a page is a mask, or called a label, macro, thumbnail or the like."""
     image = images.get(page.offset)
     name = image.name if image is not None else _page_name(page)
-    return bool(page.subfiletype & MASK) or ASIDE.search(name) is not None
+    return bool(page.subfiletype & MASK) or ASIDE.search(name[-SHORT:]) is not None
 
 
 def _page_name(page: tifffile.TiffPage) -> str:
     """Return what a page is called in its own tag, or by its description: Akoya's XML, or a few words."""
-    name = page.tags.valueof(285)
-    description = description_of(page)
+    name, description = page.tags.valueof(PAGE_NAME), description_of(page)
     for element in ("ImageType", "Name"):
-        found = re.search(f"<{element}>([^<]*)</{element}>", description)
-        if found and found[1] != "FullResolution":
-            return found[1]
-    return (
-        name
-        if isinstance(name, str) and name
-        else description
-        if len(description) < SHORT and description[:1] != "{"
-        else ""
-    )
+        akoya = re.search(f"<{element}>([^<]*)</", description)
+        if akoya and akoya[1] != "FullResolution":
+            return str(akoya[1])
+    if isinstance(name, str) and name:
+        return name
+    return description if len(description) < SHORT and not description.startswith("{") else ""
 
 
 def _named(page: tifffile.TiffPage) -> str:
