@@ -15,9 +15,9 @@ from PIL import Image
 from tests.range_server import RangeServer, serving
 from tnet_cli.errors import SlideError, UsageError
 from tnet_cli.geometry import Region
+from tnet_cli.remote.ranges import BLOCK_BYTES, MOST_RUN_BYTES, BlockStream, ByteRange, RemoteFile, joined
 from tnet_cli.slide import remote_slide
 from tnet_cli.slide.opening import open_slide
-from tnet_cli.slide.remote import BLOCK_BYTES, MOST_RUN_BYTES, BlockStream, ByteRange, RemoteFile, joined
 
 pytest.importorskip("aiohttp", reason="needs the extra 'remote'")
 

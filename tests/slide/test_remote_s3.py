@@ -11,9 +11,9 @@ import pytest
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region
 from tnet_cli.inputs.fingerprint import fingerprint_of
+from tnet_cli.remote.failures import RetryPolicy
 from tnet_cli.slide import remote
 from tnet_cli.slide.opening import open_slide
-from tnet_cli.slide.remote_failures import RetryPolicy
 
 SECRET = "wJalrXUtnFEMI"  # noqa: S105
 BUCKET = "slides"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tnet_cli.errors import SlideError
-from tnet_cli.slide.remote import version_of
+from tnet_cli.remote.ranges import version_of
 from tnet_cli.urls import is_url
 
 Fingerprint = dict[str, Any]

@@ -13,7 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 from tnet_cli.errors import SlideError, install_hint
-from tnet_cli.slide.remote_failures import (
+from tnet_cli.remote.failures import (
     OTHER_BYTES,
     LastingError,
     RetryPolicy,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from cachetools import LRUCache
 
 from tnet_cli.errors import SlideError
-from tnet_cli.slide.remote_failures import POLICY, LastingError, RetryPolicy, persist
-from tnet_cli.slide.remote_store import Reply, Store, open_store
+from tnet_cli.remote.failures import POLICY, LastingError, RetryPolicy, persist
+from tnet_cli.remote.store import Reply, Store, open_store
 from tnet_cli.urls import redacted
 
 BLOCK_BYTES = 64 * 1024
