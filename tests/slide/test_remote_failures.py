@@ -16,7 +16,6 @@ from tests.range_server import RangeServer, serving
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region
 from tnet_cli.remote.failures import POLICY, RetryPolicy
-from tnet_cli.slide import remote
 from tnet_cli.slide.opening import open_slide
 
 pytest.importorskip("aiohttp", reason="needs the extra 'remote'")

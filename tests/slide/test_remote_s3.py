@@ -11,8 +11,8 @@ import pytest
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region
 from tnet_cli.inputs.fingerprint import fingerprint_of
+from tnet_cli.remote import ranges
 from tnet_cli.remote.failures import RetryPolicy
-from tnet_cli.slide import remote
 from tnet_cli.slide.opening import open_slide
 
 SECRET = "wJalrXUtnFEMI"  # noqa: S105
@@ -42,7 +42,7 @@ def bucket(endpoint: str, noise_slide: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     policy = RetryPolicy(tries=2, first_delay_s=0.01, most_delay_s=0.05, total_s=5, connect_s=2, idle_s=2, try_s=5)
-    monkeypatch.setattr(remote, "POLICY", policy)
+    monkeypatch.setattr(ranges, "POLICY", policy)
     from s3fs import S3FileSystem
 
     S3FileSystem.clear_instance_cache()
