@@ -28,7 +28,7 @@ HERE = Region(300, 300, 200, 200)
 @pytest.fixture
 def server(noise_slide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RangeServer]:
     monkeypatch.setattr(
-        remote,
+        ranges,
         "POLICY",
         RetryPolicy(tries=4, first_delay_s=0.01, most_delay_s=0.05, total_s=5, connect_s=1, idle_s=0.5, try_s=2),
     )
