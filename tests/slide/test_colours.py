@@ -56,6 +56,21 @@ def test_aperio_s_33003_is_ycbcr_whatever_its_tag_says(write_tiff, smooth, photo
     np.testing.assert_array_equal(read_all(path)[0], pixels)
 
 
+@pytest.mark.parametrize("down", [1, 2])
+def test_aperio_s_33003_may_have_less_chroma(write_tiff, smooth, down):
+    """Said to be of half the width, which makes other pixels of the data, for both readers the same."""
+    options = {"tile": (32, 32), "description": APERIO, "photometric": "rgb"}
+    path = write_tiff(as_ycbcr(smooth(96, 64)), compression=33003, compressionargs={"mct": False}, **options)
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tif:
+        for offset in tif.pages.first.dataoffsets:
+            sizes = data.find(b"\xff\x51", offset) + 40
+            assert data[sizes : sizes + 9] == b"\x07\x01\x01" * 3
+            data[sizes : sizes + 9] = bytes([7, 1, 1, 7, 2, down, 7, 2, down])
+    path.write_bytes(data)
+    assert np.abs(read_all(path)[0].astype(int) - read_by_openslide(path)).max() <= 1
+
+
 def test_33003_of_other_writers_is_what_its_tag_says(write_tiff, smooth):
     pixels = smooth(96, 64)
     path = write_tiff(pixels, compression=33003, photometric="rgb", tile=(32, 32))

@@ -10,6 +10,8 @@ END_CODES = frozenset({0x90, 0xD9, 0xDA})
 
 JPEG_2000_START = b"\xff\x4f\xff\x51"
 
+SYCC = (18).to_bytes(4, "big")
+
 HEADER_BYTES = 16 * 1024
 """Of compressed data, in which their header is looked for."""
 
@@ -35,6 +37,19 @@ def stream_colours(*streams: bytes) -> str | None:
             if code == 0x52 and JPEG_2000_START in data and body[4:5] == b"\x01":
                 found = "RGB"
     return found
+
+
+def becomes_rgb(data: bytes) -> bool:
+    """Tell whether its decoder makes RGB of YCbCr in JPEG 2000.
+
+    That of imagecodecs does where chroma is subsampled, as in most of Aperio's files, or where a box says sYCC.
+    """
+    box = data.find(b"colr", 0, max(0, data.find(JPEG_2000_START)))
+    if box >= 0 and data[box + 4] == 1 and data[box + 7 : box + 11] == SYCC:
+        return True
+    size = next((body for code, body in _segments(data) if code == 0x51), b"")
+    # Of each component after the first 36 bytes: depth, and its steps across and down.
+    return size[34:36] == b"\x00\x03" and len(size) >= 45 and size[37] == size[38] and size[40] != 1
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -27,7 +27,7 @@ from tnet_cli.slide.tiff_colours import (
     ranges_of,
     rgb_converter,
 )
-from tnet_cli.slide.tiff_missing import directory_doubts, stored_levels
+from tnet_cli.slide.tiff_missing import stored_levels
 from tnet_cli.slide.tiff_pages import (
     Orientation,
     choose_pages,
@@ -97,13 +97,11 @@ class TiffSlide(Slide):
                 if not is_any_vendor and len(self._tif.pages) > 0:
                     self._check_vendor(path, self._tif.pages[0].aspage())
                 self._chosen = choose_pages(path, self._tif)
-                pages = self._chosen.channels[0]
-                _check_size(path, pages[0])
-                torn = directory_doubts(path, self._tif, pages[0], self._chosen.others)
-                levels, missing = stored_levels(path, self._tif, list(zip(*self._chosen.channels, strict=True)))
+                _check_size(path, self._chosen.channels[0][0])
+                levels, doubts = stored_levels(path, self._tif, self._chosen)
                 self._pages = [page for page, *_ in levels]
                 self._associated = _associated_pages(self._tif, self._pages)
-                facts = replace(self._facts_of(path, mpp), doubts=self._chosen.doubts + torn + missing)
+                facts = replace(self._facts_of(path, mpp), doubts=doubts)
                 self._layouts = [_layout(path, level) for level in levels]
             with _told(path, "cannot be opened"):
                 self._file: ByteSource | None = self._open_tiles(path)
@@ -163,7 +161,7 @@ class TiffSlide(Slide):
         ranges = ranges_of(coarsest, self._some_samples() if is_deep(coarsest) else None, self._tif.ome_metadata)
         head = b""
         if leaves_colours_to_the_data(first):
-            offset, count = next(layout.stored(most=LOOKED_AT), (0, 0))
+            offset, count = next(layout.stored(), (0, 0))
             head = file.read(min(count, HEADER_BYTES), offset)
         for page in self._pages:
             for name, sentence in doubts_of(page, ranges, head):

@@ -7,7 +7,7 @@ import numpy as np
 import tifffile
 
 from tnet_cli.slide.colours import SampleRange, over, range_of, rgb_of_ycbcr
-from tnet_cli.slide.streams import stream_colours
+from tnet_cli.slide.streams import becomes_rgb, stream_colours
 
 KIND = tifffile.PHOTOMETRIC
 GREY = frozenset({KIND.MINISBLACK, KIND.MINISWHITE})
@@ -72,7 +72,7 @@ def photometric_of(page: tifffile.TiffPage) -> int:
 def leaves_colours_to_the_data(page: tifffile.TiffPage) -> bool:
     """Tell whether compressed data may say otherwise than a page's tags, and have to be asked."""
     if int(page.compression) in JPEG_2000:
-        return bool(page.photometric == KIND.YCBCR)
+        return bool(page.photometric == KIND.YCBCR or page.compression == APERIO_YCBCR)
     return bool(page.compression == NEW_JPEG and page.photometric == KIND.RGB and page.samplesperpixel == 3)
 
 
@@ -165,10 +165,10 @@ def _holds_ycbcr(page: tifffile.TiffPage, *, is_aperio: bool, head: bytes) -> bo
     if page.samplesperpixel < 3:
         return False
     if is_aperio and compression in JPEG_2000:
-        return compression == APERIO_YCBCR
+        return compression == APERIO_YCBCR and not becomes_rgb(head)
     if photometric_of(page) != KIND.YCBCR or (compression in {OLD_JPEG, NEW_JPEG} and page.planarconfig == 1):
         return False
-    return stream_colours(head) != "RGB" if compression in JPEG_2000 else None
+    return stream_colours(head) != "RGB" and not becomes_rgb(head) if compression in JPEG_2000 else None
 
 
 def _palette(page: tifffile.TiffPage) -> Callable[[np.ndarray], np.ndarray]:

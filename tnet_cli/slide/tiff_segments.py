@@ -104,9 +104,9 @@ class TileLayout:
         places = [self._place(plane, column, row, shown) for plane in range(self._planes)]
         return [place for place in places if place[0] > 0 and place[1] > 0]
 
-    def stored(self, most: int) -> Iterator[tuple[int, int]]:
-        """Give offset and number of the bytes of the first tiles, of at most so many, that are stored."""
-        for index in range(min(most, self.columns * self.rows)):
+    def stored(self) -> Iterator[tuple[int, int]]:
+        """Give offset and number of the bytes of the tiles that are stored."""
+        for index in range(self.columns * self.rows):
             yield from self.places(index % self.columns, index // self.columns)[:1]
 
     def decode(self, file: ByteSource, column: int, row: int) -> DecodedTile:
