@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tnet_cli.slide.resample import PyramidLevel, read_region
 from tnet_cli.slide.slide import AT_ONCE_PX, WHITE, ProgressFunction, Slide, SlideFacts, reason_of, told
 from tnet_cli.slide.streams import HEADER_BYTES, JPEG_2000_START, stream_colours
 from tnet_cli.slide.tiff_backend import DECODING_ERRORS
+from tnet_cli.slide.tiff_missing import stored_levels
 from tnet_cli.slide.tiff_pages import ChosenPages, choose_pages, page_size, snapped_downsample
 
 CAUSES = {
@@ -176,17 +178,17 @@ def _facts_of(path: str, slide: openslide.OpenSlide, mpp: float | None) -> Slide
     )
     with _told(path, "its associated images cannot be listed"):
         associated_images = tuple(slide.associated_images)
-    vendor, doubts = properties.get("openslide.vendor"), ()
-    if vendor in PLAIN_TIFFS:
-        chosen = _chosen_pages(path, finest)
-        stated, doubts = chosen.mpp(path) if mpp is None else None, chosen.doubts
+    vendor = properties.get("openslide.vendor")
+    chosen = _chosen_pages(path, finest) if vendor in PLAIN_TIFFS else None
+    if mpp is not None:
+        stated: StatedMpp | None = option_mpp(path, mpp)
     else:
-        stated = _mpp_of(path, properties) if mpp is None else None
+        stated = _mpp_of(path, properties) if chosen is None else chosen.mpp(path)
     return SlideFacts(
         pyramid=pyramid,
-        stated_mpp=stated if mpp is None else option_mpp(path, mpp),
+        stated_mpp=stated,
         vendor=vendor,
-        doubts=doubts,
+        doubts=() if chosen is None else chosen.doubts,
         bounds=_bounds(properties),
         background=_background(properties),
         properties=properties,
@@ -195,7 +197,8 @@ def _facts_of(path: str, slide: openslide.OpenSlide, mpp: float | None) -> Slide
 
 
 def _mpp_of(path: str, properties: Mapping[str, str]) -> StatedMpp | None:
-    stated = stated_mpp(path, *(_number(properties, f"openslide.mpp-{axis}") for axis in "xy"), "openslide.mpp-x")
+    x, y = (_number(properties, f"openslide.mpp-{axis}") for axis in "xy")
+    stated = stated_mpp(path, x, y, "openslide.mpp-x")
     if properties.get("openslide.vendor") != "dicom":
         return stated
     spacing = [_number(properties, f"dicom.PixelSpacing[{axis}]") for axis in (1, 0)]
@@ -224,7 +227,7 @@ def _chosen_pages(path: str, finest: Size) -> ChosenPages:
         chosen = choose_pages(path, tif)
         if len(chosen.channels) > 1 or page_size(chosen.channels[0][0]) != finest:
             raise SlideError(path, "OpenSlide takes another of its images for the slide; leave out --reader")
-        return chosen
+        return replace(chosen, doubts=stored_levels(path, tif, chosen)[1])
 
 
 def _bounds(properties: Mapping[str, str]) -> Region | None:

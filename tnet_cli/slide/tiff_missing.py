@@ -1,57 +1,35 @@
 """What a TIFF does not hold: tiles that were left out, and what lies beyond the end of a file that was cut off."""
 
 import struct
-from collections.abc import Sequence
 
 import numpy as np
 import tifffile
 
 from tnet_cli.errors import SlideError
 from tnet_cli.slide.slide import Doubt
+from tnet_cli.slide.tiff_pages import ChosenPages
 from tnet_cli.slide.tiff_segments import is_bare_piece
 
 NO_DATA_TAGS = (42113, 33550, 34735)
 """GDAL's value of nothing, and GeoTIFF's scale and keys: there, a tile that is left out is nothing by right."""
 
 
-def directory_doubts(
-    path: str, tif: tifffile.TiffFile, finest: tifffile.TiffPage, others: Sequence[tifffile.TiffPage]
-) -> tuple[Doubt, ...]:
-    """Return a doubt where a TIFF's chain of images goes on after the last one that can be found, or is not all there.
-
-    Args:
-        finest: The page that is the slide.
-        others: Those that are none of its pyramid levels.
-
-    Raises:
-        SlideError: the chain, or that of the page's reduced copies, goes on beyond the end of the file.
-    """
-    last_tag, onward = _directory_end(tif, tif.pages[-1].aspage())
-    if max(onward, *(finest.subifds or (0,))) >= tif.filehandle.size:
-        raise SlideError(path, "is cut off: some of its images lie beyond the end of the file; copy it again")
-    if onward == 0 and last_tag > 0:
-        beyond = sum(survey(page, tif.filehandle.size)[1] > 0 for page in others)
-        sentence = f"is cut off: {beyond} of its other images, such as its label, are not all there; copy it again"
-        return (Doubt("cut_off", sentence, may_change_answer=False),) if beyond else ()
-    sentence = "its list of images breaks off, so some may be missing (pyramid levels, label); copy it again"
-    return (Doubt("broken_directory", sentence),)
-
-
 def stored_levels(
-    path: str, tif: tifffile.TiffFile, levels: Sequence[tuple[tifffile.TiffPage, ...]]
+    path: str, tif: tifffile.TiffFile, chosen: ChosenPages
 ) -> tuple[list[tuple[tifffile.TiffPage, ...]], tuple[Doubt, ...]]:
-    """Return the pyramid levels of which something is stored, finest first, and a doubt where tiles are left out.
+    """Return the pyramid levels of which something is stored, finest first, and what is doubtful about the file.
 
-    Args:
-        levels: The page of each, or those of its channels.
+    Returns:
+        The page of each, or those of its channels; doubts.
 
     Raises:
-        SlideError: nothing of the finest is stored, or tiles lie beyond the end of the file.
+        SlideError: nothing of the finest is stored, or part of the slide lies beyond the end of the file.
     """
+    doubts = chosen.doubts + _directory_doubts(path, tif, chosen)
     kept: list[tuple[tifffile.TiffPage, ...]] = []
     said: list[str] = []
     may_change_answer = False
-    for pages in levels:
+    for pages in zip(*chosen.channels, strict=True):
         page, is_finest = pages[0], not kept
         if page.compression == tifffile.COMPRESSION.OJPEG:
             kept.append(pages)  # its decoder says what is missing
@@ -78,8 +56,25 @@ def stored_levels(
             said.append(f"{left_out} of {count} tiles of its image of {name} pixels, {shown_as}")
             may_change_answer |= is_finest and not any(tag in page.tags for tag in NO_DATA_TAGS)
     if not said:
-        return kept, ()
-    return kept, (Doubt("missing_tiles", f"the file lacks {'; '.join(said)}", may_change_answer),)
+        return kept, doubts
+    return kept, (*doubts, Doubt("missing_tiles", f"the file lacks {'; '.join(said)}", may_change_answer))
+
+
+def _directory_doubts(path: str, tif: tifffile.TiffFile, chosen: ChosenPages) -> tuple[Doubt, ...]:
+    """Return a doubt where a TIFF's chain of images goes on after the last one that can be found, or is not all there.
+
+    Raises:
+        SlideError: the chain, or that of the slide's reduced copies, goes on beyond the end of the file.
+    """
+    last_tag, onward = _directory_end(tif, tif.pages[-1].aspage())
+    if max(onward, *(chosen.channels[0][0].subifds or (0,))) >= tif.filehandle.size:
+        raise SlideError(path, "is cut off: some of its images lie beyond the end of the file; copy it again")
+    if onward == 0 and last_tag > 0:
+        beyond = sum(survey(page, tif.filehandle.size)[1] > 0 for page in chosen.others)
+        sentence = f"is cut off: {beyond} of its other images, such as its label, are not all there; copy it again"
+        return (Doubt("cut_off", sentence, may_change_answer=False),) if beyond else ()
+    sentence = "its list of images breaks off, so some may be missing (pyramid levels, label); copy it again"
+    return (Doubt("broken_directory", sentence),)
 
 
 def survey(page: tifffile.TiffPage, end: int) -> tuple[int, int, int]:
