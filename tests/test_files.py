@@ -1,10 +1,12 @@
 """Files are written whole or not at all."""
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tnet_cli.files import write_text_whole, written_whole
+from tnet_cli.files import folder_written_whole, open_for_appending, scratch_file, write_text_whole, written_whole
 
 
 class PowerCutError(Exception):
@@ -45,3 +47,52 @@ def test_the_draft_keeps_the_suffix_so_that_formats_are_recognised(tmp_path: Pat
         assert draft.suffix == ".png"
         assert draft.parent == tmp_path
         draft.touch()
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def write_folder(target: Path, drafts: Path, *, fails: bool = False) -> None:
+    with folder_written_whole(target, drafts=drafts, names=("a.txt", "b.txt")) as draft:
+        (draft / "a.txt").write_text("new")
+        assert not target.exists() or "new" not in contents(target).values()
+        if fails:
+            raise PowerCutError
+
+
+def test_a_new_folder_appears_with_all_its_files(tmp_path: Path):
+    target, drafts = tmp_path / "deep" / "folder", tmp_path / "drafts"
+    write_folder(target, drafts)
+    assert contents(target) == {"a.txt": "new"}
+    assert contents(drafts) == {}
+
+
+def test_in_an_old_folder_files_are_replaced_and_what_is_of_somebody_else_stays(tmp_path: Path):
+    target, drafts = tmp_path / "folder", tmp_path / "drafts"
+    target.mkdir()
+    for name in ("a.txt", "b.txt", "notes.txt"):
+        (target / name).write_text("old")
+    with pytest.raises(PowerCutError):
+        write_folder(target, drafts, fails=True)
+    assert contents(target) == {"a.txt": "old", "b.txt": "old", "notes.txt": "old"}
+    write_folder(target, drafts)
+    assert contents(target) == {"a.txt": "new", "notes.txt": "old"}
+    assert contents(drafts) == {}
+
+
+def test_what_is_appended_is_at_the_end_whoever_wrote_before(tmp_path: Path):
+    descriptors = [open_for_appending(tmp_path / "log") for _ in range(2)]
+    for number in range(4):
+        os.write(descriptors[number % 2], f"{number}\n".encode())
+    for descriptor in descriptors:
+        os.close(descriptor)
+    assert (tmp_path / "log").read_text() == "0\n1\n2\n3\n"
+
+
+def test_a_scratch_file_has_no_name_and_outlives_its_handle_where_it_is_mapped():
+    with scratch_file(4096) as file:
+        assert os.fstat(file.fileno()).st_nlink == 0
+        mapped = np.memmap(file, np.uint8, "w+", shape=(4096,))
+    mapped[:] = 7
+    assert mapped.sum() == 7 * 4096

@@ -6,17 +6,18 @@ import os
 import shutil
 import threading
 import time
-from itertools import count
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
-from tnet_cli.inference import slide_session
-from tnet_cli.results import layout as run_directory
-from tnet_cli.slide.opening import open_slide
+from tests.full_disk import files_end_at
+from tnet_cli.slide.slide import Slide
 
 
 @pytest.fixture(scope="module")
@@ -29,53 +30,46 @@ def rows_of(out: Path) -> dict[str, dict[str, str]]:
         return {row["slide"]: row for row in csv.DictReader(file)}
 
 
-class Faulty:
-    """Opens slides like the real thing, but those of some names have something wrong with them.
-
-    Attributes:
-        go_on: Set when the slides that hang may go on.
-    """
-
-    def __init__(self) -> None:
-        self.go_on = threading.Event()
-
-    def __call__(self, path, **options):
-        name = Path(path).stem
-        if name == "denied":
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
-        if name == "hangs_opening":
-            self.go_on.wait(60)
-        if name == "bug_opening":
-            raise RecursionError("a directory that\npoints at itself")
-        slide = open_slide(path, **options)
-        if name in {"memory", "bug", "hangs", "device"}:
-            self._spoil(slide, name)
-        return slide
-
-    def _spoil(self, slide, name: str) -> None:
-        real, calls = slide.read, count()
-
-        def read(region, width_px, height_px):
-            if next(calls) == 0:  # the thumbnail
-                return real(region, width_px, height_px)
-            if name == "hangs":
-                self.go_on.wait(60)
-            raise {
-                "memory": MemoryError(),
-                "device": torch.OutOfMemoryError("CUDA out of memory"),
-                "bug": KeyError("quantisation table 3"),
-                "hangs": AssertionError("nobody waits for this"),
-            }[name]
-
-        slide.read = read
-
-
 @pytest.fixture
-def faulty(monkeypatch: pytest.MonkeyPatch):
-    opener = Faulty()
-    monkeypatch.setattr(slide_session, "open_slide", opener)
-    yield opener
-    opener.go_on.set()
+def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have slides of some names go wrong where the system, a library or a reader would."""
+    go_on = threading.Event()
+    really_open, really_read, reads = Path.open, Slide.read, Counter[str]()
+
+    def denied(path, *args, **kwargs):
+        if path.stem == "denied":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return really_open(path, *args, **kwargs)
+
+    class FaultyTiff(tifffile.TiffFile):
+        def __init__(self, file, **kwargs):
+            if Path(str(file)).stem == "hangs_opening":
+                go_on.wait(60)
+            if Path(str(file)).stem == "bug_opening":
+                raise SyntaxError("a page of\nanother kind")
+            super().__init__(file, **kwargs)
+
+    faults = {
+        "memory": MemoryError(),
+        "device": torch.OutOfMemoryError("CUDA out of memory"),
+        "bug": KeyError("quantisation table 3"),
+        "hangs": AssertionError("nobody waits for this"),
+    }
+
+    def read(slide, region, width_px, height_px):
+        name = Path(slide.path).stem
+        reads[name] += 1
+        if name not in faults or reads[name] == 1:  # the first is the thumbnail
+            return really_read(slide, region, width_px, height_px)
+        if name == "hangs":
+            go_on.wait(60)
+        raise faults[name]
+
+    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr(tifffile, "TiffFile", FaultyTiff)
+    monkeypatch.setattr(Slide, "read", read)
+    yield
+    go_on.set()
 
 
 def test_each_failure_is_a_row_with_a_sentence_and_the_rest_goes_on(tnet, small, untrained_model, tmp_path, faulty):
@@ -110,9 +104,9 @@ def test_each_failure_is_a_row_with_a_sentence_and_the_rest_goes_on(tnet, small,
         "corrupt": "corrupt.svs: ",
         "empty": "is empty",
         "no_mpp": "--mpp",
-        "denied": "cannot be read: Permission denied",
+        "denied": "cannot be opened: Permission denied",
         "gone": "no such file",
-        "bug_opening": "could not be classified: RecursionError: a directory that points at itself",
+        "bug_opening": "could not be classified: SyntaxError: a page of another kind",
         "hangs_opening": "--slide-timeout",
         "memory": "there is not enough memory for it (MemoryError)",
         "bug": "could not be classified: KeyError: 'quantisation table 3'",
@@ -137,38 +131,38 @@ def test_fail_fast_keeps_what_is_done(tnet, small, untrained_model, tmp_path):
     assert len(rows) < len(more)
 
 
+@pytest.mark.parametrize(("full", "slides"), [("the ledger", 10), ("the files of a slide", 2)])
 def test_a_full_disk_ends_the_run_in_a_sentence_and_the_next_goes_on(
-    tnet, small, untrained_model, tmp_path, monkeypatch
+    tnet, small, untrained_model, tmp_path, full, slides
 ):
-    names = [f"s{number}.tif" for number in range(4)]
+    names = [f"s{number}.tif" for number in range(slides)]
     for name in names:
         shutil.copy(small, tmp_path / name)
-    real = run_directory._write_files
-    with monkeypatch.context() as patched:
-
-        def until_full(folder, result, overlay):
-            if result.slide == "s2":
-                (folder / "result.json").write_text("{")
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            real(folder, result, overlay)
-
-        patched.setattr(run_directory, "_write_files", until_full)
-        ran = tnet("classify", *names, "-m", untrained_model, "--no-overlay")
+    options = ["-m", untrained_model, "--locations", "1,1,1", "--no-overlay", "--no-report"]
+    assert tnet("classify", "s0.tif", *options, "-o", "whole").code == 0
+    whole = tmp_path / "whole"
+    largest, record = (max(path.stat().st_size for path in whole.glob(name)) for name in ("slides/*/*", "*.json"))
+    assert record < largest
+    with files_end_at(largest + 100 if full == "the ledger" else (record + largest) // 2):
+        ran = tnet("classify", *names, *options)
     assert ran.code == 6
-    assert "tnet-out: cannot be written any more: No space left on device" in ran.err
+    reason = "No space left on device" if full == "the ledger" else "File too large"
+    assert f"tnet-out: cannot be written any more: {reason}; " in ran.err
     assert "make room there and run the same command again" in ran.err
     assert "Traceback" not in ran.err
     out = tmp_path / "tnet-out"
     kept = rows_of(out)
-    assert "s2" not in kept
-    assert {row["status"] for row in kept.values()} == {"ok"}, "whichever slides were the fastest"
-    assert not (out / "slides" / "s2").exists()
+    assert {row["status"] for row in kept.values()} == ({"ok"} if full == "the ledger" else set()), ran.err
+    assert len(kept) < slides
     assert list((out / ".tnet" / "drafts").iterdir()) == []
+    # A slide may lie there whole whose row had no room any more; none is there by halves.
+    assert all(len(list(folder.iterdir())) == 3 for folder in out.glob("slides/*"))
 
-    again = tnet("classify", *names, "-m", untrained_model, "--no-overlay")
+    again = tnet("classify", *names, *options)
     assert again.code == 0
-    assert f"{len(kept)} of 4 slides were done before" in again.err
-    assert [row["status"] for row in rows_of(out).values()] == ["ok"] * 4
+    if kept:
+        assert f"{len(kept)} of {slides} slides were done before" in again.err
+    assert [row["status"] for row in rows_of(out).values()] == ["ok"] * slides
 
 
 def test_a_slide_whose_folder_cannot_be_made_fails_alone(tnet, small, untrained_model, tmp_path):

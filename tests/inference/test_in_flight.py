@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tnet_cli.inference import slide_session
 from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inference.engine import drive
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.modelfile.modelfile import load_model
 from tnet_cli.results.result import SlideResult
-from tnet_cli.slide.opening import open_slide
+from tnet_cli.slide.slide import Slide
+from tnet_cli.slide.tiff_backend import TiffSlide
 
 
 @pytest.fixture(scope="module")
@@ -61,23 +61,21 @@ def test_nor_where_batches_are_filled_from_all_slides(classify, monkeypatch: pyt
 
 
 def test_no_more_slides_are_open_than_asked(entries, untrained_model, monkeypatch: pytest.MonkeyPatch):
-    is_open: set[object] = set()
+    is_open: set[int] = set()
     most = [0]
+    really_begin, really_close = Slide.__init__, TiffSlide.close
 
-    def counted(path, **options):
-        slide = open_slide(path, **options)
-        is_open.add(slide)
+    def begin(slide, *args, **kwargs):
+        really_begin(slide, *args, **kwargs)
+        is_open.add(id(slide))
         most[0] = max(most[0], len(is_open))
-        really_close = slide.close
 
-        def close() -> None:
-            is_open.discard(slide)
-            really_close()
+    def close(slide):
+        is_open.discard(id(slide))
+        really_close(slide)
 
-        monkeypatch.setattr(slide, "close", close)
-        return slide
-
-    monkeypatch.setattr(slide_session, "open_slide", counted)
+    monkeypatch.setattr(Slide, "__init__", begin)
+    monkeypatch.setattr(TiffSlide, "close", close)
     engine = EngineOptions(slides_in_flight=2, readers=4, device=torch.device("cpu"))
     taken: list[int] = []
 
