@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.model_files import card_of, tiny_network
 from tnet_cli.errors import SlideError
@@ -50,6 +51,16 @@ def test_a_slide_that_could_not_be_opened_has_no_facts_and_no_secret():
     assert (result.status, result.seconds, result.reader, result.size) == ("failed", 0, None, None)
     assert "secret" not in repr(result)
     assert "token" not in repr(result)
+
+
+def test_a_slide_of_nothing_but_black_says_why_there_may_be_tissue(tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "black.png")
+    with open_slide(tmp_path / "black.png") as slide:
+        slide.thumbnail(64)
+        result = without_tissue(ENTRY, CARD, time.perf_counter(), slide)
+    assert result.error is not None
+    assert result.error.startswith("no tissue was found on the slide; all of it is black: it may be empty, but")
+    assert [doubt.name for doubt in result.doubts] == ["blank"]
 
 
 def test_a_slide_without_tissue_says_what_was_read(small_labelled_slides):

@@ -23,7 +23,8 @@ NO_TISSUE = "no tissue was found on the slide"
 
 def without_tissue(entry: SlideInput, card: ModelCard, started: float, slide: Slide) -> SlideResult:
     """Return the result of a slide on which there is nothing to look at."""
-    return SlideResult(**_facts(entry, card, started, slide), status="no_tissue", error=NO_TISSUE)
+    blank = [f"; {doubt.sentence}" for doubt in slide.doubts if doubt.name == "blank"]
+    return SlideResult(**_facts(entry, card, started, slide), status="no_tissue", error="".join([NO_TISSUE, *blank]))
 
 
 def failed(

@@ -185,7 +185,7 @@ def _as_rgb(picture: Image.Image, path: str, content: bytes | None) -> tuple[np.
     samples = _deep_samples(picture, path, content)
     shown = None
     if samples is not None:
-        shown = range_of(samples[:: max(1, len(samples) // MOST_ROWS)], 32 if picture.mode == "F" else 16)
+        shown = range_of(samples[:: max(1, len(samples) // MOST_ROWS)], 8 * samples.dtype.itemsize)
     pixels = np.empty((picture.height, picture.width, 3), np.uint8)
     rows = max(1, STRIP_PX // picture.width)
     for top in range(0, picture.height, rows):
@@ -210,7 +210,7 @@ def _deep_samples(picture: Image.Image, path: str, content: bytes | None) -> np.
     if not picture.mode.startswith(("I", "F")):
         return None
     samples = np.asarray(picture)[..., None]
-    return samples.astype(np.uint16) if picture.mode == "I" else samples
+    return samples.astype(np.uint16) if picture.mode == "I" and 0 <= samples.min() <= samples.max() < 2**16 else samples
 
 
 def _strip_as_rgb(strip: Image.Image) -> np.ndarray:
