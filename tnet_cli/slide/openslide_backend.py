@@ -38,9 +38,6 @@ CAUSES = {
 PLAIN_TIFFS = frozenset({"aperio", "generic-tiff"})
 """Vendors, in OpenSlide's words, of TIFF files whose pages are what they seem; those of others have quirks."""
 
-WITHOUT_HOLES = frozenset({"aperio", "dicom", "generic-tiff", "hamamatsu"})
-"""Vendors whose slides are stored whole; those of others leave out what was not scanned."""
-
 _told = partial(told, of=openslide.OpenSlideError)
 
 
@@ -67,6 +64,8 @@ class OpenSlideSlide(Slide):
         super().__init__(path, _facts_of(path, slide, mpp), on_progress)
         self._slide: openslide.OpenSlide | None = slide
         self._downsamples = slide.level_downsamples
+        # Elsewhere what is transparent was not scanned, or is so by its own alpha.
+        self._may_lack_tiles = self.vendor == "dicom" or any(doubt.name == "missing_tiles" for doubt in self.doubts)
 
     def close(self) -> None:
         """Release the file."""
@@ -120,7 +119,7 @@ class OpenSlideSlide(Slide):
                 raise
         tiles, tile = self._tiles_under(pyramid_level, x, y, width, height)
         self._count(tiles * tile.area, 0, tiles)
-        if self.vendor in WITHOUT_HOLES and picture.getchannel("A").getextrema()[0] == 0:
+        if self._may_lack_tiles and picture.getchannel("A").getextrema()[0] == 0:
             self._fill(picture, pyramid_level, x, y)
         return _opaque(picture, self.background)
 
