@@ -88,6 +88,15 @@ def test_a_tile_that_a_reduced_level_lacks_comes_from_the_finer_one(pyramid, des
             assert np.abs(stored(slide, 1).astype(int) - by_openslide(path, 1)[..., :3]).mean() < 6
 
 
+def test_openslide_without_an_idea_of_missing_tiles_is_given_the_finer_level(pyramid):
+    path, _, reduced = pyramid()
+    leave_out(path, 1, [1])
+    assert by_openslide(path, 1)[:64, 64:, 3].max() == 0
+    with open_slide(path, reader="openslide") as slide:
+        np.testing.assert_allclose(stored(slide, 1).astype(int), reduced, atol=1)
+        assert "missing_tiles" in [doubt.name for doubt in slide.doubts]
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_what_is_filled_lies_as_the_rest_does(pyramid, orientation):
     path, _, reduced = pyramid(extratags=[(274, 3, 1, orientation, True)])
