@@ -15,6 +15,7 @@ from tests.model_files import card_of, tiny_network
 from tnet_cli.classification.run import RunRequest, run_classify
 from tnet_cli.errors import ModelFileError
 from tnet_cli.evaluation.calibrate import fit_domain
+from tnet_cli.geometry import Region
 from tnet_cli.inference.classify import classify_slides
 from tnet_cli.inference.domain_check import slide_distance
 from tnet_cli.inputs.inputs import SlideInput, read_manifest
@@ -22,33 +23,36 @@ from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.card import DomainLimits
 from tnet_cli.modelfile.modelfile import copy_model, load_model, save_model
-from tnet_cli.synth.synthesis import synthesize
+from tnet_cli.slide.opening import open_slide
 
 NETWORK = tiny_network().model_copy(update={"locations": (6, 16)})
 
 
+def write_flat(path, pixels):
+    """Write a slide without a pyramid, of 1 µm per pixel."""
+    resolution = {"resolution": (10_000, 10_000), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", compression="jpeg", **resolution)
+    return SlideInput(path=str(path), name=path.stem)
+
+
 @pytest.fixture(scope="module")
-def slides(tmp_path_factory):
-    """Ten synthetic slides to calibrate on and two fresh ones."""
-    folder = tmp_path_factory.mktemp("slides")
-    synthesize(folder, count=12, side_px=1000, seed=3, mpp=1.0, workers=1)
-    return read_manifest(folder / "labels.csv")
+def slides(labelled_slides, tmp_path_factory):
+    """Twelve quarters of synthetic slides: ten to calibrate on and two fresh ones."""
+    folder = tmp_path_factory.mktemp("quarters")
+    quarters = []
+    for number, entry in enumerate(read_manifest(labelled_slides)[:3]):
+        with open_slide(entry.path) as slide:
+            for x, y in ((0, 0), (1000, 0), (0, 1000), (1000, 1000)):
+                pixels = slide.read(Region(x, y, 1000, 1000), 1000, 1000)
+                quarters.append(write_flat(folder / f"{number}-{x}-{y}.tif", pixels))
+    return quarters
 
 
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):
     """A photograph that claims to be a slide."""
-    path = tmp_path_factory.mktemp("foreign") / "photograph.tif"
     pixels = np.asarray(Image.fromarray(astronaut()).resize((1024, 1024)))
-    tifffile.imwrite(
-        path,
-        pixels,
-        tile=(256, 256),
-        photometric="rgb",
-        resolution=(10_000, 10_000),
-        resolutionunit="CENTIMETER",
-    )
-    return path
+    return write_flat(tmp_path_factory.mktemp("foreign") / "photograph.tif", pixels)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +81,7 @@ def results(entries, path):
 
 def test_slides_of_the_same_kind_are_not_warned_of_and_others_are(slides, foreign, model):
     assert [result.qc for result in results(slides[10:], model)] == [None, None]
-    (strange,) = results([SlideInput(path=str(foreign), name="photograph")], model)
+    (strange,) = results([foreign], model)
     assert strange.status == "ok"
     assert strange.qc == "out_of_domain"
     assert strange.warning in strange.notes
@@ -86,7 +90,7 @@ def test_slides_of_the_same_kind_are_not_warned_of_and_others_are(slides, foreig
 
 def test_the_warning_is_in_every_place_a_user_looks_at(foreign, model, tmp_path):
     out = tmp_path / "out"
-    with_warning = run_classify(RunRequest(inputs=[str(foreign)], out=out, model=str(model)))
+    with_warning = run_classify(RunRequest(inputs=[foreign.path], out=out, model=str(model)))
     (row,) = with_warning.rows
     assert row.values["qc"] == "out_of_domain"
     with (out / "predictions.csv").open(newline="") as file:
@@ -100,7 +104,7 @@ def test_the_warning_is_in_every_place_a_user_looks_at(foreign, model, tmp_path)
     card = load_model(model).card
     far = DomainLimits(limits=(1e9,) * 3, slides=10)
     copy_model(model, card.model_copy(update={"domain": far}), plain)
-    run_classify(RunRequest(inputs=[str(foreign)], out=tmp_path / "plain", model=str(plain)))
+    run_classify(RunRequest(inputs=[foreign.path], out=tmp_path / "plain", model=str(plain)))
     heights = []
     for place in (out, tmp_path / "plain"):
         with Image.open(place / "slides" / "photograph" / "overlay.png") as picture:
@@ -109,12 +113,12 @@ def test_the_warning_is_in_every_place_a_user_looks_at(foreign, model, tmp_path)
     assert warned > unwarned
 
 
-def test_a_model_for_synthetic_slides_says_so_of_any_other(slides, foreign, model, tmp_path):
+def test_a_model_for_synthetic_slides_says_so_of_any_other(labelled_slides, foreign, model, tmp_path):
     path = tmp_path / "made.safetensors"
     card = load_model(model).card.model_copy(update={"made_for": "synthetic", "domain": None})
     torch.manual_seed(1)
     save_model(TNet(NETWORK), card, path)
-    drawn, strange = results([slides[0], SlideInput(path=str(foreign), name="photograph")], path)
+    drawn, strange = results([read_manifest(labelled_slides)[0], foreign], path)
     assert drawn.qc is None
     assert strange.qc == "out_of_domain"
     assert "was made for synthetic slides" in strange.warning
