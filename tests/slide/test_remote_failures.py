@@ -15,6 +15,7 @@ import tifffile
 from tests.range_server import RangeServer, serving
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region
+from tnet_cli.remote import ranges
 from tnet_cli.remote.failures import POLICY, RetryPolicy
 from tnet_cli.slide.opening import open_slide
 
