@@ -191,6 +191,16 @@ def test_sub_images_beyond_the_end_are_refused(pyramid):
         open_slide(path)
 
 
+def test_a_sub_image_that_is_all_zeros_is_said(pyramid):
+    path, finest, _ = pyramid(subifds=True)
+    at = path.stat().st_size
+    path.write_bytes(path.read_bytes() + bytes(300))
+    patch(path, 0, "SubIFDs", [at])
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(slide.read(Region(0, 0, 512, 384), 512, 384), finest)
+        assert [doubt.name for doubt in slide.doubts] == ["broken_directory"]
+
+
 @pytest.mark.parametrize("page_number", [0, 1])
 @pytest.mark.parametrize("bigtiff", [False, True])
 def test_tiles_beyond_the_end_are_refused(pyramid, page_number, bigtiff):

@@ -51,7 +51,7 @@ def stored_levels(
                 f"holds none of the {count} tiles or strips of its image of {name} pixels: what wrote it did not "
                 "finish; copy or export it again",
             )
-        if left_out:
+        if left_out or not count:
             shown_as = "shown as background" if is_finest else "made from the next finer pyramid level"
             said.append(f"{left_out} of {count} tiles of its image of {name} pixels, {shown_as}")
             may_change_answer |= is_finest and not any(tag in page.tags for tag in NO_DATA_TAGS)
@@ -67,9 +67,10 @@ def _directory_doubts(path: str, tif: tifffile.TiffFile, chosen: ChosenPages) ->
         SlideError: the chain, or that of the slide's reduced copies, goes on beyond the end of the file.
     """
     last_tag, onward = _directory_end(tif, tif.pages[-1].aspage())
-    if max(onward, *(chosen.channels[0][0].subifds or (0,))) >= tif.filehandle.size:
+    finest = chosen.channels[0][0]
+    if max(onward, *(finest.subifds or (0,))) >= tif.filehandle.size:
         raise SlideError(path, "is cut off: some of its images lie beyond the end of the file; copy it again")
-    if onward == 0 and last_tag > 0:
+    if onward == 0 and last_tag > 0 and all(sub.aspage().imagewidth > 0 for sub in finest.pages or ()):
         beyond = sum(survey(page, tif.filehandle.size)[1] > 0 for page in chosen.others)
         sentence = f"is cut off: {beyond} of its other images, such as its label, are not all there; copy it again"
         return (Doubt("cut_off", sentence, may_change_answer=False),) if beyond else ()
