@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from tests.slide.dicom_writer import write_dicom
-from tnet_cli.errors import SlideError
+from tnet_cli.errors import SlideError, UnreadableRegionError
 from tnet_cli.slide.opening import open_slide
 
 TIFF_PREAMBLE = b"II*\x00\x10\x00\x00\x00"
@@ -95,3 +95,14 @@ def test_a_reader_that_does_not_know_a_file_says_so(tmp_path):
     path.write_text("nothing of a slide " * 20)
     with pytest.raises(SlideError, match="is no slide that OpenSlide knows; leave out --reader"):
         open_slide(path, reader="openslide")
+
+
+def test_frames_beyond_the_end_of_a_dicom_file_are_said_in_words(tmp_path, smooth):
+    path = tmp_path / "cut.dcm"
+    write_dicom(path, smooth(256, 256), 64, left_out=[])
+    path.write_bytes(path.read_bytes()[:-20_000])
+    with open_slide(path) as slide, pytest.raises(UnreadableRegionError) as caught:
+        slide.thumbnail(256)
+    said, _, cause = str(caught.value).partition(" (")
+    assert said.endswith("cannot be decoded: the file is damaged or not whole, so copy it again")
+    assert cause.endswith(")")

@@ -107,16 +107,15 @@ class OpenSlideSlide(Slide):
         own = self._downsamples[pyramid_level]
         corner = (round(x * own), round(y * own))
         slide = self._handle()
-        with _told(
-            self.path,
-            f"the region at {x}, {y} of pyramid level {pyramid_level} cannot be decoded",
-            UnreadableRegionError,
-        ):
-            try:
-                picture = slide.read_region(corner, pyramid_level, (width, height))
-            except openslide.OpenSlideError:
-                self._drop(slide)
-                raise
+        try:
+            picture = slide.read_region(corner, pyramid_level, (width, height))
+        except openslide.OpenSlideError as exc:
+            self._drop(slide)
+            raise UnreadableRegionError(
+                self.path,
+                f"the region at {x}, {y} of pyramid level {pyramid_level} cannot be decoded: the file is damaged or "
+                f"not whole, so copy it again ({reason_of(self.path, exc)})",
+            ) from exc
         tiles, tile = self._tiles_under(pyramid_level, x, y, width, height)
         self._count(tiles * tile.area, 0, tiles)
         if self._may_lack_tiles and picture.getchannel("A").getextrema()[0] == 0:
