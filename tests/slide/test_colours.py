@@ -1,5 +1,6 @@
 """What a slide's samples mean where its tags leave it open, or where they and its data disagree."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit
 
 from tests.slide.tiff_writer import RATIONAL, RawPage, cut, plain_tags, write_raw_tiff
-from tnet_cli.errors import SlideError
+from tnet_cli.errors import SlideError, UnreadableRegionError
 from tnet_cli.geometry import Region
 from tnet_cli.slide.opening import open_slide
 
@@ -219,6 +220,43 @@ def test_ycbcr_that_is_no_jpeg_is_left_to_openslide(tmp_path, smooth):
         assert (difference(read_all(path)[0], smooth(96, 64)) < 2) != video
         with pytest.raises(SlideError, match="its pixels are YCBCR, compressed as NONE, which is not supported"):
             open_slide(path, reader="tifffile")
+
+
+def test_cmyk_within_jpeg_is_refused(tmp_path, smooth):
+    """Adobe's is stored inverted, which libtiff does not know: OpenSlide shows it black."""
+
+    def encode(piece: np.ndarray) -> bytes:
+        out = io.BytesIO()
+        Image.fromarray(piece, "CMYK").save(out, "JPEG")
+        return out.getvalue()
+
+    samples = np.asarray(Image.fromarray(smooth(96, 64)).convert("CMYK"))
+    path = write_raw_tiff(tmp_path / "cmyk.tif", [raw_page(samples, {259: 7, 262: 5}, encode)])
+    with pytest.raises(SlideError, match="its pixels are SEPARATED, compressed as JPEG, which is not supported"):
+        open_slide(path)
+
+
+def test_data_that_are_deeper_than_the_tags_say_are_an_error(tmp_path, smooth):
+    page = raw_page(
+        smooth(96, 64), {259: 34712, 262: 2}, lambda piece: imagecodecs.jpeg2k_encode(piece.astype(np.uint16) * 257)
+    )
+    with pytest.raises(UnreadableRegionError, match="its samples are uint16, not uint8"):
+        read_all(write_raw_tiff(tmp_path / "deep.tif", [page]))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16"])
+def test_numbers_that_are_called_signed_and_are_not(write_tiff, smooth, dtype):
+    samples = (smooth(96, 64).astype(np.uint16) * (257 if dtype == "int16" else 1)).astype(dtype)
+    with pytest.raises(SlideError, match=r"they reach from -.* and the file does not say what is black"):
+        open_slide(write_tiff(samples, photometric="rgb", tile=(32, 32)))
+
+
+def test_a_stated_range_that_is_no_number_counts_for_nothing(tmp_path, smooth):
+    page = raw_page(smooth(96, 64), {262: 2}, np.ndarray.tobytes)
+    page.tags[258] = (3, [16] * 3)
+    page.segments = [np.frombuffer(segment, np.uint8).astype("<u2").tobytes() for segment in page.segments]
+    page.tags[281] = (2, "white")
+    np.testing.assert_array_equal(read_all(write_raw_tiff(tmp_path / "text.tif", [page]))[0], smooth(96, 64))
 
 
 def test_channels_that_are_called_grey_are_shown_with_a_doubt(write_tiff, smooth):

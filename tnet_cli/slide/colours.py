@@ -58,7 +58,7 @@ def range_of(samples: np.ndarray, bits: int, stated: SampleRange | None = None) 
     """
     kind = samples.dtype.kind
     top = np.inf if kind == "f" else 2.0 ** (bits - (kind == "i")) - 1
-    if kind != "f" and (bits <= 8 or bits not in {16, 32, 64}):
+    if kind in "bu" and (bits <= 8 or bits not in {16, 32, 64}):
         return SampleRange(top)
     values = samples[np.isfinite(samples) & (samples != 0)]
     if not values.size:

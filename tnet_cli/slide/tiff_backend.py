@@ -23,6 +23,7 @@ from tnet_cli.slide.tiff_colours import (
     Ranges,
     doubts_of,
     is_deep,
+    is_known_to_libtiff,
     leaves_colours_to_the_data,
     ranges_of,
     rgb_converter,
@@ -284,7 +285,7 @@ def _converter(
 ) -> Callable[[np.ndarray], np.ndarray]:
     convert = rgb_converter(page, ranges, WHITE, is_aperio=is_aperio, head=head)
     if convert is None:
-        raise UnsupportedSlideError(
+        raise (UnsupportedSlideError if is_known_to_libtiff(page) else SlideError)(
             path,
             f"its pixels are {_name(page.photometric)}, compressed as {_name(page.compression)}, which is not "
             "supported; convert it to an RGB TIFF",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import numpy as np
 import tifffile
@@ -28,7 +29,16 @@ Ranges = tuple[SampleRange, SampleRange]
 
 def is_deep(page: tifffile.TiffPage) -> bool:
     """Tell whether it takes a look at a page's samples to know which of them is white."""
-    return page.dtype is not None and (page.dtype.kind == "f" or page.bitspersample in {16, 32, 64})
+    is_number = page.dtype is not None and page.photometric != KIND.PALETTE
+    return is_number and (np.dtype(page.dtype).kind in "fi" or page.bitspersample in {16, 32, 64})
+
+
+def is_known_to_libtiff(page: tifffile.TiffPage) -> bool:
+    """Tell whether OpenSlide, which asks libtiff, shows the right colours of a page that is not supported here."""
+    compression = int(page.compression)
+    is_picture = compression in tifffile.TIFF.IMAGE_COMPRESSIONS or compression in {OLD_JPEG, NEW_JPEG}
+    is_known = page.photometric in {KIND.SEPARATED, KIND.CIELAB} and not is_picture
+    return page.bitspersample == 8 and (is_known or bool(page.photometric == KIND.YCBCR))
 
 
 def ranges_of(page: tifffile.TiffPage, samples: np.ndarray | None, ome: str | None) -> Ranges:
@@ -46,19 +56,21 @@ def ranges_of(page: tifffile.TiffPage, samples: np.ndarray | None, ome: str | No
     if samples is None:
         samples = np.zeros((1, page.samplesperpixel), page.dtype)
     at, _ = _alpha(page)
-    colour = range_of(samples[:, : _colours(page)], page.bitspersample, _stated_range(page, ome))
+    colour = range_of(
+        samples[:, : _colours(page)], page.bitspersample, _stated_range(page, ome) if is_deep(page) else None
+    )
     return colour, colour if at is None else range_of(samples[:, at], page.bitspersample)
 
 
 def _stated_range(page: tifffile.TiffPage, ome: str | None) -> SampleRange | None:
-    stated = {}
-    for end in ("Min", "Max"):
-        values = [page.tags.valueof(f"{sign}{end}SampleValue") for sign in ("S", "")]
-        stated[end] = next((float(np.atleast_1d(value)[0]) for value in values if value is not None), None)
-    if stated["Max"] is not None and np.isfinite(stated["Max"]) and stated["Max"] > 0:
+    ends = {"Min": 0.0, "Max": 0.0}
+    for name in (f"{sign}{end}SampleValue" for sign in ("", "S") for end in ends):
+        with suppress(TypeError, ValueError):  # absent, or no number
+            ends[name[-14:-11]] = float(np.max(page.tags.valueof(name)))
+    if np.isfinite(ends["Max"]) and ends["Max"] > 0:
         # A least value above zero is that of the picture, and no black.
-        return SampleRange(stated["Max"], min(0.0, stated["Min"] or 0.0))
-    bits = set(re.findall(r'\bSignificantBits\s*=\s*["\'](\d{1,2})["\']', ome or ""))
+        return SampleRange(ends["Max"], min(0.0, ends["Min"]))
+    bits = set(re.findall(r'\bSignificantBits\s*=\s*["\']([1-9]\d?)["\']', ome or ""))
     return SampleRange(2.0 ** int(bits.pop()) - 1) if len(bits) == 1 and np.dtype(page.dtype).kind in "ui" else None
 
 
@@ -73,7 +85,8 @@ def leaves_colours_to_the_data(page: tifffile.TiffPage) -> bool:
     """Tell whether compressed data may say otherwise than a page's tags, and have to be asked."""
     if int(page.compression) in JPEG_2000:
         return bool(page.photometric == KIND.YCBCR or page.compression == APERIO_YCBCR)
-    return bool(page.compression == NEW_JPEG and page.photometric == KIND.RGB and page.samplesperpixel == 3)
+    is_colour = page.photometric == KIND.RGB and page.samplesperpixel == 3 and page.planarconfig == 1
+    return bool(page.compression == NEW_JPEG and is_colour)
 
 
 def doubts_of(page: tifffile.TiffPage, ranges: Ranges, head: bytes) -> Iterator[tuple[str, str]]:

@@ -175,6 +175,8 @@ class TileLayout:
         decoded = decode(data)
         if int(page.compression) in JPEG and ends_early(data, decoded, decode):
             raise ValueError("the JPEG data end too early")
+        if decoded.dtype.itemsize > np.dtype(page.dtype).itemsize:
+            raise ValueError(f"its samples are {decoded.dtype}, not {page.dtype}")
         return decoded
 
     def _decode_data(self, index: int, data: bytes) -> np.ndarray:
