@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pytest
@@ -15,6 +16,14 @@ SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
 ONLY_WHEN_ASKED = ("fuzz", "long")
 """Markers of tests that run only where ``-m`` names them."""
+
+DrawnOnce = Callable[[str, Callable[[Path], object]], Path]
+
+
+class DrawnSlide(Protocol):
+    """Draws a synthetic slide once."""
+
+    def __call__(self, *, seed: int = 4, side_px: int = 1200, label: str = "lesion") -> Path: ...
 
 
 def pytest_configure() -> None:
@@ -52,7 +61,7 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def drawn_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+def drawn_once(tmp_path_factory: pytest.TempPathFactory) -> DrawnOnce:
     """Draw what several test processes need in a folder of some name, which the first of them fills."""
     base = tmp_path_factory.getbasetemp()
     drawings = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "drawings"
@@ -72,7 +81,7 @@ def drawn_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Calla
 
 
 @pytest.fixture(scope="session")
-def drawn_slide(drawn_once) -> Callable[..., Path]:
+def drawn_slide(drawn_once: DrawnOnce) -> DrawnSlide:
     """Draw the synthetic slide of a seed, a side in pixels and a label; it belongs to all, so copy it to change it."""
     # Here and not above: most tests need no slides, nor the imports that drawing them takes.
     from tnet_cli.synth.synthesis import write_synthetic_slide
@@ -87,13 +96,13 @@ def drawn_slide(drawn_once) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def made_slide(drawn_slide) -> Path:
+def made_slide(drawn_slide: DrawnSlide) -> Path:
     """A synthetic slide of 6000 px a side with a lesion."""
     return drawn_slide(seed=5, side_px=6000)
 
 
 @pytest.fixture(scope="session")
-def labelled_slides(drawn_once) -> Path:
+def labelled_slides(drawn_once: DrawnOnce) -> Path:
     """A manifest of four synthetic slides of 2000 px a side, two of each class, with annotations."""
     from tnet_cli.synth.synthesis import synthesize
 
@@ -104,7 +113,7 @@ def labelled_slides(drawn_once) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_labelled_slides(drawn_once) -> Path:
+def small_labelled_slides(drawn_once: DrawnOnce) -> Path:
     """A manifest of four synthetic slides of 1000 px a side, two of each class, with annotations."""
     from tnet_cli.synth.synthesis import synthesize
 

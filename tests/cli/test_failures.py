@@ -21,7 +21,7 @@ from tnet_cli.slide.slide import Slide
 
 
 @pytest.fixture(scope="module")
-def small(drawn_slide) -> Path:
+def small(drawn_slide):
     return drawn_slide()
 
 
@@ -34,20 +34,20 @@ def rows_of(out: Path) -> dict[str, dict[str, str]]:
 def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Have slides of some names go wrong where the system, a library or a reader would."""
     go_on = threading.Event()
-    really_open, really_read, reads = Path.open, Slide.read, Counter[str]()
+    really_open, really_begin, really_read = Path.open, tifffile.TiffFile.__init__, Slide.read
+    reads = Counter[str]()
 
     def denied(path, *args, **kwargs):
         if path.stem == "denied":
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
         return really_open(path, *args, **kwargs)
 
-    class FaultyTiff(tifffile.TiffFile):
-        def __init__(self, file, **kwargs):
-            if Path(str(file)).stem == "hangs_opening":
-                go_on.wait(60)
-            if Path(str(file)).stem == "bug_opening":
-                raise SyntaxError("a page of\nanother kind")
-            super().__init__(file, **kwargs)
+    def begin(tif, file, **kwargs):
+        if Path(str(file)).stem == "hangs_opening":
+            go_on.wait(60)
+        if Path(str(file)).stem == "bug_opening":
+            raise SyntaxError("a page of\nanother kind")
+        really_begin(tif, file, **kwargs)
 
     faults = {
         "memory": MemoryError(),
@@ -66,7 +66,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         raise faults[name]
 
     monkeypatch.setattr(Path, "open", denied)
-    monkeypatch.setattr(tifffile, "TiffFile", FaultyTiff)
+    monkeypatch.setattr(tifffile.TiffFile, "__init__", begin)
     monkeypatch.setattr(Slide, "read", read)
     yield
     go_on.set()

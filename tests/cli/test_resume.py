@@ -12,7 +12,7 @@ import pytest
 
 
 @pytest.fixture(scope="module")
-def small(drawn_slide) -> Path:
+def small(drawn_slide):
     return drawn_slide()
 
 

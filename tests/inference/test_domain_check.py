@@ -30,8 +30,15 @@ NETWORK = tiny_network().model_copy(update={"locations": (6, 16)})
 
 def write_flat(path, pixels):
     """Write a slide without a pyramid, of 1 µm per pixel."""
-    resolution = {"resolution": (10_000, 10_000), "resolutionunit": "CENTIMETER"}
-    tifffile.imwrite(path, pixels, tile=(256, 256), photometric="rgb", compression="jpeg", **resolution)
+    tifffile.imwrite(
+        path,
+        pixels,
+        tile=(256, 256),
+        photometric="rgb",
+        compression="jpeg",
+        resolution=(10_000, 10_000),
+        resolutionunit="CENTIMETER",
+    )
     return SlideInput(path=str(path), name=path.stem)
 
 
