@@ -377,6 +377,10 @@ def test_a_picture_called_one_is_read(tmp_path, name):
     Image.fromarray(drawn(SLIDE)).save(tmp_path / name, format="jpeg")
     with open_slide(tmp_path / name) as slide, Image.open(tmp_path / name) as picture:
         np.testing.assert_array_equal(whole(slide), np.asarray(picture))
+    for suffix in ("bmp", "webp", "jp2", "tga"):
+        Image.fromarray(drawn(SLIDE)).save(tmp_path / f"own.{suffix}")
+        with open_slide(tmp_path / f"own.{suffix}") as slide:
+            assert slide.size == Size(*SLIDE)
 
 
 @pytest.mark.parametrize(("name", "reader"), [("a.gif", None), ("a.webp", None), ("a.png", None), ("a.tif", "pillow")])

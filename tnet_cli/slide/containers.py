@@ -7,6 +7,7 @@ import re
 from pathlib import PurePath
 
 import tifffile
+from PIL import Image
 
 from tnet_cli.urls import redacted
 
@@ -74,9 +75,8 @@ CLOSED_STARTS = {
 OLYMPUS = b"\x18\x00IS"
 """What follows the TIFF header of an Olympus VSI."""
 
-PICTURE_SUFFIXES = frozenset(
-    ["", ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".pnm", ".jp2", ".tga"]
-)
+PICTURE_SUFFIXES = frozenset({"", ".png", ".jpg", ".jpeg"})
+"""Names under which a picture is read, whatever its kind; under others only if they are those of its kind."""
 
 
 def closed_format(name: str, start: bytes, vendor: str | None) -> str | None:
@@ -131,7 +131,7 @@ def _foreign_dicom(start: bytes) -> str:
 def misnamed_picture(name: str, picture_format: str) -> str | None:
     """Say why a picture is not taken for the slide its name promises; None where the name is that of a picture."""
     suffix = PurePath(redacted(name)).suffix.lower()
-    if suffix in PICTURE_SUFFIXES or (picture_format, suffix[:4]) == ("TIFF", ".tif"):
+    if suffix in PICTURE_SUFFIXES or Image.registered_extensions().get(suffix) == picture_format:
         return None
     return (
         f"is a {picture_format} picture inside, though its name ends in {suffix}: at most the preview of a slide that "

@@ -164,8 +164,8 @@ def choose_pages(path: str, tif: tifffile.TiffFile) -> ChosenPages:
     if is_ome(description_of(pages[0])) and image is None:
         doubts.append(("ome_xml", f"its OME-XML describes no image of {_named(finest)}, and was not believed"))
     pyramids = [_pyramid(page, pages) for page in chosen]
-    levels = min(len(pyramid) for pyramid in pyramids)
-    channels = tuple(pyramid[:levels] for pyramid in pyramids)
+    depth = min(len(pyramid) for pyramid in pyramids)
+    channels = tuple(pyramid[:depth] for pyramid in pyramids)
     offsets = {page.offset for pyramid in channels for page in pyramid}
     return ChosenPages(
         channels,
@@ -197,7 +197,7 @@ def _is_marked_reduced(page: tifffile.TiffPage) -> bool:
 
 def _pyramid(finest: tifffile.TiffPage, pages: list[tifffile.TiffPage]) -> tuple[tifffile.TiffPage, ...]:
     candidates = [page.aspage() for page in finest.pages or ()]
-    for page in pages:
+    for page in (page for page in pages if not page.subfiletype & MASK):
         is_copy = _is_marked_reduced(page) or _is_marked_reduced(finest)
         if page.is_tiled if is_aperio(pages[0]) else is_copy and page.is_tiled == finest.is_tiled:
             candidates.append(page)
