@@ -191,7 +191,11 @@ def _as_rgb(picture: Image.Image, path: str, content: bytes | None) -> tuple[np.
     for top in range(0, picture.height, rows):
         strip = slice(top, min(top + rows, picture.height))
         if samples is None or shown is None:
-            pixels[strip] = _strip_as_rgb(picture.crop((0, top, picture.width, strip.stop)))
+            # Not by crop, which before Pillow 13 refuses even a strip of a large picture.
+            part = picture.resize(
+                (picture.width, strip.stop - top), Image.Resampling.NEAREST, (0, top, picture.width, strip.stop)
+            )
+            pixels[strip] = _strip_as_rgb(part)
         else:
             values = shown.eight_bits(samples[strip])
             is_opaque = values.shape[2] in {1, 3}
