@@ -99,11 +99,11 @@ class TiffSlide(Slide):
                     self._check_vendor(path, self._tif.pages[0].aspage())
                 self._chosen = choose_pages(path, self._tif)
                 _check_size(path, self._chosen.channels[0][0])
-                levels, doubts = stored_levels(path, self._tif, self._chosen)
-                self._pages = [page for page, *_ in levels]
+                stored, doubts = stored_levels(path, self._tif, self._chosen)
+                self._pages = [page for page, *_ in stored]
                 self._associated = _associated_pages(self._tif, self._pages)
                 facts = replace(self._facts_of(path, mpp), doubts=doubts)
-                self._layouts = [_layout(path, level) for level in levels]
+                self._layouts = [_layout(path, channels) for channels in stored]
             with _told(path, "cannot be opened"):
                 self._file: ByteSource | None = self._open_tiles(path)
         except BaseException:
