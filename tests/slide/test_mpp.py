@@ -13,6 +13,8 @@ from pydicom import Dataset, dcmread
 from tests.slide.tiff_writer import RawPage, plain_tags, write_raw_tiff
 from tnet_cli.errors import MissingMppError
 from tnet_cli.geometry import Size
+from tnet_cli.inference.prepare import prepare
+from tnet_cli.model.config import TNetConfig
 from tnet_cli.slide.mpp import aperio_mpp, first_stated, option_mpp, resolution_mpp, stated_mpp
 from tnet_cli.slide.ome import ome_images
 from tnet_cli.slide.opening import open_slide
@@ -428,3 +430,11 @@ def test_pictures_have_the_scale_of_the_option_only(tmp_path, coded, suffix):
         assert said(slide) == (2.0, "option")
     with pytest.raises(MissingMppError):
         open_slide(path, mpp=30)
+
+
+def test_a_scale_that_was_not_believed_is_named_where_one_is_needed(tmp_path):
+    with (
+        open_slide(raw_tiff(tmp_path / "a.tif", TAGS["not square"][0])) as slide,
+        pytest.raises(MissingMppError, match=f"{NOT_SQUARE}; give one value with --mpp"),
+    ):
+        prepare(slide, TNetConfig.slide(("no", "yes")))

@@ -155,6 +155,9 @@ def prepare(slide: Slide, config: TNetConfig) -> Preparation:
         MissingMppError: the slide's scale is unknown or too coarse.
         SlideError: the thumbnail cannot be read.
     """
+    not_believed = next((doubt.sentence for doubt in slide.doubts if doubt.name == "scale"), None)
+    if slide.mpp is None and not_believed is not None:
+        raise MissingMppError(slide.path, f"{not_believed}; give one value with --mpp")
     scale = fit_scale(slide.path, slide.mpp, config)
     thumbnail = slide.thumbnail(thumbnail_side_px(slide))
     thumbnail_mpp = None if slide.mpp is None else slide.mpp * slide.size.width / thumbnail.shape[1]
