@@ -2,6 +2,8 @@
 
 import json
 
+import tifffile
+
 
 def test_a_slide_is_described(tnet, made_slide):
     ran = tnet("info", made_slide)
@@ -45,9 +47,17 @@ def test_a_reader_can_be_forced(tnet, made_slide):
 
 
 def test_damage_is_told_in_one_line(tnet, made_slide, untrained_model, tmp_path):
-    (tmp_path / "cut.tif").write_bytes(made_slide.read_bytes()[:400_000])
-    ran = tnet("classify", "cut.tif", "-m", untrained_model)
-    assert ran.code == 3
-    said = ran.err.splitlines()
-    assert said[-1].startswith("tnet: cut.tif: the tile at ")
-    assert not any("TiffPage" in line or "Traceback" in line for line in said)
+    whole = made_slide.read_bytes()
+    (tmp_path / "cut.tif").write_bytes(whole[:400_000])
+    spoilt = bytearray(whole)
+    with tifffile.TiffFile(made_slide) as file:
+        for page in file.pages:
+            for start, length in zip(page.dataoffsets, page.databytecounts, strict=True):
+                spoilt[start : start + length] = bytes(length)
+    (tmp_path / "spoilt.tif").write_bytes(spoilt)
+    for name, problem in (("cut", "is cut off"), ("spoilt", "the tile at ")):
+        ran = tnet("classify", f"{name}.tif", "-m", untrained_model, "-o", name)
+        assert ran.code == 3
+        said = ran.err.splitlines()
+        assert said[-1].startswith(f"tnet: {name}.tif: {problem}"), said[-1]
+        assert not any("TiffPage" in line or "Traceback" in line for line in said)
