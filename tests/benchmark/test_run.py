@@ -7,7 +7,7 @@ from tnet_cli.benchmark.arms import ARMS
 from tnet_cli.benchmark.measure import measure
 from tnet_cli.benchmark.run import BenchRequest, run_bench
 from tnet_cli.cli.bench import HEADINGS, print_tables
-from tnet_cli.inference.every_cell import tissue_tiles
+from tnet_cli.inference.every_cell import tissue_cells
 from tnet_cli.inference.prepare import prepare
 from tnet_cli.modelfile.modelfile import load_model
 from tnet_cli.slide.opening import open_slide
@@ -53,10 +53,10 @@ def test_counts_are_those_of_the_slide(benched, untrained_model, number):
     rows, network = rows_of(report, number), load_model(untrained_model).card.network
     with open_slide(slides[number]) as slide:
         preparation = prepare(slide, network)
-        tiles, positions = tissue_tiles(preparation, network)
+        cells, positions = tissue_cells(preparation, network)
     roots = len(preparation.roots)
-    assert len(set(tiles)) == len(tiles) == len(positions)
-    assert rows["every-tile", None]["forward_passes"] == rows["every-tile", None]["locations"] == len(tiles)
+    assert len(set(cells)) == len(cells) == len(positions)
+    assert rows["every-tile", None]["forward_passes"] == rows["every-tile", None]["locations"] == len(cells)
     tnet, decode, forward = (rows[arm, 12] for arm in ("tnet", "decode", "forward"))
     # A cell of a small slide may have less tissue below it than locations.
     assert 10 <= tnet["locations"] <= 12
@@ -65,7 +65,7 @@ def test_counts_are_those_of_the_slide(benched, untrained_model, number):
     # The traversal has also read the thumbnail.
     assert 0 < decode["tiles_decoded"] <= tnet["tiles_decoded"]
     assert 0 < decode["pixels_read"] <= tnet["pixels_read"]
-    assert rows["every-tile", None]["tiles_decoded"] >= len(tiles)
+    assert rows["every-tile", None]["tiles_decoded"] >= len(cells)
     assert tnet["prediction"] == forward["prediction"]
     assert tnet["probability"] == pytest.approx(forward["probability"], abs=1e-5)
     assert 0 < tnet["traversal_seconds"] < tnet["seconds"]

@@ -37,7 +37,7 @@ class ArmRequest:
     Attributes:
         arm: One of ``ARMS``.
         slide: Path or address.
-        traversal: Its budget is None for the model's default, and for every tile; ``stop_at`` is of ``early`` alone.
+        traversal: Its budget is None for the model's default, and for every cell; ``stop_at`` is of ``early`` alone.
         readers: Threads that read and decode.
         rounds: How often it is done; the run of the median wall time is the one told of.
     """
@@ -63,7 +63,7 @@ class Measurement:
         seconds: Wall time from opening the slide to the answer; for the floor that of its one thing.
         traversal_seconds: Of it, from the first region wanted to the answer.
         cpu_seconds: Processor time of all threads in ``seconds``.
-        locations: Attended locations; tiles for every tile.
+        locations: Attended locations; for every cell, the cells.
         forward_passes: Patches that went through the network.
         tiles_decoded: Tiles or strips of the file.
         pixels_read: Pixels decoded, whole tiles.
@@ -73,7 +73,7 @@ class Measurement:
             the same process; the median of the rounds.
         peak_mb: Most resident memory of the process; 0 where it was not the arm's own.
         over_torch_mb: Of it, what came after importing torch.
-        prediction: The class called; for every tile by the mean of the tiles' probabilities.
+        prediction: The class called; for every cell by the mean of the cells' probabilities.
         probability: Of that class.
     """
 

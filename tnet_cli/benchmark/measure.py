@@ -43,7 +43,7 @@ def measure(request: ArmRequest) -> Measurement:
         "tnet": bench.attend,
         "early": bench.attend,
         "random": bench.attend,
-        "every-tile": bench.look_at_every_tile,
+        "every-tile": bench.look_at_every_cell,
         "decode": bench.decode,
         "forward": bench.pass_forward,
     }
@@ -101,8 +101,8 @@ class _Bench:
         seen = _regions_seen(traversal)
         return self._measured(watch, slide, traversal.location_count, seen, probabilities, after_preparing)
 
-    def look_at_every_tile(self) -> Measurement:
-        """Look at all tissue at the finest resolution; the answer is the mean over the tiles."""
+    def look_at_every_cell(self) -> Measurement:
+        """Look at all tissue at the finest resolution; the answer is the mean over the cells."""
         with _Watch() as watch, self._open() as slide:
             preparation = prepare(slide, self.config)
             with _Watch() as after_preparing:
@@ -110,8 +110,8 @@ class _Bench:
                 with torch.inference_mode():
                     logits = self.network.classification(record.features).float().cpu().numpy()
                 probabilities = softmax(logits, self.model.card.temperature).mean(axis=0)
-        tiles = len(record.regions)
-        return self._measured(watch, slide, tiles, tiles, probabilities, after_preparing)
+        cells = len(record.regions)
+        return self._measured(watch, slide, cells, cells, probabilities, after_preparing)
 
     def decode(self) -> Measurement:
         """Read what was attended, in as many threads as the engine has, and do nothing with it."""

@@ -26,8 +26,8 @@ class BenchRequest:
         model: Bundled name, file or hub address.
         budgets: Attended locations in all, a row each; the model's default when empty.
         stop_at: Of the stopping rule of a further row, with the greatest of the budgets; None for no such row.
-        rounds: How often everything but every tile is measured.
-        every_tile: Whether every tissue tile is read too, which may take minutes.
+        rounds: How often everything but every cell is measured.
+        every_tile: Whether every finest cell with tissue is read too, which may take minutes.
         workers: Threads that read and decode; None for one a core.
         plot: Where the picture of time and memory against the slides' side is written, or None.
     """
@@ -50,7 +50,7 @@ class BenchRow:
     """One row of the table.
 
     Attributes:
-        to_every_tile: How many times less wall time it took than every tile; None where that was not measured.
+        to_every_tile: How many times less wall time it took than every cell; None where that was not measured.
         to_floor: A traversal's wall time over that of the floor, the slower of decoding alone and forward passes alone,
             measured side by side; None for what has no floor.
     """

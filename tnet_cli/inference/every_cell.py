@@ -1,4 +1,4 @@
-"""The honest baseline: every tile with tissue at the finest resolution, through the same engine and network."""
+"""The honest baseline: every cell with tissue at the finest resolution, through the same engine and network."""
 
 from collections.abc import Generator, Sequence
 from functools import partial
@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from tnet_cli.errors import SlideError
 from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.inference.prepare import Preparation
 from tnet_cli.inference.traversal_job import TraversalJob
@@ -13,16 +14,12 @@ from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.traversal import Look, ProcessingLevelRecord, Traversal, Wanted, positions_below
 from tnet_cli.slide.slide import Slide
 
-TILES_AT_ONCE = 512
-"""Tiles wanted at a time: enough to keep readers and network busy, few enough to hold."""
+CELLS_AT_ONCE = 512
+"""Cells wanted at a time: enough to keep readers and network busy, few enough to hold."""
 
 
-def tissue_tiles(preparation: Preparation, config: TNetConfig) -> tuple[tuple[Region, ...], np.ndarray]:
+def tissue_cells(preparation: Preparation, config: TNetConfig) -> tuple[tuple[Region, ...], np.ndarray]:
     """Return every region of the finest processing level that may be attended, and its place in the grids.
-
-    Args:
-        preparation: Of the slide for the model.
-        config: A slide model's configuration.
 
     Returns:
         N boxes in level-0 pixels, and positions int64 (N, 3): y, x and scale.
@@ -40,15 +37,18 @@ def tissue_tiles(preparation: Preparation, config: TNetConfig) -> tuple[tuple[Re
 
 
 def every_cell_job(slide: Slide, preparation: Preparation, config: TNetConfig) -> TraversalJob:
-    """Return the job of a slide of which every tile is looked at, and nothing else.
+    """Return the job of a slide of which every finest cell with tissue is looked at, and nothing else.
 
     Args:
         slide: Open until the job has ended.
         preparation: Of this slide for this model.
-        config: The model's configuration.
-    """
-    regions, positions = tissue_tiles(preparation, config)
 
+    Raises:
+        SlideError: there is no such cell.
+    """
+    regions, positions = tissue_cells(preparation, config)
+    if not regions:
+        raise SlideError(slide.path, "shows no tissue at the finest resolution, so there is nothing to look at")
     steps = _in_turn(regions, positions, preparation.scale.processing_levels - 1)
     return TraversalJob(
         traversal=steps,
@@ -61,8 +61,8 @@ def _in_turn(
     regions: Sequence[Region], positions: np.ndarray, processing_level: int
 ) -> Generator[Wanted, Look, Traversal]:
     features: list[torch.Tensor] = []
-    for start in range(0, len(regions), TILES_AT_ONCE):
-        some = slice(start, start + TILES_AT_ONCE)
+    for start in range(0, len(regions), CELLS_AT_ONCE):
+        some = slice(start, start + CELLS_AT_ONCE)
         look = yield Wanted(processing_level, tuple(regions[some]), positions[some], None)
         features.append(look.features)
     none, certain = np.full(len(regions), -1, dtype=np.int64), np.zeros(len(regions))
