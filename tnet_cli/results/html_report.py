@@ -1,8 +1,8 @@
-"""The review of a run, ``report.html``: gathered from what lies in the run's folder, written whole or not at all."""
+"""The report of a run, ``report.html``: gathered from what lies in the run's folder, written whole or not at all."""
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ _READERS = 8
 
 
 def write_report(path: Path) -> Path:
-    """Write or replace the review of the run in a folder.
+    """Write or replace the report of the run in a folder.
 
     Args:
         path: The run's folder; the run may be unfinished.
@@ -53,14 +53,9 @@ def write_report(path: Path) -> Path:
     return target
 
 
-def report_text(run: RunOnDisk, on_progress: Callable[[int, int], None] | None = None) -> str:
-    """Return the review as one HTML document.
-
-    Args:
-        run: What lies in the folder.
-        on_progress: Told overlays done and overlays in all.
-    """
-    thumbnails = _thumbnails([slide.overlay for slide in run.slides], on_progress)
+def report_text(run: RunOnDisk) -> str:
+    """Return the report as one HTML document."""
+    thumbnails = _thumbnails([slide.overlay for slide in run.slides])
     rows = [_row(run, slide, thumbnail) for slide, thumbnail in zip(run.slides, thumbnails, strict=True)]
     card, lost = _card(run)
     page = RunPage(
@@ -106,22 +101,17 @@ def _row(run: RunOnDisk, slide: SlideRecord, thumbnail: Thumbnail | None) -> Pag
     )
 
 
-def _thumbnails(
-    overlays: Sequence[Path | None], on_progress: Callable[[int, int], None] | None
-) -> list[Thumbnail | None]:
+def _thumbnails(overlays: Sequence[Path | None]) -> list[Thumbnail | None]:
     """Take the thumbnails of overlays, until the page's room for them is used up."""
     count = sum(overlay is not None for overlay in overlays)
     side_px = THUMBNAIL_PX if count <= MANY else _SIDE_OF_MANY_PX
     thumbnails: list[Thumbnail | None] = []
-    room, done = THUMBNAILS_BYTES, 0
+    room = THUMBNAILS_BYTES
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
         for thumbnail in pool.map(lambda overlay: _thumbnail(overlay, side_px) if overlay else None, overlays):
             # As base64 four bytes stand for three.
             room -= len(thumbnail[0]) * 4 // 3 if thumbnail else 0
             thumbnails.append(thumbnail if room >= 0 else None)
-            done += thumbnail is not None
-            if on_progress is not None:
-                on_progress(done, count)
     return thumbnails
 
 
