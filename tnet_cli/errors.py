@@ -11,6 +11,7 @@ TnetError                      1  anything tnet itself reports
 ├── PartialFailureError        6  some slides failed, the others are done
 │   └── RunStoppedError        6  a run had to stop; what was finished is kept
 ├── InterruptedRunError      130  the user interrupted a run; what was finished is kept
+└── TrainingError              1  learning cannot go on: the loss is not finite, or memory does not suffice
 
 A message names the file, what was found, what was expected and what to do. It is shown to the user as one line.
 """

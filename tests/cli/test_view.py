@@ -197,7 +197,7 @@ def test_the_run_s_files_are_served_as_what_they_are(server, run):
     assert (page["content-type"], page["content-disposition"]) == ("application/octet-stream", "attachment")
 
 
-def test_the_review_is_made_anew_and_leads_to_the_viewer(server):
+def test_the_report_is_made_anew_and_leads_to_the_viewer(server):
     for address in ("/", "/report.html"):
         status, body, _ = ask(server, address)
         assert status == 200

@@ -113,7 +113,7 @@ def test_the_record_says_how_each_region_was_reached():
     assert traversal.levels[-1].cell_log_probs is None
 
 
-def test_it_ends_when_the_answer_is_settled_and_asks_only_at_the_finest():
+def test_it_ends_when_the_answer_stands_still_and_asks_only_at_the_finest():
     asked: list[int] = []
 
     class ThirdTime:

@@ -25,7 +25,7 @@ from tnet_cli.modelfile.card import CARD_KEY, ModelCard
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.report.overlay import PANEL_KEY, OverlaySubject, draw_overlay
 from tnet_cli.report.thumbnail import THUMBNAIL_KEY, THUMBNAIL_PX, overlay_file, thumbnail_in
-from tnet_cli.results import html_report as review
+from tnet_cli.results import html_report
 from tnet_cli.results.html_report import report_text, write_report
 from tnet_cli.results.layout import RunDirectory, prediction_columns
 from tnet_cli.results.reader import read_run
@@ -230,11 +230,11 @@ def test_the_page_of_thousands_stays_small(run, monkeypatch):
         folder.mkdir()
         os.link(a / "overlay.png", folder / "overlay.png")
     directory.write_predictions([row.row() for row in rows], ("benign", "lesion"))
-    monkeypatch.setattr(review, "MANY", 39)
+    monkeypatch.setattr(html_report, "MANY", 39)
     small = report_text(read_run(directory.path))
     assert small.count("data:image/webp") == 41
     assert 'width="64"' in small
-    monkeypatch.setattr(review, "THUMBNAILS_BYTES", 2000)
+    monkeypatch.setattr(html_report, "THUMBNAILS_BYTES", 2000)
     text = report_text(read_run(directory.path))
     assert 0 < text.count("data:image/webp") < 41
     assert text.count('class="overlay') == 41

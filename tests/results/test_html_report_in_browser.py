@@ -1,4 +1,4 @@
-"""The review and the viewer in a real browser: sorting, filtering, enlarging, two thousand rows, no network.
+"""The report and the viewer in a real browser: sorting, filtering, enlarging, two thousand rows, no network.
 
 Needs Chromium, as Debian's package of that name; skipped where there is none.
 """

@@ -1,4 +1,4 @@
-"""Best-first traversal: the most probable open cell of any processing level next, until the answer is settled.
+"""Best-first traversal: the most probable open cell of any processing level next, until the answer stands still.
 
 It goes beyond the paper (arXiv:2102.10212), whose traversal attends a fixed number of locations and only ever goes
 down; its authors name both among its limits. Here all cells that were offered and not yet attended stay open, whatever
@@ -30,7 +30,7 @@ from tnet_cli.model.traversal import (
 
 
 class StoppingRule(Protocol):
-    """Tells when the answer of one slide is settled."""
+    """Tells when the answer of one slide stands still."""
 
     def update(self, features: Tensor) -> bool:
         """Take the features (K, D) of everything looked at so far; say whether more would not change the answer."""

@@ -51,7 +51,7 @@ class ModelCard(BaseModel):
         intended_use: One sentence, printed with results and on overlays.
         limits: What it has not been shown to do.
         licence: Terms of the weights (an SPDX identifier where there is one).
-        metrics: Measured figures, by name; nested where a figure has an interval.
+        metrics: Measured values, by name; nested where one has an interval.
         created: Day the weights were written.
         temperature: Divides the logits before the softmax.
         threshold: For two classes: least probability of the last class that calls it.

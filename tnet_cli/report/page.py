@@ -1,4 +1,4 @@
-"""The review of a run: one page that holds everything, and that asks nothing of any network.
+"""The report of a run: one page that holds everything, and that asks nothing of any network.
 
 Made as a value from the run's rows; writes no file. The page's own script and style are named by their digests in its
 content security policy, so that nothing a file name or an error message smuggles in could ever run.
@@ -101,7 +101,7 @@ class PageCard:
     Attributes:
         facts: Names and values: classes, scales, licence, digest.
         training_data: A sentence for each source.
-        metrics: Measured figures by name, nested where a figure has parts.
+        metrics: Measured values by name, nested where one has parts.
     """
 
     name: str
@@ -172,7 +172,7 @@ def render_page(page: RunPage) -> str:
 
 
 def _metric_lines(metrics: dict[str, Any], depth: int = 0) -> list[tuple[int, str, str]]:
-    """Return depth, name and value of every figure, in order."""
+    """Return depth, name and value of every value, in order."""
     lines: list[tuple[int, str, str]] = []
     for name, value in metrics.items():
         if isinstance(value, dict):

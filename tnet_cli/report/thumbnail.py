@@ -1,6 +1,6 @@
 """The slide on an overlay at the size of a thumbnail.
 
-It travels inside the overlay's own file, so that a page of thousands of slides is made without decoding thousands of
+It lies inside the overlay's own file, so that a page of thousands of slides is made without decoding thousands of
 pictures.
 """
 

@@ -151,7 +151,7 @@ class Slide(ABC):
         if width_px < 1 or height_px < 1:
             raise ValueError(f"a region is read as at least one pixel, not {width_px} x {height_px}")
         wanted = min(region.width / width_px, region.height / height_px)
-        pyramid_level = self._best_level(wanted)
+        pyramid_level = self._pyramid_level_for(wanted)
         stored = self.pyramid[pyramid_level]
         # Between two stored resolutions the region alone is read: to reduce the finer one would decode all of it.
         is_coarsest = pyramid_level == len(self.pyramid) - 1
@@ -216,7 +216,7 @@ class Slide(ABC):
         """Return the size, as shown, of what is decoded together: tiles, strips, or rows where nothing is known."""
         return Size(self.pyramid[pyramid_level].size.width, 1)
 
-    def _best_level(self, wanted: float) -> int:
+    def _pyramid_level_for(self, wanted: float) -> int:
         fitting = [i for i, stored in enumerate(self.pyramid) if stored.downsample <= wanted * COARSE_ENOUGH]
         return fitting[-1] if fitting else 0
 

@@ -26,7 +26,7 @@ class DataSplit:
     Attributes:
         train: Learnt from.
         validation: Measured on while training and at its end; may be empty.
-        test: Held out by the manifest, and not looked at.
+        test: Set aside by the manifest, and not looked at.
         notes: One sentence for whatever the user should know of the split.
     """
 

@@ -117,9 +117,9 @@ def accuracy_metrics(judged: Sequence[tuple[str, str]], class_names: Sequence[st
     accuracy = wilson(sum(label == prediction for label, prediction in judged), len(judged))
     recalls = {}
     for name in class_names:
-        answers = [prediction for label, prediction in judged if label == name]
-        if answers:
-            recalls[name] = (answers.count(name), len(answers))
+        predictions = [prediction for label, prediction in judged if label == name]
+        if predictions:
+            recalls[name] = (predictions.count(name), len(predictions))
     return {
         "accuracy": accuracy.value,
         WILSON: [accuracy.low, accuracy.high],

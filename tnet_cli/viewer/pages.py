@@ -1,4 +1,4 @@
-"""What the viewer's server answers: the review, the page of a slide, tiles and the run's own files, each as bytes.
+"""What the viewer's server gives: the report, the page of a slide, tiles and the run's own files, each as bytes.
 
 Nothing is found by joining an address to a folder unseen: a slide is one of those the run names, an asset one of ours,
 and a file one whose real place is inside the run's folder.
@@ -79,8 +79,8 @@ class _RunNow:
         self.by_name = {slide.slide: slide for slide in self.run.slides}
 
     @cached_property
-    def review(self) -> bytes:
-        """The review as HTML, with links into this viewer.
+    def report(self) -> bytes:
+        """The report as HTML, with links into this viewer.
 
         Made anew and not taken from the folder: what lies there could be anything, and would run in the browser.
         """
@@ -111,7 +111,7 @@ class RunPages:
     def answer(self, address: str) -> Response:
         """Answer a request for an address: the decoded path, which begins with a slash."""
         if address in ("/", "/report.html"):
-            return Response(200, HTML, self._current().review, {"Content-Security-Policy": "frame-ancestors 'none'"})
+            return Response(200, HTML, self._current().report, {"Content-Security-Policy": "frame-ancestors 'none'"})
         if address.startswith("/viewer/"):
             return _asset(address.removeprefix("/viewer/"))
         if address.startswith("/view/"):
