@@ -83,7 +83,7 @@ def import_(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model file.")] = False,
 ) -> None:
-    """Convert a checkpoint of the TNet authors' TensorFlow code (fMoW, CUB-200, NABirds); needs the tensorflow extra."""
+    """Convert a checkpoint of the authors' TensorFlow code (fMoW, CUB-200, NABirds); needs the tensorflow extra."""
     load("modelfile.tensorflow.import_model")
     from tnet_cli.modelfile.tensorflow.import_model import import_model
 
