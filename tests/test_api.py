@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tnet_cli
-from tnet_cli.errors import PartialFailureError, SlideError
+from tnet_cli.errors import PartialFailureError, SlideError, UsageError
 
 NAMES = ["classify", "evaluate", "load_model", "open_slide", "train"]
 
@@ -79,3 +79,19 @@ def test_a_script_trains_and_evaluates(labelled_slides: Path, tmp_path):
     assert judged.judged == 4
     assert judged.accuracy.value in {0, 0.25, 0.5, 0.75, 1}
     assert (tmp_path / "evaluation" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"batch_size": 0}, {"workers": 0}, {"budget": 0}, {"stop_at": 5}, {"stop_at": -0.1}, {"slide_timeout_s": -1}],
+)
+def test_a_number_out_of_range_is_refused_before_anything_is_opened(options, tmp_path):
+    with pytest.raises(UsageError, match="expected"):
+        tnet_cli.classify(tmp_path / "gone.svs", out=tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"workers": 0}, {"bootstrap": -1}, {"arms": "every"}])
+def test_an_evaluation_out_of_range_is_refused_too(options, tmp_path):
+    with pytest.raises(UsageError, match="expected"):
+        tnet_cli.evaluate(tmp_path / "gone.csv", "synthetic-demo", out=tmp_path / "out", **options)

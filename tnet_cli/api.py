@@ -88,7 +88,7 @@ def classify(
         locations: Attended locations for each processing level after the first; None for the model's default.
         budget: Attended locations in all; excludes ``locations``.
         stop_at: Attend the most probable locations first, and end when the probabilities move by less than this.
-        mpp: Micrometres per pixel of slides whose file does not say.
+        mpp: Micrometres per pixel of all slides, in place of what their files say.
         reader: Forces a backend: ``openslide``, ``tifffile`` or ``pillow``.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; several, with commas, share the slides.
         batch_size: Patches in one forward pass.
@@ -111,6 +111,7 @@ def classify(
         ModelFileError: the model cannot be used.
         ManifestError: a manifest cannot be used.
         RunStoppedError: the disk is full, or the device or the storage answers no more.
+        InterruptedRunError: the user interrupted it; what was finished is kept.
     """
     from tnet_cli.classification.run import RunRequest, run_classify
 
@@ -142,7 +143,7 @@ def train(
     seed: int | None = None,
     device: str = "auto",
     backbone: str | None = None,
-    classes: Sequence[str] | None = None,
+    classes: str | Sequence[str] | None = None,
     normal_class: str | None = None,
     folds: int | None = None,
     validation_share: float | None = None,
@@ -176,6 +177,7 @@ def train(
         ManifestError: the manifest cannot be used.
         SlideError: a slide cannot be read.
         ModelFileError: pretrained weights cannot be used.
+        TrainingError: the loss is not finite, or memory does not suffice.
     """
     from tnet_cli.training.run import TrainRequest, run_train
 
@@ -187,7 +189,7 @@ def train(
         seed=seed,
         device=device,
         backbone=backbone,
-        classes=None if classes is None else tuple(classes),
+        classes=None if classes is None else _several(classes),
         normal_class=normal_class,
         folds=folds,
         validation_share=validation_share,
@@ -202,7 +204,7 @@ def evaluate(
     model: str | Path,
     *,
     out: str | Path = "tnet-evaluation",
-    arms: Sequence[str] = ("tnet",),
+    arms: str | Sequence[str] = ("tnet",),
     locations: tuple[int, ...] | None = None,
     budget: int | None = None,
     stop_at: float | None = None,
@@ -236,7 +238,7 @@ def evaluate(
         save_model: That model file; None for ``model.safetensors`` in ``out``.
         bootstrap: Draws for the intervals; 0 for none.
         seed: Of the bootstrap and of random locations.
-        mpp: Micrometres per pixel of slides whose file does not say.
+        mpp: Micrometres per pixel of all slides, in place of what their files say.
         reader: Forces a backend.
         device: Where the network runs.
         batch_size: Patches in one forward pass.
@@ -252,6 +254,7 @@ def evaluate(
         ModelFileError: the model cannot be used.
         ManifestError: the manifest, its labels, splits or annotations cannot be used.
         RunStoppedError: the disk is full, or the device or the storage answers no more.
+        InterruptedRunError: the user interrupted it; what was finished is kept.
     """
     from tnet_cli.evaluation.request import EvaluateRequest
     from tnet_cli.evaluation.run import run_evaluation
@@ -260,7 +263,7 @@ def evaluate(
         manifest=Path(manifest),
         model=str(model),
         out=Path(out),
-        arms=tuple(arms),
+        arms=_several(arms),
         traversal=TraversalOptions(locations=locations, budget=budget, stop_at=stop_at, mpp=mpp, reader=reader),
         budgets=tuple(sorted(set(budgets))),
         split=split,
@@ -274,3 +277,7 @@ def evaluate(
         overwrite=overwrite,
     )
     return run_evaluation(request, progress)
+
+
+def _several(names: str | Sequence[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)

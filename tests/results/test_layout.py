@@ -44,21 +44,25 @@ def start(slides: Path, model: Path, out: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def test_a_killed_run_says_on_its_page_and_in_its_record_that_it_has_not_ended(made_slide, untrained_model, tmp_path):
-    slides, out = tmp_path / "slides", tmp_path / "out"
-    slides.mkdir()
-    for number in range(60):
-        os.link(made_slide, slides / f"s{number:02d}.tif")
-    running = start(slides, untrained_model, out)
+def kill_after(running: subprocess.Popen[bytes], out: Path, slides: int) -> None:
     try:
         until = time.monotonic() + 120
-        while not any((out / SLIDES).glob("*/result.json")):
+        while len(list((out / SLIDES).glob("*/result.json"))) < slides:
             assert running.poll() is None, "it ended before it could be killed"
             assert time.monotonic() < until
             time.sleep(0.02)
     finally:
         running.send_signal(signal.SIGKILL)
         running.wait()
+
+
+def test_a_killed_run_says_on_its_page_and_in_its_record_that_it_has_not_ended(made_slide, untrained_model, tmp_path):
+    slides, out = tmp_path / "slides", tmp_path / "out"
+    slides.mkdir()
+    for number in range(60):
+        os.link(made_slide, slides / f"s{number:02d}.tif")
+    running = start(slides, untrained_model, out)
+    kill_after(running, out, 1)
 
     record = json.loads((out / RUN_RECORD).read_text())
     assert record["finished"] is None
@@ -81,6 +85,13 @@ def test_a_killed_run_says_on_its_page_and_in_its_record_that_it_has_not_ended(m
     assert read_run(out).is_finished
     assert (out / PREDICTIONS).is_file()
     assert UNFINISHED not in (out / "report.html").read_text()
+
+    for number in range(60, 120):
+        os.link(made_slide, slides / f"s{number:03d}.tif")
+    running = start(slides, untrained_model, out)
+    kill_after(running, out, 8)
+    assert not (out / "report.html").exists(), "the page of the run before tells of other rows"
+    assert not read_run(out).is_finished
 
 
 def test_a_run_that_stopped_at_its_first_failure_has_not_ended(untrained_model, tmp_path):

@@ -144,8 +144,8 @@ class _Bench:
         options, stopping = self.request.traversal, None
         sampler = RandomChoice(np.random.default_rng(SEED)) if self.request.arm == "random" else TopK()
         if options.stop_at is not None:
-            answer = partial(probabilities_of, network=self.network, card=self.model.card)
-            stopping = StandsStill(options.stop_at, answer)
+            probabilities = partial(probabilities_of, network=self.network, card=self.model.card)
+            stopping = StandsStill(options.stop_at, probabilities)
         job = traversal_job(slide, preparation, self.config, options, sampler, stopping=stopping)
         if job is None:
             raise SlideError(self.request.slide, "shows no tissue, so there is nothing to measure")

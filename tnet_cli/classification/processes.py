@@ -87,11 +87,12 @@ class _Team:
         self._progress = progress
         self._pending = deque(store.pending)
         self._again: deque[int] = deque()
+        self._plans = plans[: len(self._pending)]
         self._workers: list[_Worker] = []
-        for plan in plans[: len(self._pending)]:
-            self._start(plan)
 
     def rows(self) -> Iterator[tuple[int, SlideRow]]:
+        for plan in self._plans:
+            self._start(plan)
         while self._workers:
             ready = wait([worker.connection for worker in self._workers])
             for worker in [worker for worker in self._workers if worker.connection in ready]:
@@ -136,7 +137,7 @@ class _Team:
                 position = source.popleft() if source and not (worker.alone and worker.handed_out) else None
                 if position is not None:
                     worker.handed_out.add(position)
-                self._answer(worker, None if position is None else (position, self._inputs[position]))
+                self._hand_out(worker, None if position is None else (position, self._inputs[position]))
             case "row":
                 position, row, fingerprint = said
                 worker.handed_out.discard(position)
@@ -151,9 +152,9 @@ class _Team:
                 raise error(said[1])
         return None
 
-    def _answer(self, worker: _Worker, answer: tuple[int, SlideInput] | None) -> None:
+    def _hand_out(self, worker: _Worker, slide: tuple[int, SlideInput] | None) -> None:
         try:
-            worker.connection.send(answer)
+            worker.connection.send(slide)
         except (BrokenPipeError, ConnectionResetError):
             return  # it has just died, which is noticed when it is listened to
 

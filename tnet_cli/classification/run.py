@@ -19,7 +19,7 @@ from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inference.device import choose_devices, describe_machine, reader_threads, usable_cores
 from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import SlideInput, find_inputs
-from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.inputs.options import TraversalOptions, at_least
 from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model
 from tnet_cli.results.html_report import write_report
 from tnet_cli.results.layout import FAILURES, REPORT, RunDirectory
@@ -49,6 +49,10 @@ class RunRequest:
     recursive: bool = True
     slide_timeout_s: float = 600.0
     cluster: str | None = None
+
+    def __post_init__(self) -> None:
+        at_least(1, batch_size=self.batch_size, workers=self.workers)
+        at_least(0, slide_timeout=self.slide_timeout_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ def run_classify(request: RunRequest, progress: Progress | None = None) -> RunRe
         ModelFileError: the model cannot be used.
         ManifestError: a manifest cannot be used.
         RunStoppedError: the disk is full, or the device or the storage answers no more.
+        InterruptedRunError: the user interrupted it.
     """
     progress = progress or Progress()
     started = time.perf_counter()
@@ -108,6 +113,7 @@ def run_classify(request: RunRequest, progress: Progress | None = None) -> RunRe
     )
     with store_of_run as store:
         directory.write_run(run_record(request, model, devices, store.rows(), None))
+        (directory.path / REPORT).unlink(missing_ok=True)  # an earlier run's would tell of other rows
         progress.start(len(store.pending), model.card.introduction)
         with closing(_rows(request, store, inputs, model, devices, progress)) as rows:
             for _, row in rows:
@@ -120,8 +126,6 @@ def run_classify(request: RunRequest, progress: Progress | None = None) -> RunRe
         record = run_record(request, model, devices, ended, seconds)
         directory.write_run(record)
         page = write_report(directory.path) if request.report else None
-        if page is None:
-            (directory.path / REPORT).unlink(missing_ok=True)  # an earlier run's would tell of other rows
     return RunReport(
         record=record,
         rows=ended,

@@ -27,9 +27,12 @@ from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.fingerprint import Fingerprint
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.model.normalisation import fold_normalisation
 from tnet_cli.modelfile.modelfile import LoadedModel, load_model
 from tnet_cli.results.layout import RunDirectory
 from tnet_cli.results.result import SlideResult, SlideRow
+
+_LOADING = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,7 @@ class WorkerPlan:
         # The plan travels from worker to worker; a model that one of them has loaded does not.
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    @cached_property
+    @property
     def model(self) -> LoadedModel:
         """The model, loaded once in each process that has the plan.
 
@@ -75,6 +78,11 @@ class WorkerPlan:
             UsageError: this process has another version of tnet.
             RunStoppedError: the file has changed since the run began.
         """
+        with _LOADING:  # by one of a worker's threads, also in Pythons whose cached properties have no lock
+            return self._loaded
+
+    @cached_property
+    def _loaded(self) -> LoadedModel:
         if self.package != version(DISTRIBUTION):
             raise UsageError(
                 f"a worker of the cluster has tnet {version(DISTRIBUTION)}, and this is tnet {self.package}; "
@@ -84,10 +92,13 @@ class WorkerPlan:
         torch.set_num_threads(self.torch_threads)
         if isinstance(self.weights, bytes):
             with temporary_file(self.weights, suffix=".safetensors") as path:
-                return load_model(path)
-        model = load_model(self.weights)
+                model = load_model(path)
+        else:
+            model = load_model(self.weights)
         if model.digest != self.digest:
-            raise RunStoppedError(f"{self.weights}: has changed since the run began; run the same command again")
+            raise RunStoppedError("the model file has changed since the run began; run the same command again")
+        # Here and not by whichever thread classifies first: two that fold at once would fold twice.
+        fold_normalisation(model.network.eval())
         return model
 
     @property
@@ -147,11 +158,11 @@ def _classify_for_parent(connection: Connection, plan: WorkerPlan, directory: Ru
     def handed_out() -> Iterator[SlideInput]:
         while True:
             connection.send(("want",))
-            answer = connection.recv()
-            if answer is None:
+            next_slide = connection.recv()
+            if next_slide is None:
                 return
-            positions.append(answer[0])
-            yield answer[1]
+            positions.append(next_slide[0])
+            yield next_slide[1]
 
     def write(_number: int, result: SlideResult) -> tuple[SlideRow, Fingerprint | None]:
         row = write_drawn(directory, *drawn(result, model.card, overlay=plan.overlay))

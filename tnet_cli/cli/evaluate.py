@@ -21,15 +21,16 @@ def evaluate(
         typer.Argument(metavar="MANIFEST.csv", help="Columns slide, label; perhaps patient, split, annotation, mpp."),
     ],
     model: options.Model,
-    traversal: TraversalOptions,
+    *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("tnet-evaluation"),
     arms: Annotated[
         str,
         typer.Option(
             metavar="tnet,random,coarse,exhaustive",
-            help="What to look at, with the same weights; the first is judged in full.",
+            help="What to look at, with the same weights; the first is judged in full; --stop-at holds for tnet.",
         ),
     ] = "tnet",
+    traversal: TraversalOptions,
     budgets: Annotated[
         str | None,
         typer.Option(metavar="N,N,...", help="Budgets of a curve of accuracy against locations, run in one pass."),
@@ -63,7 +64,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Evaluate a model on labelled slides: metrics with intervals, tables and plots."""
-    wanted_budgets = options.whole_numbers("--budgets", budgets, example="8,16,16") or ()
+    wanted_budgets = options.whole_numbers("--budgets", budgets, example="24,48,96") or ()
     if any(number < 1 for number in wanted_budgets):
         raise UsageError(f"--budgets {budgets}: a budget is at least 1")
     load("evaluation.run")

@@ -16,7 +16,9 @@ Model = Annotated[
         "--model", "-m", metavar="NAME|FILE|hf://owner/repo", help="Bundled model, model file or hub repository."
     ),
 ]
-Mpp = Annotated[float | None, typer.Option(help="Micrometres per pixel of the slides, where the file does not say.")]
+Mpp = Annotated[
+    float | None, typer.Option(help="Micrometres per pixel of the slides, in place of what their files say.")
+]
 Reader = Annotated[str | None, typer.Option(metavar="openslide|tifffile|pillow", help="Force a reader.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where the network runs.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Patches in one forward pass.")]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tnet_cli import api
 from tnet_cli.cli.loading import load
 from tnet_cli.cli.terminal import answer, answer_json, note
 from tnet_cli.cli.training_progress import training_progress
@@ -65,27 +66,25 @@ def train(
 ) -> None:
     """Train a model on labelled slides. The same command again goes on where it was interrupted."""
     load("training.run")
-    from tnet_cli.training.run import TrainRequest, run_train
-
-    request = TrainRequest(
-        manifest=manifest,
-        out=out,
-        config=config,
-        overrides=overrides or (),
-        seed=seed,
-        device=device,
-        backbone=backbone,
-        classes=None if classes is None else tuple(name.strip() for name in classes.split(",") if name.strip()),
-        normal_class=normal_class,
-        folds=folds,
-        validation_share=validation_share,
-        # Not given means: as the configuration says.
-        skip_bad=skip_bad or None,
-        overwrite=overwrite,
-    )
     try:
         with training_progress() as progress:
-            report = run_train(request, progress)
+            report = api.train(
+                manifest,
+                out,
+                config=config,
+                overrides=overrides or (),
+                seed=seed,
+                device=device,
+                backbone=backbone,
+                classes=None if classes is None else [name.strip() for name in classes.split(",") if name.strip()],
+                normal_class=normal_class,
+                folds=folds,
+                validation_share=validation_share,
+                # Not given means: as the configuration says.
+                skip_bad=skip_bad or None,
+                overwrite=overwrite,
+                progress=progress,
+            )
     except KeyboardInterrupt as interrupted:
         note(f"tnet: interrupted; run the same command again to go on from the last checkpoint in {out}")
         raise typer.Exit(130) from interrupted

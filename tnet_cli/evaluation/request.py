@@ -6,9 +6,8 @@ from pathlib import Path
 from tnet_cli.errors import UsageError
 from tnet_cli.evaluation.arms import ARMS, BUDGETED_ARMS
 from tnet_cli.evaluation.curve import CurvePoint
-from tnet_cli.evaluation.folder import MODEL
 from tnet_cli.inference.prepare import Scale, choose_locations
-from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.inputs.options import TraversalOptions, at_least
 from tnet_cli.model.config import TNetConfig
 
 
@@ -61,7 +60,7 @@ class EvaluateRequest:
         """Where the calibrated model is written, or None without calibration."""
         if self.calibrate is None:
             return None
-        return self.save_model or self.out / MODEL
+        return self.save_model or self.out / MODEL_FILE
 
     def check(self) -> None:
         """Refuse options that exclude one another.
@@ -75,6 +74,8 @@ class EvaluateRequest:
                 raise UsageError(f"--arms {','.join(self.arms)}: unknown arm {arm!r}; expected some of {expected}")
         if len(set(self.arms)) < len(self.arms):
             raise UsageError(f"--arms {','.join(self.arms)}: name each arm once")
+        at_least(1, batch_size=self.batch_size, workers=self.workers, budgets=min(self.budgets, default=None))
+        at_least(0, bootstrap=self.bootstrap, seed=self.seed)
         asked = self.traversal
         if asked.locations is not None and asked.budget is not None:
             raise UsageError("--locations and --budget exclude each other; give one")

@@ -1,6 +1,6 @@
 """Whether a slide is of the kind a model knows; where it is not, its result says so."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +27,7 @@ def checked(
     slide: Slide,
     scale: Scale,
     traversal: Traversal,
+    features: Mapping[int, np.ndarray],
 ) -> SlideResult:
     """Return a slide's result, with a note where the slide is out of the model's domain.
 
@@ -36,7 +37,7 @@ def checked(
         domain: Where the features of each processing level lie that the model was calibrated on.
         slide: Its own description tells a synthetic slide.
         scale: Tells whether the slide is too coarse for the model's finest view.
-        traversal: Has the features.
+        features: Processing level -> float32 (N, D), of the traversal.
     """
     sentence = None
     if card.made_for == "synthetic" and not is_synthetic(slide):
@@ -46,20 +47,24 @@ def checked(
     elif scale.notes:
         sentence = f"out of domain: {card.name} was not made to do without its finest view; do not rely on its label"
     elif card.domain is not None:
-        sentence = _sentence(card, card.domain.limits, domain, traversal)
+        sentence = _sentence(card, card.domain.limits, domain, traversal, features)
     if sentence is None:
         return result
     return replace(result, qc="out_of_domain", warning=sentence, notes=(*result.notes, sentence))
 
 
 def _sentence(
-    card: ModelCard, limits: Sequence[float], domain: Sequence[FeatureDomain], traversal: Traversal
+    card: ModelCard,
+    limits: Sequence[float],
+    domain: Sequence[FeatureDomain],
+    traversal: Traversal,
+    features: Mapping[int, np.ndarray],
 ) -> str | None:
     first = traversal.levels[0]
     if first.allowed is not None and not first.allowed.any():
         return "out of domain: too little tissue to look at closer, so do not rely on the label"
     # By processing level.
-    distances = {at: slide_distance(domain[at], features) for at, features in features_of(traversal).items()}
+    distances = {at: slide_distance(domain[at], some) for at, some in features.items()}
     beyond = {at: distance / limits[at] for at, distance in distances.items() if distance > limits[at]}
     if not beyond:
         return None

@@ -69,16 +69,16 @@ def classified(
 ) -> SlideResult:
     """Return the result of a slide whose traversal has ended."""
     with torch.inference_mode():
-        answer = network.classify([torch.cat([record.features for record in traversal.levels])])
-    logits = answer.logits[0].float().cpu().numpy()
+        output = network.classify([torch.cat([record.features for record in traversal.levels])])
+    logits = output.logits[0].float().cpu().numpy()
     if not np.isfinite(logits).all():
         raise ArithmeticError("the network's answer is not a number")
     probabilities = [float(p) for p in softmax(logits, card.temperature)]
     called = card.decide(probabilities)
     regions = _region_results(
         traversal,
-        weights=answer.weights[0].float().cpu().numpy(),
-        probabilities=softmax(answer.location_logits[0].float().cpu().numpy(), card.temperature),
+        weights=output.weights[0].float().cpu().numpy(),
+        probabilities=softmax(output.location_logits[0].float().cpu().numpy(), card.temperature),
         mpp=scale.mpp,
     )
     facts = _facts(entry, card, started, slide)

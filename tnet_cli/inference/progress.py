@@ -37,7 +37,7 @@ class StepReport:
 class Progress:
     """Told of a run as it goes, and does nothing; whoever wants to know overrides what is of interest.
 
-    Methods may be called many times a second.
+    Methods may be called many times a second, and ``reduce`` from several threads at once.
     """
 
     def note(self, text: str) -> None:

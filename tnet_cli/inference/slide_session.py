@@ -84,8 +84,8 @@ class SlideSession:
         """
         model, stopping = self.model, None
         if self.options.stop_at is not None:
-            answer = partial(probabilities_of, network=model.network, card=model.card)
-            stopping = StandsStill(self.options.stop_at, answer)
+            probabilities = partial(probabilities_of, network=model.network, card=model.card)
+            stopping = StandsStill(self.options.stop_at, probabilities)
         return traversal_job(slide, preparation, model.card.network, self.options, self._sampler, stopping=stopping)
 
     def conclude(self, ended: TraversalResult | BaseException) -> SlideResult:
@@ -120,10 +120,10 @@ class SlideSession:
         patches = tuple(shown(patch) for some in ended.patches for patch in some)
         if ended.traversal.order is not None:
             patches = tuple(patches[looked_at] for looked_at in ended.traversal.order)
-        evidence = SlideEvidence(
-            thumbnail=preparation.thumbnail, patches=patches, features=features_of(ended.traversal)
-        )
-        return checked(replace(result, evidence=evidence), model.card, model.domain, slide, scale, ended.traversal)
+        features = features_of(ended.traversal)
+        evidence = SlideEvidence(thumbnail=preparation.thumbnail, patches=patches, features=features)
+        result = replace(result, evidence=evidence)
+        return checked(result, model.card, model.domain, slide, scale, ended.traversal, features)
 
     def close(self, *, may_hang: bool) -> None:
         """Release the slide; when it is still being opened, as soon as that is over.

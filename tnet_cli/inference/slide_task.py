@@ -152,16 +152,16 @@ class SlideTask:
         """Send the traversal what the network saw, once that is all it wanted; say whether it wants more now."""
         if self._job is None or self._failing is not None or len(self._looks) < len(self._calls):
             return False
-        log_probs = [look.cell_log_probs for look in self._looks if look.cell_log_probs is not None]
-        answer = Look(
-            features=torch.cat([look.features for look in self._looks]),
+        log_probs = [each.cell_log_probs for each in self._looks if each.cell_log_probs is not None]
+        look = Look(
+            features=torch.cat([each.features for each in self._looks]),
             cell_log_probs=torch.cat(log_probs) if log_probs else None,
         )
         try:
             if self._pixels:
                 self._patches.append(np.stack(self._pixels))
             self._looks, self._pixels = [], []
-            self._want(self._job.traversal.send(answer), threads)
+            self._want(self._job.traversal.send(look), threads)
         except StopIteration as end:
             self._end(TraversalResult(traversal=end.value, patches=tuple(self._patches)))
         except caught as exc:

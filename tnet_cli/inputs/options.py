@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tnet_cli.errors import UsageError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraversalOptions:
@@ -15,6 +17,9 @@ class TraversalOptions:
             moves by as much any more (``inference.stopping``); None for the traversal of the paper.
         mpp: Micrometres per pixel of every slide, in place of what its file says; a manifest's column comes first.
         reader: Forces a slide backend.
+
+    Raises:
+        UsageError: a number is out of its range.
     """
 
     locations: tuple[int, ...] | None = None
@@ -23,6 +28,23 @@ class TraversalOptions:
     mpp: float | None = None
     reader: str | None = None
 
+    def __post_init__(self) -> None:
+        at_least(1, budget=self.budget)
+        at_least(0, stop_at=self.stop_at)
+        if self.stop_at is not None and self.stop_at > 1:
+            raise UsageError(f"--stop-at {self.stop_at:g}: expected a change of probability, from 0 to 1")
+
     def record(self, default_locations: tuple[int, ...]) -> dict[str, Any]:
         """Return what is written of them: name -> JSON value, the model's locations where none were given."""
         return asdict(self) | {"locations": list(self.locations or default_locations)}
+
+
+def at_least(least: int, **options: float | None) -> None:
+    """Refuse options that are given and too small.
+
+    Raises:
+        UsageError: one is.
+    """
+    for name, value in options.items():
+        if value is not None and not value >= least:
+            raise UsageError(f"--{name.replace('_', '-')} {value:g}: expected at least {least}")

@@ -141,8 +141,9 @@ class Ledger:
             if "identity" in said:
                 self.identities[said["run"]] = said["identity"]
                 return
+            fingerprint = said["fingerprint"] if "fingerprint" in said else said["stamp"]  # as it was called once
             row = SlideRow(values=said["row"], notes=tuple(said["notes"]), files=said["files"])
-            entry = LedgerEntry(row=row, run=said["run"], given_mpp=said["given_mpp"], fingerprint=said["fingerprint"])
+            entry = LedgerEntry(row=row, run=said["run"], given_mpp=said["given_mpp"], fingerprint=fingerprint)
             self.entries[row.values["slide"]] = entry
         except (ValueError, KeyError, TypeError):
             return

@@ -19,7 +19,8 @@ from tnet_cli.errors import InterruptedRunError, RunStoppedError, UsageError
 from tnet_cli.files import write_json
 from tnet_cli.inputs.fingerprint import Fingerprint, fingerprint_of
 from tnet_cli.inputs.inputs import MANIFEST_COLUMNS, SlideInput
-from tnet_cli.results.layout import OVERLAY, RunDirectory, refuse_to_lose
+from tnet_cli.inputs.names import OVERLAY
+from tnet_cli.results.layout import RunDirectory, refuse_to_lose
 from tnet_cli.results.ledger import Ledger, LedgerEntry, RunIdentity
 from tnet_cli.results.result import SlideRow
 
@@ -171,9 +172,7 @@ def opened_store(
     try:
         directory.make()
     except OSError as exc:
-        raise UsageError(
-            f"{directory.path}: cannot be written: {exc.strerror or exc}; give a folder with --out"
-        ) from exc
+        raise _unwritable(directory, exc) from exc
     with locked(directory):
         directory.clear_drafts()
         with Ledger(directory.ledger_path, afresh=overwrite) as ledger:
@@ -205,17 +204,24 @@ def locked(directory: RunDirectory) -> Iterator[None]:
         ) from exc
     except (OSError, NotImplementedError) as exc:
         if isinstance(exc, OSError) and exc.errno not in HAS_NO_LOCKS:
-            raise
+            raise _unwritable(directory, exc) from exc
         raise UsageError(
             f"{directory.path}: its file system has no locks, so that two runs could mix their results there; "
             "give a folder on another one with --out"
         ) from exc
     try:
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(directory.holder_path, {"process": os.getpid(), "host": socket.gethostname(), "since": since})
+        try:
+            write_json(directory.holder_path, {"process": os.getpid(), "host": socket.gethostname(), "since": since})
+        except OSError as exc:
+            raise _unwritable(directory, exc) from exc
         yield
     finally:
         lock.release()
+
+
+def _unwritable(directory: RunDirectory, problem: OSError) -> UsageError:
+    return UsageError(f"{directory.path}: cannot be written: {problem.strerror or problem}; give a folder with --out")
 
 
 def _holder(directory: RunDirectory) -> str:
