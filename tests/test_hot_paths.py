@@ -1,13 +1,19 @@
 """Counts that do not depend on the machine stand for speed: what the hot paths do for each location."""
 
 import sys
+from functools import partial
+from pathlib import Path
 from types import FrameType
 
 import numpy as np
+import pytest
 
+import tnet_cli
+from tnet_cli.cli.app import main
 from tnet_cli.geometry import AttentionGrid, Region, Size
 from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inference.prepare import prepare
+from tnet_cli.inference.reader_threads import ReaderThreads
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.traversal import Look, TraversalPlan, traverse
@@ -67,3 +73,34 @@ def test_tiles_on_the_grid_are_decoded_once_for_each_patch(made_slide):
     ((_, result),) = classify_slides([entry], model, engine=EngineOptions(readers=1))
     for_patches = (result.pixels_read - before_px) / (len(result.regions) * model.card.network.base_px**2)
     assert for_patches < PIXELS_A_PATCH, for_patches
+
+
+def test_from_the_command_to_a_slides_pixels_it_is_ten_calls_at_most(drawn_slide, untrained_model, tmp_path):
+    """A read is asked for in one thread and made in another; the calls are those on the way to its being asked for."""
+    ours = str(Path(tnet_cli.__file__).parent)
+    ways: set[tuple[str, ...]] = set()
+
+    def watch(frame: FrameType, event: str, _argument: object) -> None:
+        if event != "call" or frame.f_code is not ReaderThreads.submit.__code__:
+            return
+        asked = frame.f_locals["function"]
+        way: list[str] = []
+        above = frame.f_back
+        while above is not None:
+            name = above.f_code.co_name
+            if above.f_code.co_filename.startswith(ours) and name not in {"<listcomp>", "run"}:
+                way.append(name)
+            above = above.f_back
+        if isinstance(asked, partial) and asked.func.__name__ == "read":
+            # From what asks for the read up to ``api.classify``, which the command calls.
+            ways.add(tuple(reversed(way[: way.index("classify") + 1])))
+
+    sys.setprofile(watch)
+    try:
+        with pytest.raises(SystemExit):
+            main(["classify", str(drawn_slide()), "-m", str(untrained_model), "-o", str(tmp_path), "--no-overlay"])
+    finally:
+        sys.setprofile(None)
+    assert len(ways) == 2, "the roots, and what is attended"
+    for way in ways:
+        assert len((*way, "Slide.read")) <= 10, way
