@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from tnet_cli.evaluation.selection import select_rows
 from tnet_cli.geometry import Region, Size
 from tnet_cli.inputs.annotation import read_annotation
 from tnet_cli.inputs.inputs import read_manifest
@@ -175,3 +176,16 @@ def test_an_annotation_from_qupath_teaches_where_it_was_drawn(bounded_slide, tmp
     there, elsewhere = annotated.fractions([Region(1700, 1300, 1024, 1024), Region(500, 400, 1024, 800)])
     assert there == pytest.approx(1, abs=0.02)
     assert elsewhere == 0
+
+
+@pytest.mark.parametrize("room", ["evaluation", "training"])
+def test_who_judges_or_teaches_hears_what_of_an_annotation_does_not_count(bounded_slide, tmp_path, room):
+    point = {"type": "Point", "coordinates": [600, 500]}
+    (tmp_path / "drawn.geojson").write_text(json.dumps(point))
+    manifest, notes, classes = tmp_path / "labels.csv", [], ("no", "yes")
+    manifest.write_text(f"slide,label,annotation\n{bounded_slide},yes,drawn.geojson\n")
+    if room == "evaluation":
+        select_rows(manifest, classes, split=None, calibrate=None, on_note=notes.append)
+    else:
+        load_training_slides(read_manifest(manifest), TNetConfig.slide(classes), on_note=notes.append)
+    assert f"{tmp_path}/drawn.geojson: left out objects without an area: 1 Point" in notes

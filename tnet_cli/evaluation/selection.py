@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tnet_cli.errors import ManifestError
-from tnet_cli.inputs.geojson import read_annotation_areas
+from tnet_cli.inputs.annotation import areas_that_count
 from tnet_cli.inputs.inputs import SlideInput, find_inputs
 
 JUDGED_BY_DEFAULT = "test"
@@ -81,7 +81,7 @@ def select_rows(
         )
     for row in judged:
         if row.annotation is not None:
-            read_annotation_areas(row.annotation)
+            areas_that_count(row.annotation, on_note)
     return Selection(judged=tuple(judged), split=chosen, calibration=tuple(calibration))
 
 

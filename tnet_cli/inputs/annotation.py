@@ -39,6 +39,16 @@ def read_annotation(
     Raises:
         ManifestError: the file is missing or is not such a document.
     """
+    areas = areas_that_count(path, on_note)
+    return TissueMask(mask=rasterised(areas, slide_size, origin=origin), slide_size=slide_size)
+
+
+def areas_that_count(path: Path, on_note: Callable[[str], None] | None) -> list[AnnotationArea]:
+    """Read the areas of a file that ``read_annotation`` fills; ``on_note`` is told what is left out.
+
+    Raises:
+        ManifestError: as of ``read_annotation``.
+    """
     areas = read_annotation_areas(path, on_note)
     chosen = [area for area in areas if not area.is_ignored]
     drawn = [area for area in chosen if not area.is_computed] or chosen
@@ -47,7 +57,7 @@ def read_annotation(
             f"{path}: left out {len(areas) - len(drawn)} of {len(areas)} objects: found by a program, or of a class "
             "that is to be ignored"
         )
-    return TissueMask(mask=rasterised(drawn, slide_size, origin=origin), slide_size=slide_size)
+    return drawn
 
 
 def rasterised(areas: Iterable[AnnotationArea], slide_size: Size, *, origin: tuple[int, int] = (0, 0)) -> np.ndarray:

@@ -209,6 +209,7 @@ def load_training_slides(
     annotations: bool = True,
     readers: int = 1,
     on_bad: Callable[[SlideError], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> list[TrainingSlide]:
     """Open and prepare every labelled slide.
 
@@ -216,6 +217,7 @@ def load_training_slides(
         annotations: Whether to read what pathologists have drawn.
         readers: Slides that are prepared at once.
         on_bad: Told of each slide that cannot be read, which is then left out; without it the first one is raised.
+        on_note: Told of what is left out of annotations; called from threads.
 
     Raises:
         ManifestError: a slide has no label, or one that is not among the model's classes, or holds no tissue.
@@ -234,7 +236,7 @@ def load_training_slides(
         if not prepared.roots:
             raise ManifestError(f"{entry.shown_path}: no tissue was found, so there is nothing to train on")
         if entry.annotation and annotations:
-            annotated = PackedMask.of(read_annotation(entry.annotation, size, origin=origin))
+            annotated = PackedMask.of(read_annotation(entry.annotation, size, origin=origin, on_note=on_note))
         label, tissue = config.class_names.index(entry.label or ""), PackedMask.of(prepared.tissue)
         return TrainingSlide(entry, label, prepared.scale, prepared.roots, tissue, annotated)
 

@@ -85,9 +85,15 @@ def train(
             pretrained=settings.backbone_weights is not None,
             skip_bad=skip_bad,
         )
-        load = partial(load_training_slides, annotations=settings.annotations, readers=settings.readers)
-        state.slides = load(inputs, config, on_bad=state.leave_out)
-        validation_slides = load(validation, config, on_bad=state.leave_out)
+        load = partial(
+            load_training_slides,
+            annotations=settings.annotations,
+            readers=settings.readers,
+            on_bad=state.leave_out,
+            on_note=state.note,
+        )
+        state.slides = load(inputs, config)
+        validation_slides = load(validation, config)
         _run_stages(state, plan_stages(state), validation_slides)
         group.synchronise(state.network)
         state.network.eval()
