@@ -82,7 +82,7 @@ class BenchReport:
 
 def run_bench(
     request: BenchRequest,
-    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+    on_progress: Callable[[int, int], None],
     *,
     measured_by: Callable[[ArmRequest], Measurement] = measure_alone,
 ) -> BenchReport:

@@ -83,7 +83,11 @@ class _Candidate:
 
 
 def find_inputs(
-    given: Sequence[str], *, recursive: bool = True, out: Path | None = None, on_note: NoteFunction | None = None
+    given: Sequence[str],
+    *,
+    recursive: bool = True,
+    out: Path | None = None,
+    on_note: NoteFunction = lambda _note: None,
 ) -> list[SlideInput]:
     """Turn the command line's inputs into slides, in the order given; folders and patterns in natural order.
 
@@ -102,7 +106,6 @@ def find_inputs(
         ManifestError: a manifest cannot be used.
         UsageError: an input is an empty text, a pattern matches nothing, or none of the inputs holds a slide.
     """
-    on_note = on_note or _unheard
     candidates: list[_Candidate] = []
     empty: list[str] = []
     for text in given:
@@ -129,10 +132,6 @@ def find_inputs(
     kept = _each_once(candidates, on_note)
     names = unique_names([candidate.source for candidate in kept])
     return [replace(candidate.entry, name=name) for candidate, name in zip(kept, names, strict=True)]
-
-
-def _unheard(_note: str) -> None:
-    """Take a note that nobody wants to hear."""
 
 
 def _given(text: str) -> _Candidate:
@@ -242,7 +241,7 @@ def _completed(first: SlideInput, again: SlideInput) -> SlideInput:
     return replace(first, **{name: value for name, value in asdict(again).items() if getattr(first, name) is None})
 
 
-def read_manifest(path: Path, *, on_note: NoteFunction | None = None) -> list[SlideInput]:
+def read_manifest(path: Path, *, on_note: NoteFunction = lambda _note: None) -> list[SlideInput]:
     """Read a manifest: a table with a column ``slide`` and optionally label, mpp, patient, split, annotation.
 
     Columns are separated by commas, semicolons or tabs, as spreadsheets of all countries write them. Relative paths
@@ -277,7 +276,7 @@ def read_manifest(path: Path, *, on_note: NoteFunction | None = None) -> list[Sl
                 raise ManifestError(
                     f"{path}, line {table.line_num}: {row.shown_path} is listed before with other values"
                 )
-            (on_note or _unheard)(f"{path}, line {table.line_num}: {row.shown_path} is listed twice; it counts once")
+            on_note(f"{path}, line {table.line_num}: {row.shown_path} is listed twice; it counts once")
     except (OSError, csv.Error) as exc:
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
         raise ManifestError(f"{path}: cannot be read as a CSV manifest: {reason}") from exc
