@@ -11,12 +11,10 @@ from tnet_cli.evaluation.judge import JudgedSlide
 from tnet_cli.evaluation.metrics import Metrics
 from tnet_cli.evaluation.plots import PLOTS
 from tnet_cli.files import table_text, write_bytes_whole, write_json, write_text_whole
-from tnet_cli.results.layout import PREDICTIONS
+from tnet_cli.results.layout import PREDICTIONS, RUN_RECORD
 from tnet_cli.results.result import prediction_columns
 
 METRICS = "metrics.json"
-RUN = "run.json"
-MODEL = "model.safetensors"
 TABLES = {
     "per_class.csv": (
         *("class", "support", "called", "precision", "precision_low", "precision_high"),
@@ -44,7 +42,7 @@ def predictions_name(arm: str, first: str) -> str:
     return PREDICTIONS if arm == first else f"predictions_{arm}.csv"
 
 
-FILES = frozenset({METRICS, PREDICTIONS, RUN, *TABLES, *PLOTS, *(predictions_name(arm, "") for arm in ARMS)})
+FILES = frozenset({METRICS, PREDICTIONS, RUN_RECORD, *TABLES, *PLOTS, *(predictions_name(arm, "") for arm in ARMS)})
 """Every name that an evaluation writes, but for the calibrated model, which is not removed once it is there."""
 
 
@@ -67,7 +65,7 @@ class EvaluationFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"{self.path}: is a file; give a folder with --out")
-        taken = [name for name in (METRICS, PREDICTIONS, RUN) if (self.path / name).exists()]
+        taken = [name for name in (METRICS, PREDICTIONS, RUN_RECORD) if (self.path / name).exists()]
         if taken and not overwrite:
             raise UsageError(
                 f"{self.path}: holds the results of another run ({', '.join(taken)}); "
@@ -118,8 +116,8 @@ class EvaluationFolder:
 
     def write_run(self, record: dict[str, Any]) -> None:
         """Write ``run.json``: what the evaluation was."""
-        write_json(self.path / RUN, record)
-        self.written.append(RUN)
+        write_json(self.path / RUN_RECORD, record)
+        self.written.append(RUN_RECORD)
 
     def write_metrics(self, record: dict[str, Any]) -> dict[str, Any]:
         """Write ``metrics.json``, which names all files, and remove what an evaluation before has written and this not.

@@ -9,6 +9,7 @@ from tnet_cli.evaluation.curve import CurvePoint
 from tnet_cli.inference.prepare import Scale, choose_locations
 from tnet_cli.inputs.options import TraversalOptions, at_least
 from tnet_cli.model.config import TNetConfig
+from tnet_cli.modelfile.card import MODEL_FILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

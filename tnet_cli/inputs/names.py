@@ -13,8 +13,12 @@ LONGEST_PART = 100
 LONGEST_NAME = 180
 """Bytes of UTF-8 in a whole name: Windows allows 260 characters for the folder of results, the name and its files."""
 
-WRITTEN_BY_TNET = frozenset({"result.json", "overlay.png", "regions.csv", "regions.geojson"})
-"""Files beside which a part of a name may become a folder."""
+RESULT = "result.json"
+REGIONS = "regions.csv"
+GEOJSON = "regions.geojson"
+OVERLAY = "overlay.png"
+SLIDE_FILES = (RESULT, REGIONS, GEOJSON, OVERLAY)
+"""What a run writes of a slide into the folder of its name; a part of a name may become a folder beside them."""
 
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\ud800-\udfff\u2028\u2029]')
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
@@ -117,7 +121,7 @@ def _safe_part(part: str) -> str:
         text = f"_{text[1:]}"  # hidden results would look lost
     if not text:
         return "_"
-    if _DEVICE.fullmatch(text) or text.casefold() in WRITTEN_BY_TNET:
+    if _DEVICE.fullmatch(text) or text.casefold() in SLIDE_FILES:
         text = f"{text}_" if "." not in text else f"_{text}"
     encoded = text.encode()
     if len(encoded) <= LONGEST_PART:

@@ -11,6 +11,9 @@ from tnet_cli.model.config import TNetConfig
 CARD_KEY = "tnet_card"
 """Where a model file's header holds its card."""
 
+MODEL_FILE = "model.safetensors"
+"""What a model file is called in the folder of a run, and in a repository of the hub."""
+
 
 class TrainingData(BaseModel):
     """One source of training data and the terms it comes under."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from tnet_cli.errors import ModelFileError
-from tnet_cli.modelfile.card import ModelCard
+from tnet_cli.modelfile.card import MODEL_FILE, ModelCard
 from tnet_cli.modelfile.card_markdown import card_as_markdown
 from tnet_cli.modelfile.modelfile import (
     DIGEST_KEY,
@@ -169,7 +169,7 @@ def _cached_files() -> Iterator[tuple[str, Path]]:
                 if file.file_path.suffix == ".safetensors" and revision.refs:
                     inner = file.file_path.relative_to(revision.snapshot_path).as_posix()
                     address = f"hf://{repository.repo_id}"
-                    yield (address if inner == "model.safetensors" else f"{address}/{inner}"), file.file_path
+                    yield (address if inner == MODEL_FILE else f"{address}/{inner}"), file.file_path
 
 
 def _tensors_digest(path: Path) -> str:

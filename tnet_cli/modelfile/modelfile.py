@@ -15,7 +15,7 @@ from tnet_cli.errors import ModelFileError, install_hint
 from tnet_cli.files import write_bytes_whole, write_text_whole
 from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.model.tnet import TNet
-from tnet_cli.modelfile.card import CARD_KEY, ModelCard
+from tnet_cli.modelfile.card import CARD_KEY, MODEL_FILE, ModelCard
 from tnet_cli.modelfile.card_markdown import card_as_markdown
 
 DEFAULT_MODEL = "synthetic-demo"
@@ -80,7 +80,7 @@ def _fetch_from_hub(address: str) -> Path:
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as exc:
         raise ModelFileError(f"{address}: needs the hub extra; install it with: {install_hint('hub')}") from exc
-    file = "/".join(parts[2:]) or "model.safetensors"
+    file = "/".join(parts[2:]) or MODEL_FILE
     try:
         return Path(hf_hub_download("/".join(parts[:2]), file))
     except LocalEntryNotFoundError as exc:

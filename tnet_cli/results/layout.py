@@ -12,6 +12,7 @@ from typing import Any
 
 from tnet_cli.errors import UsageError
 from tnet_cli.files import folder_written_whole, table_text, write_bytes_whole, write_json, write_text_whole
+from tnet_cli.inputs.names import GEOJSON, OVERLAY, REGIONS, RESULT, SLIDE_FILES
 from tnet_cli.report.geojson import regions_geojson
 from tnet_cli.results.result import SlideResult, SlideRow, prediction_columns, region_row
 
@@ -20,13 +21,7 @@ PREDICTIONS = "predictions.csv"
 FAILURES = "failures.csv"
 REPORT = "report.html"
 SLIDES = "slides"
-
-RESULT = "result.json"
-REGIONS = "regions.csv"
-GEOJSON = "regions.geojson"
-OVERLAY = "overlay.png"
-SLIDE_FILES = (RESULT, REGIONS, GEOJSON, OVERLAY)
-"""In the folder of each slide, below ``slides``."""
+"""Holds a folder for each slide, with ``inputs.names.SLIDE_FILES``."""
 
 
 def is_finished(record: Mapping[str, Any]) -> bool:

@@ -12,7 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tnet_cli.errors import UsageError
-from tnet_cli.results.layout import OVERLAY, PREDICTIONS, REGIONS, RESULT, RUN_RECORD, SLIDES, is_finished
+from tnet_cli.inputs.names import OVERLAY, REGIONS, RESULT
+from tnet_cli.results.layout import PREDICTIONS, RUN_RECORD, SLIDES, is_finished
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,15 @@ from typing import Any
 
 from tnet_cli.errors import TnetError, UsageError
 from tnet_cli.files import write_json, write_text_whole
+from tnet_cli.modelfile.card import MODEL_FILE
+from tnet_cli.results.layout import RUN_RECORD
 from tnet_cli.training.config_file import ConfigTables, TrainConfig
 
-CONFIG, RECORD, SPLITS = "config.toml", "run.json", "splits.csv"
+CONFIG, SPLITS = "config.toml", "splits.csv"
 METRICS, CURVES, VALIDATION = "metrics.csv", "curves.png", "validation.csv"
-MODEL, CARD, FOLDS = "model.safetensors", "model.md", "folds.csv"
+CARD, FOLDS = "model.md", "folds.csv"
 CHECKPOINTS, BOARD = "checkpoints", "tensorboard"
-FILES = (CONFIG, SPLITS, METRICS, CURVES, VALIDATION, MODEL, CARD, FOLDS, RECORD)
+FILES = (CONFIG, SPLITS, METRICS, CURVES, VALIDATION, MODEL_FILE, CARD, FOLDS, RUN_RECORD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class TrainingFolder:
     def record(self) -> dict[str, Any]:
         """Return what ``run.json`` says; empty when there is none that can be read."""
         try:
-            record = json.loads((self.path / RECORD).read_text(encoding="utf-8"))
+            record = json.loads((self.path / RUN_RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return record if isinstance(record, dict) else {}
@@ -71,7 +73,7 @@ class TrainingFolder:
     @property
     def has_begun(self) -> bool:
         """Whether anything has been learnt here that another run would replace."""
-        learnt = [self.path / METRICS, self.path / MODEL, *(self.path / CHECKPOINTS).glob("*")]
+        learnt = [self.path / METRICS, self.path / MODEL_FILE, *(self.path / CHECKPOINTS).glob("*")]
         folds = (TrainingFolder(fold) for fold in self.path.glob("fold-*"))
         return any(path.exists() for path in learnt) or any(fold.record() for fold in folds)
 
@@ -97,7 +99,7 @@ class TrainingFolder:
         """
         write_text_whole(self.path / CONFIG, config.as_toml())
         write_text_whole(self.path / SPLITS, splits)
-        write_json(self.path / RECORD, record)
+        write_json(self.path / RUN_RECORD, record)
 
     def clear(self) -> None:
         """Remove what a run wrote here, its folds too; files of other names stay. Nothing is done without a run."""

@@ -19,11 +19,11 @@ from tnet_cli.files import write_json, write_text_whole
 from tnet_cli.inference.device import choose_device, describe_machine, usable_cores
 from tnet_cli.inference.progress import Progress
 from tnet_cli.model.tnet import TNet
-from tnet_cli.modelfile.card import ModelCard, TrainingData
+from tnet_cli.modelfile.card import MODEL_FILE, ModelCard, TrainingData
 from tnet_cli.modelfile.modelfile import load_model, save_model
-from tnet_cli.training import folder as run_folder
+from tnet_cli.results.layout import RUN_RECORD
 from tnet_cli.training.config_file import ConfigTables, TrainConfig
-from tnet_cli.training.folder import TrainingFolder
+from tnet_cli.training.folder import CHECKPOINTS, FOLDS, VALIDATION, TrainingFolder
 from tnet_cli.training.manifest import TrainingManifest
 from tnet_cli.training.metrics_log import MetricsLog
 from tnet_cli.training.splits import DataSplit, fold_slides, fold_table, split_slides, split_table
@@ -167,18 +167,18 @@ def _train_folds(run: _Run, folder: TrainingFolder, splits: Sequence[DataSplit],
         return TrainReport(record, models, None, speaks=False)
     metrics, judged = [report.validation or {} for report in reports], []
     for model in models:
-        with model.with_name(run_folder.VALIDATION).open(newline="", encoding="utf-8") as file:
+        with model.with_name(VALIDATION).open(newline="", encoding="utf-8") as file:
             judged += [(row["label"], row["prediction"]) for row in csv.DictReader(file) if row["status"] == "ok"]
     validation = pooled_metrics(metrics, judged, run.manifest.class_names)
     record |= {"finished": _now(), "validation": validation}
-    write_text_whole(folder.path / run_folder.FOLDS, folds_table(metrics))
-    write_json(folder.path / run_folder.RECORD, record)
+    write_text_whole(folder.path / FOLDS, folds_table(metrics))
+    write_json(folder.path / RUN_RECORD, record)
     return TrainReport(record, models, validation)
 
 
 def _train_one(run: _Run, folder: TrainingFolder, split: DataSplit, name: str) -> TrainReport:
     """Train one model into a folder, or say what is there when that is done."""
-    model_path = folder.path / run_folder.MODEL
+    model_path = folder.path / MODEL_FILE
     record = folder.record()
     # Another process than the first may find the record of a run that the first is about to replace.
     if folder.is_done and model_path.exists() and (run.writes or not run.request.overwrite):
@@ -198,11 +198,11 @@ def _train_one(run: _Run, folder: TrainingFolder, split: DataSplit, name: str) -
     metrics = None
     if split.validation:
         validation = validate(load_model(model_path), split.validation, run.device)
-        write_text_whole(folder.path / run_folder.VALIDATION, validation.table())
+        write_text_whole(folder.path / VALIDATION, validation.table())
         metrics = validation.metrics()
         save_model(network, _card(run, split, name, metrics), model_path)
     record |= {"finished": _now(), "validation": metrics}
-    write_json(folder.path / run_folder.RECORD, record)
+    write_json(folder.path / RUN_RECORD, record)
     return TrainReport(record, (model_path,), metrics)
 
 
@@ -213,7 +213,7 @@ def _fit(run: _Run, folder: TrainingFolder, split: DataSplit, name: str) -> TNet
         run.config.network,
         run.config.training,
         validation=[slide.entry for slide in split.validation],
-        folder=folder.path / run_folder.CHECKPOINTS,
+        folder=folder.path / CHECKPOINTS,
         device=run.device,
         skip_bad=run.config.data.skip_bad,
     )
