@@ -23,11 +23,11 @@ from tnet_cli.inference.engine import drive
 from tnet_cli.inference.prepare import prepare
 from tnet_cli.inference.stopping import StandsStill, probabilities_of
 from tnet_cli.inference.traversal_job import traversal_job
-from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.inputs.options import DEFAULT_MODEL, TraversalOptions
 from tnet_cli.metrics.estimate import wilson
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.normalisation import fold_normalisation
-from tnet_cli.modelfile.modelfile import DEFAULT_MODEL, find_model, load_model
+from tnet_cli.modelfile.modelfile import find_model, load_model
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.synth.synthesis import write_synthetic_slide
 

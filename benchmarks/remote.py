@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tnet_cli.modelfile.modelfile import DEFAULT_MODEL
+from tnet_cli.inputs.options import DEFAULT_MODEL
 from tnet_cli.synth.synthesis import write_synthetic_slide
 
 BUCKET = "slides"

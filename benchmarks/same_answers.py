@@ -20,11 +20,11 @@ from tnet_cli.inference.classify import classify_slides
 from tnet_cli.inference.prepare import prepare
 from tnet_cli.inference.traversal_job import traversal_job
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.inputs.options import DEFAULT_MODEL, TraversalOptions
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Look, Traversal, Wanted
-from tnet_cli.modelfile.modelfile import DEFAULT_MODEL, LoadedModel, find_model, load_model
+from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.slide import Slide
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tnet_cli.modelfile.modelfile import DEFAULT_MODEL
+from tnet_cli.inputs.options import DEFAULT_MODEL
 from tnet_cli.synth.synthesis import write_synthetic_slide
 
 

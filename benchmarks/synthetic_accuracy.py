@@ -19,10 +19,10 @@ from sklearn.metrics import roc_auc_score
 from tnet_cli.evaluation.arms import EVERYTHING
 from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.inputs.options import DEFAULT_MODEL, TraversalOptions
 from tnet_cli.metrics.estimate import wilson
 from tnet_cli.model.choice import LocationSampler, RandomChoice, TopK
-from tnet_cli.modelfile.modelfile import DEFAULT_MODEL, LoadedModel, find_model, load_model
+from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model
 from tnet_cli.results.result import SlideResult
 from tnet_cli.synth.synthesis import write_synthetic_slide
 

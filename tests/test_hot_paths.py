@@ -15,9 +15,10 @@ from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inference.prepare import prepare
 from tnet_cli.inference.reader_threads import ReaderThreads
 from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.inputs.options import DEFAULT_MODEL
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.traversal import Look, TraversalPlan, traverse
-from tnet_cli.modelfile.modelfile import DEFAULT_MODEL, find_model, load_model
+from tnet_cli.modelfile.modelfile import find_model, load_model
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.tissue import TissueMask
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.inputs.options import DEFAULT_MODEL, TraversalOptions
 
 if TYPE_CHECKING:
     from tnet_cli.classification.run import RunReport
@@ -40,7 +40,7 @@ def open_slide(path: str | Path, *, mpp: float | None = None, reader: str | None
     return opened(str(path), mpp=mpp, reader=reader)
 
 
-def load_model(name: str | Path = "synthetic-demo") -> "LoadedModel":
+def load_model(name: str | Path = DEFAULT_MODEL) -> "LoadedModel":
     """Load a model: the name of a bundled one, a ``.safetensors`` file, or ``hf://owner/repo``.
 
     Returns:
@@ -59,7 +59,7 @@ def classify(
     inputs: str | Path | Sequence[str | Path],
     *,
     out: str | Path = "tnet-out",
-    model: str | Path = "synthetic-demo",
+    model: str | Path = DEFAULT_MODEL,
     locations: tuple[int, ...] | None = None,
     budget: int | None = None,
     stop_at: float | None = None,

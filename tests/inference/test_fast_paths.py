@@ -5,8 +5,8 @@ import pytest
 
 from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.inputs.options import TraversalOptions
-from tnet_cli.modelfile.modelfile import DEFAULT_MODEL, find_model, load_model
+from tnet_cli.inputs.options import DEFAULT_MODEL, TraversalOptions
+from tnet_cli.modelfile.modelfile import find_model, load_model
 
 
 @pytest.fixture(scope="module")

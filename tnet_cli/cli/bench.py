@@ -9,6 +9,7 @@ from tnet_cli.cli import options
 from tnet_cli.cli.loading import load
 from tnet_cli.cli.terminal import answer, answer_json, counting
 from tnet_cli.errors import UsageError
+from tnet_cli.inputs.options import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from tnet_cli.benchmark.run import BenchReport, BenchRow
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def bench(
     slides: Annotated[list[str], typer.Argument(metavar="SLIDE...", help="Slides or URLs.")],
-    model: options.Model = "synthetic-demo",
+    model: options.Model = DEFAULT_MODEL,
     budgets: Annotated[
         str | None,
         typer.Option(metavar="N,N,...", help="Locations to attend in all, a row each.  [default: the model's]"),

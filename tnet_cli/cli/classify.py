@@ -10,7 +10,7 @@ from tnet_cli import api
 from tnet_cli.cli import options
 from tnet_cli.cli.loading import load
 from tnet_cli.cli.terminal import answer, answer_json, note, slide_progress
-from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.inputs.options import DEFAULT_MODEL, TraversalOptions
 
 if TYPE_CHECKING:
     from tnet_cli.results.result import SlideRow
@@ -26,7 +26,7 @@ def classify(
     ],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("tnet-out"),
-    model: options.Model = "synthetic-demo",
+    model: options.Model = DEFAULT_MODEL,
     traversal: TraversalOptions,
     device: Annotated[
         str,

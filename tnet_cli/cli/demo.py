@@ -25,6 +25,6 @@ def demo(
         made = write_synthetic_slide(path, seed=seed, side_px=size, label="lesion", on_progress=rendering)
     note(f"made {path}, whose true label is {made.label}")
     with slide_progress() as progress:
-        report = api.classify(path, out=out, model="synthetic-demo", overwrite=True, progress=progress)
+        report = api.classify(path, out=out, overwrite=True, progress=progress)
     answer(describe(report.rows[0], report.overlays[0]))
     report.raise_for_failures()

@@ -5,6 +5,8 @@ from typing import Any
 
 from tnet_cli.errors import UsageError
 
+DEFAULT_MODEL = "synthetic-demo"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraversalOptions:

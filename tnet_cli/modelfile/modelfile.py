@@ -18,7 +18,6 @@ from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.card import CARD_KEY, MODEL_FILE, ModelCard
 from tnet_cli.modelfile.card_markdown import card_as_markdown
 
-DEFAULT_MODEL = "synthetic-demo"
 DIGEST_KEY = "tnet_tensors_sha256"
 DOMAIN_PREFIX = "domain."
 """Of the tensors that are not the network's: those of ``model.domain``."""
