@@ -48,21 +48,20 @@ def stated_and_true(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     return probabilities.max(axis=1, initial=0.0), probabilities.argmax(axis=1) == predictions.truth
 
 
-def reliability(probabilities: np.ndarray, came_true: np.ndarray, *, bins: int = BINS) -> list[ReliabilityBin]:
-    """Sort slides into bins of equal width by probability: (0, 1/B], ..., ((B − 1)/B, 1]; 0 counts to the first.
+def reliability(probabilities: np.ndarray, came_true: np.ndarray) -> list[ReliabilityBin]:
+    """Sort slides into ``BINS`` of equal width by probability: (0, 1/B], ..., ((B − 1)/B, 1]; 0 counts to the first.
 
     Args:
         probabilities: float (N,) in [0, 1].
         came_true: bool (N,).
-        bins: B.
 
     Returns:
-        All B bins, empty ones too.
+        All bins, empty ones too.
     """
-    edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, probabilities, side="left") - 1, 0, bins - 1)
+    edges = np.linspace(0, 1, BINS + 1)
+    place = np.clip(np.searchsorted(edges, probabilities, side="left") - 1, 0, BINS - 1)
     found = []
-    for index in range(bins):
+    for index in range(BINS):
         members = place == index
         count = int(members.sum())
         found.append(

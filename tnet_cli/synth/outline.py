@@ -34,9 +34,9 @@ class Outline:
             radius = radius + cosine * np.cos(wave * angle) + sine * np.sin(wave * angle)
         return radius * self.radius_um
 
-    def outline_um(self, points: int = 64) -> np.ndarray:
-        """Return the closed outline, float64 (points + 1, 2), x and y in micrometres."""
-        angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
+    def outline_um(self) -> np.ndarray:
+        """Return the closed outline, float64 (65, 2), x and y in micrometres."""
+        angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
         radius = self.radius_at(angle)
         ring = np.stack([self.x_um + radius * np.cos(angle), self.y_um + radius * np.sin(angle)], axis=1)
         return np.concatenate([ring, ring[:1]])
