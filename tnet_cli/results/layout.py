@@ -87,9 +87,8 @@ class RunDirectory:
         """Protect the rows of an earlier run that this one would not write again.
 
         Raises:
-            UsageError: the folder's table lists slides that are not among ``paths``, or the folder is a file.
+            UsageError: the folder's table lists slides that are not among ``paths``.
         """
-        self.refuse_a_file()
         table = self.path / PREDICTIONS
         if not table.exists():
             return
