@@ -91,7 +91,7 @@ def run_evaluation(request: EvaluateRequest, progress: Progress | None = None) -
     )
     folder.make()
     torch.set_num_threads(usable_cores())
-    with _stopping_in_a_sentence(request.out):
+    with _keeping_what_is_finished(request.out):
         fit, runs, curve = _run_arms(request, folder, model, selection, device, progress)
         card = model.card if fit is None else fit.card
         metrics = metrics_of(runs, curve, card, draws=request.bootstrap, seed=request.seed)
@@ -117,7 +117,7 @@ def run_evaluation(request: EvaluateRequest, progress: Progress | None = None) -
 
 
 @contextmanager
-def _stopping_in_a_sentence(out: Path) -> Iterator[None]:
+def _keeping_what_is_finished(out: Path) -> Iterator[None]:
     """Say in a sentence that something cannot be written, or that the user stopped it."""
     try:
         yield
