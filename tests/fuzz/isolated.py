@@ -53,8 +53,6 @@ def classify_one(path: Path, model: LoadedModel) -> dict[str, Any]:
         with open_slide(path, mpp=0.5) as slide:
             for x, y in ((0, 0), (slide.size.width // 2, slide.size.height // 2), (slide.size.width - 300, 0)):
                 slide.read(Region(x, y, 256, 256), 256, 256)
-            for name in slide.associated_images:
-                slide.read_associated(name)
     except SlideError:
         pass
     except Exception as exc:  # noqa: BLE001 (what else a reader lets out is what is looked for)

@@ -96,8 +96,6 @@ def test_every_real_slide_that_is_a_plain_tiff(slides):
                 for region in some_regions(local.size.width, local.size.height, 4):
                     np.testing.assert_array_equal(remote.read(region, 100, 100), local.read(region, 100, 100))
                 assert remote.associated_images == local.associated_images
-                for image in local.associated_images:
-                    np.testing.assert_array_equal(remote.read_associated(image), local.read_associated(image))
 
 
 def test_a_band_at_a_time_when_tiles_are_many(server, pyramid, monkeypatch):

@@ -329,8 +329,6 @@ def test_a_closed_slide_says_so(write_tiff, coded, reader):
         slide.read(Region(0, 0, 8, 8), 8, 8)
     with pytest.raises(SlideError, match="is closed"):
         slide.thumbnail(8)
-    with pytest.raises(SlideError, match="is closed"):
-        slide.read_associated("label")
 
 
 def test_files_that_are_no_slides(tmp_path):

@@ -89,10 +89,6 @@ class OpenSlideSlide(Slide):
             if self._slide is failed:
                 self._slide = None
 
-    def _read_associated(self, name: str) -> np.ndarray:
-        with _told(self.path, f"its image {name!r} cannot be decoded"):
-            return _opaque(self._handle().associated_images[name], self.background)
-
     def _unit(self, pyramid_level: int) -> Size:
         properties = self.properties
         try:

@@ -194,12 +194,6 @@ class RemoteTiffSlide(TiffSlide):
         super().close()
         self._remote.close()
 
-    def _read_associated(self, name: str) -> np.ndarray:
-        pixels = super()._read_associated(name)
-        self._remote.raise_failure()
-        self._count(0, 0, 0)
-        return pixels
-
     def _open_index(self, path: str) -> tifffile.TiffFile:
         del path
         return tifffile.TiffFile(cast("IO[bytes]", BlockStream(self._remote)))

@@ -118,17 +118,6 @@ class Slide(ABC):
         with self._lock:
             self._doubts.setdefault(name, Doubt(name, sentence, may_change_answer))
 
-    def read_associated(self, name: str) -> np.ndarray:
-        """Read an associated image, uint8 (H, W, 3).
-
-        Raises:
-            SlideError: there is none of that name, it cannot be decoded, or the slide is closed.
-        """
-        self._check_open()
-        if name not in self.associated_images:
-            raise SlideError(self.path, f"has no associated image {name!r}")
-        return self._read_associated(name)
-
     def read(self, region: Region, width_px: int, height_px: int) -> np.ndarray:
         """Read a region at a chosen size.
 
@@ -207,10 +196,6 @@ class Slide(ABC):
     @abstractmethod
     def _read_stored(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         """Read a box that lies inside a pyramid level, in that level's pixels, uint8 (height, width, 3)."""
-
-    def _read_associated(self, name: str) -> np.ndarray:
-        """Read one of the associated images the slide has, uint8 (H, W, 3)."""
-        raise NotImplementedError
 
     def _unit(self, pyramid_level: int) -> Size:
         """Return the size, as shown, of what is decoded together: tiles, strips, or rows where nothing is known."""

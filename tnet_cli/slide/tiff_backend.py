@@ -101,7 +101,6 @@ class TiffSlide(Slide):
                 _check_size(path, self._chosen.channels[0][0])
                 stored, doubts = stored_levels(path, self._tif, self._chosen)
                 self._pages = [page for page, *_ in stored]
-                self._associated = _associated_pages(self._tif, self._pages)
                 facts = replace(self._facts_of(path, mpp), doubts=doubts)
                 self._layouts = [_layout(path, channels) for channels in stored]
             with _told(path, "cannot be opened"):
@@ -152,7 +151,7 @@ class TiffSlide(Slide):
             stated_mpp=option_mpp(path, mpp) if mpp is not None else self._chosen.mpp(path),
             vendor=_vendor_of(first, self._chosen.description),
             properties=_properties_of(self._chosen.description),
-            associated_images=tuple(self._associated),
+            associated_images=_associated_images(self._tif, self._pages),
         )
 
     def _converters(self) -> list[Callable[[np.ndarray], np.ndarray]]:
@@ -200,18 +199,6 @@ class TiffSlide(Slide):
                 self._tiles.clear()
             self._tif.close()
             self._file = None
-
-    def _read_associated(self, name: str) -> np.ndarray:
-        page = self._associated[name]
-        with _told(self.path, f"its image {name!r} cannot be decoded"):
-            with self._lock:
-                samples = page.asarray()
-            samples = samples if samples.ndim == 3 else samples[..., None]
-            ranges = ranges_of(page, samples.reshape(-1, samples.shape[2]), None)
-            convert = rgb_converter(page, ranges, WHITE, is_aperio=is_aperio(self._pages[0]))
-            if convert is None:
-                raise SlideError(self.path, f"its image {name!r} is of a kind that is not supported")
-            return convert(samples)
 
     def _read_stored(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         page = self._pages[pyramid_level]
@@ -348,19 +335,19 @@ def _properties_of(description: str) -> dict[str, str]:
     return properties
 
 
-def _associated_pages(tif: tifffile.TiffFile, pyramid: list[tifffile.TiffPage]) -> dict[str, tifffile.TiffPage]:
+def _associated_images(tif: tifffile.TiffFile, pyramid: list[tifffile.TiffPage]) -> tuple[str, ...]:
     offsets = {page.offset for page in pyramid}
     if not is_aperio(pyramid[0]):
-        return {}
-    found: dict[str, tifffile.TiffPage] = {}
+        return ()
+    found = []
     for number, lazy in enumerate(tif.pages):
         page = lazy.aspage()
         if page.offset in offsets or page.is_tiled:
             continue
         lines = description_of(page).splitlines()
         word = lines[1].split()[0].lower() if len(lines) > 1 and lines[1].split() else ""
-        found["thumbnail" if number == 1 else word or f"image {number}"] = page
-    return found
+        found.append("thumbnail" if number == 1 else word or f"image {number}")
+    return tuple(found)
 
 
 def _name(tag: object) -> str:
