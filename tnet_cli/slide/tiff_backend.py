@@ -347,7 +347,7 @@ def _associated_images(tif: tifffile.TiffFile, pyramid: list[tifffile.TiffPage])
         lines = description_of(page).splitlines()
         word = lines[1].split()[0].lower() if len(lines) > 1 and lines[1].split() else ""
         found.append("thumbnail" if number == 1 else word or f"image {number}")
-    return tuple(found)
+    return tuple(dict.fromkeys(found))
 
 
 def _name(tag: object) -> str:
