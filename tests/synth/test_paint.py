@@ -100,7 +100,7 @@ def test_foci_stand_out_as_darker_and_bluer_spots_at_low_power(design, painter):
 
 def test_a_lesion_has_the_mean_colour_of_its_mimic():
     colours: dict[tuple[str, str], list[np.ndarray]] = {}
-    for seed in (100, 101, 102):
+    for seed in (100, 101):
         design = design_slide(seed, 2000, mpp=1.0)
         painter = Painter(design)
         for arrangement, nuclei in KINDS:

@@ -168,10 +168,10 @@ def _gland(mpp: float, nuclei: list[np.ndarray], rng: np.random.Generator) -> Gl
         solid=solid,
     )
     # Nuclei stand side by side at the base of the cells.
-    off_base = 1e3 * (np.abs(depth - 6.5 / mpp) > 1.5 / mpp)
+    base = np.argwhere(np.abs(depth - 6.5 / mpp) <= 1.5 / mpp)
+    base_angle = angle[tuple(base.T)]
     for theta in np.arange(0, 2 * np.pi, 6.6 / mpp / outer):
-        away = np.abs(angle - np.arctan2(np.sin(theta), np.cos(theta))) + off_base
-        row, column = np.unravel_index(np.argmin(away), depth.shape)
+        row, column = base[np.argmin(np.abs(base_angle - np.arctan2(np.sin(theta), np.cos(theta))))]
         dx, dy = rng.normal(0, 0.8 / mpp, 2)
         stamp_max(gland.haematoxylin, nuclei[int(rng.integers(len(nuclei)))], int(column + dx), int(row + dy))
     return gland
