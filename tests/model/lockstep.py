@@ -58,7 +58,7 @@ def crop_region(image: np.ndarray, region: Region) -> np.ndarray:
     return oracles.crop(image, region.x, region.y, region.width, region.height)
 
 
-def travel(
+def traverse_pictures(
     network: TNet, images: Sequence[np.ndarray], samplers: Sequence[LocationSampler], dtype: torch.dtype = torch.uint8
 ) -> tuple[list[Traversal], list[Seen]]:
     """Traverse uint8 pictures (H, W, 3), one root each; pictures without a location left drop out of the batch.

@@ -297,7 +297,7 @@ def searched() -> tuple[Game, list[Outcome], Tensor, Tensor]:
         found.append(outcome_of(game, traversal))
         log_probs = sampling_log_probs(traversal, "beam_search")
         sampled.append((traversal, log_probs))
-        if number < 500:
+        if number < 1000:
             in_order = [each[draw] for each, draw in drawn_first(traversal, log_probs)]
             scores.append(
                 torch.stack([torch.autograd.grad(each, game.logits, retain_graph=True)[0] for each in in_order])

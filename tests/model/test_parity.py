@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from tests.model import oracles
-from tests.model.lockstep import Dictated, Seen, features_of, travel
+from tests.model.lockstep import Dictated, Seen, features_of, traverse_pictures
 from tnet_cli.model.choice import LocationSampler, TopK
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.loss import ObjectiveInput, ObjectiveWeights, objective
@@ -80,7 +80,7 @@ def test_the_number_of_weights_is_the_published_one(variables):
 
 def run_case(network: TNet, tensors: Tensors, prefix: str, samplers: list[LocationSampler]) -> list[Traversal]:
     with torch.inference_mode():
-        traversals, batches = travel(network, list(tensors["images_uint8"]), samplers)
+        traversals, batches = traverse_pictures(network, list(tensors["images_uint8"]), samplers)
         check_levels(batches, tensors, prefix)
         features = features_of(traversals)
         answer = network.classify(features)
@@ -187,7 +187,7 @@ def train_once(tensors: Tensors, variables: Tensors, dtype: torch.dtype) -> Step
     for module in network.modules():
         if isinstance(module, StochasticDepth):
             module.p = 0.0
-    traversals, batches = travel(network, list(tensors["images_uint8"]), [TopK()] * 4, dtype)
+    traversals, batches = traverse_pictures(network, list(tensors["images_uint8"]), [TopK()] * 4, dtype)
     answer = network.classify(features_of(traversals))
     said = ObjectiveInput(
         logits=answer.logits,

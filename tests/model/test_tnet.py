@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from tests.model import oracles
-from tests.model.lockstep import features_of, plan_for, travel
+from tests.model.lockstep import features_of, plan_for, traverse_pictures
 from tnet_cli.geometry import Region
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.config import TNetConfig
@@ -199,7 +199,7 @@ def test_a_tiny_picture_end_to_end_is_the_oracle(changes, rng):
             value.copy_(torch.from_numpy(rng.uniform(low, high, tuple(value.shape))) + value * ("var" not in name))
     image = rng.integers(0, 256, (128, 128, 3), dtype=np.uint8)
     with torch.inference_mode():
-        (traversal,), _ = travel(network, [image], [TopK()])
+        (traversal,), _ = traverse_pictures(network, [image], [TopK()])
         answer = network.classify(features_of([traversal]))
 
     weights, config = slide_weights(network), network.config
