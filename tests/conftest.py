@@ -129,7 +129,7 @@ def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.model_files import save_random
     from tnet_cli.model.config import TNetConfig
 
-    config = TNetConfig.slide(("no", "yes")).model_copy(update={"locations": (2, 3, 4), "base_px": 128})
+    config = TNetConfig.slide(("no", "yes")).model_copy(update={"locations": (2, 3, 4), "base_px": 64})
     return save_random(tmp_path_factory.mktemp("models"), config, seed=3, name="untrained")
 
 
