@@ -106,7 +106,7 @@ def judged(rows: list[dict[str, Any]], ends: list[list[float]], threshold: float
 def summarise(rows: list[dict[str, Any]], threshold: float) -> dict[str, Any]:
     """Calibrate on one half of the slides, and judge the other with what was found."""
     halves = [[row for row in rows if (row["seed"] // 2) % 2 == half] for half in (0, 1)]
-    calibrating, held_out = halves
+    calibrating, others = halves
     tried = {
         stop_at: judged(calibrating, [stopped(row["steps"], stop_at) for row in calibrating], threshold)
         for stop_at in THRESHOLDS
@@ -116,10 +116,10 @@ def summarise(rows: list[dict[str, Any]], threshold: float) -> dict[str, Any]:
     return {
         "calibrating": {"full_budget": full, **{str(each): found for each, found in tried.items()}},
         "stop_at": stop_at,
-        "held_out": {
-            "of_the_paper": judged(held_out, [row["full"] for row in held_out], threshold),
-            "best_first": judged(held_out, [row["steps"][-1] for row in held_out], threshold),
-            "best_first_stopping": judged(held_out, [stopped(row["steps"], stop_at) for row in held_out], threshold),
+        "judged": {
+            "of_the_paper": judged(others, [row["full"] for row in others], threshold),
+            "best_first": judged(others, [row["steps"][-1] for row in others], threshold),
+            "best_first_stopping": judged(others, [stopped(row["steps"], stop_at) for row in others], threshold),
         },
     }
 

@@ -39,17 +39,17 @@ def score(train: np.ndarray, labels: Sequence[int], test: np.ndarray) -> np.ndar
     return np.asarray(model.fit(train, labels).decision_function(test))
 
 
-def tile_figures(folder: Path) -> dict[str, float]:
+def tile_aurocs(folder: Path) -> dict[str, float]:
     """Return the AUROC of tiles as they come, and of tiles as slides are composed of them."""
-    figures = {}
+    aurocs = {}
     for name, is_stained in (("as they come", False), ("as they are laid", True)):
         rows, labels = {}, {}
         for split in ("train", "test"):
             tiles = [load_tile(file) for file in tiles_of_split(folder, split)]
             rows[split] = np.stack([_pixels_of(tile, tiles, n, is_stained=is_stained) for n, tile in enumerate(tiles)])
             labels[split] = [CLASS_NAMES.index(tile.label) for tile in tiles]
-        figures[name] = float(roc_auc_score(labels["test"], score(rows["train"], labels["train"], rows["test"])))
-    return figures
+        aurocs[name] = float(roc_auc_score(labels["test"], score(rows["train"], labels["train"], rows["test"])))
+    return aurocs
 
 
 def _pixels_of(tile: Tile, tiles: Sequence[Tile], number: int, *, is_stained: bool) -> np.ndarray:
@@ -62,22 +62,22 @@ def _pixels_of(tile: Tile, tiles: Sequence[Tile], number: int, *, is_stained: bo
     return histogram(pixels)
 
 
-def slide_figures(manifest: Path) -> dict[str, dict[str, float]]:
+def slide_aurocs(manifest: Path) -> dict[str, dict[str, float]]:
     """Return the AUROC of histograms of whole slides, at each scale, of easy and of hard foci."""
     inputs = [entry for entry in read_manifest(manifest) if entry.split in ("train", "test")]
     train = np.array([entry.split == "train" for entry in inputs])
     labels = np.array([CLASS_NAMES.index(str(entry.label)) for entry in inputs])
     kinds = np.array([difficulty_of(entry.path) if entry.split == "test" else "" for entry in inputs])
-    figures = {}
+    aurocs = {}
     for mpp in SCALES_MPP:
         rows = np.stack([_slide_histogram(entry, mpp) for entry in inputs])
         scores = score(rows[train], labels[train], rows)
-        figures[f"{mpp:g} um"] = {
+        aurocs[f"{mpp:g} um"] = {
             kind: float(roc_auc_score(labels[chosen], scores[chosen]))
             for kind in ("easy", "hard")
             if (chosen := ~train & ((labels == 0) | (kinds == kind))).any()
         }
-    return figures
+    return aurocs
 
 
 def _slide_histogram(entry: SlideInput, mpp: float) -> np.ndarray:
@@ -89,12 +89,12 @@ def _slide_histogram(entry: SlideInput, mpp: float) -> np.ndarray:
 
 
 def main() -> None:
-    """Print both figures as one JSON document."""
+    """Print both as one JSON document."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.composed_colon.colour", description=__doc__)
     parser.add_argument("--tiles", type=Path, required=True)
     parser.add_argument("--slides", type=Path, required=True, help="folder with labels.csv")
     given = parser.parse_args()
-    document = {"tiles": tile_figures(given.tiles), "slides": slide_figures(given.slides / "labels.csv")}
+    document = {"tiles": tile_aurocs(given.tiles), "slides": slide_aurocs(given.slides / "labels.csv")}
     print(json.dumps(document, indent=2))
 
 

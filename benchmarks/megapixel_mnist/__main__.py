@@ -16,12 +16,12 @@ from typing import Any
 import torch
 
 from benchmarks.megapixel_mnist.canvas import load_digits
-from benchmarks.megapixel_mnist.measurement import (
+from benchmarks.megapixel_mnist.measure import (
     Arm,
-    accuracy_figures,
     all_arms,
-    answers,
     classifier,
+    compared_accuracy,
+    judge,
     multiply_adds,
     prepare,
     probe_memory,
@@ -84,12 +84,12 @@ def measure_accuracy(given: argparse.Namespace, recipe: Recipe, arms: list[Arm])
     """Classify the test images with every arm, and keep which were right."""
     digits = load_digits(given.mnist, "test")
     for arm in arms:
-        path = answers_path(given, arm)
+        path = judged_path(given, arm)
         if path.exists() and len(json.loads(path.read_text())["right"]) >= given.images:
             continue
         network, cpu_seconds = recipe.load(arm.network)
         prepare(network)
-        found = answers(arm, network, digits, given.side, given.images)
+        found = judge(arm, network, digits, given.side, given.images)
         path.write_text(json.dumps(asdict(found) | {"training_cpu_seconds": cpu_seconds}))
         print(f"{arm.name}: {sum(found.right)} of {len(found.right)}", file=sys.stderr, flush=True)
 
@@ -103,8 +103,8 @@ def measure_cost(given: argparse.Namespace, arms: list[Arm]) -> None:
     costs: dict[str, dict[str, float]] = {
         name: {"multiply_adds": multiply_adds(classify, canvases[0])} for name, classify in classifiers.items()
     }
-    for name, figures in times(classifiers, canvases).items():
-        costs[name] |= figures
+    for name, seconds in times(classifiers, canvases).items():
+        costs[name] |= seconds
     # Random locations take the memory that attended ones take.
     for arm in (arm for arm in arms if arm.kind != "random"):
         costs[arm.name]["peak_mb"] = probe_memory(arm, given.side, given.mnist, given.threads)
@@ -133,7 +133,7 @@ def probe(given: argparse.Namespace) -> float:
 
 def summarise(given: argparse.Namespace, arms: list[Arm]) -> dict[str, Any]:
     """Gather what is known of each arm."""
-    kept = {arm.name: json.loads(path.read_text()) for arm in arms if (path := answers_path(given, arm)).exists()}
+    kept = {arm.name: json.loads(path.read_text()) for arm in arms if (path := judged_path(given, arm)).exists()}
     costs_path = given.work / f"costs-{given.side}.json"
     costs = json.loads(costs_path.read_text()) if costs_path.exists() else {}
     rows: dict[str, Any] = {}
@@ -141,7 +141,7 @@ def summarise(given: argparse.Namespace, arms: list[Arm]) -> dict[str, Any]:
         rows[arm.name] = dict(costs.get(arm.name, {}))
         if arm.name in kept and "full" in kept:
             mine = kept[arm.name]
-            rows[arm.name] |= accuracy_figures(mine["right"], kept["full"]["right"])
+            rows[arm.name] |= compared_accuracy(mine["right"], kept["full"]["right"])
             rows[arm.name]["training_cpu_seconds"] = mine["training_cpu_seconds"]
             if arm.finest:
                 rows[arm.name]["seen"] = sum(mine["seen"]) / len(mine["seen"])
@@ -155,9 +155,9 @@ def summarise(given: argparse.Namespace, arms: list[Arm]) -> dict[str, Any]:
     }
 
 
-def answers_path(given: argparse.Namespace, arm: Arm) -> Path:
-    """Return where the answers of an arm are kept."""
-    path: Path = given.work / f"answers-{given.side}-{arm.name}.json"
+def judged_path(given: argparse.Namespace, arm: Arm) -> Path:
+    """Return where the judged images of an arm are kept."""
+    path: Path = given.work / f"judged-{given.side}-{arm.name}.json"
     return path
 
 

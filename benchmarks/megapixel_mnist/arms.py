@@ -36,7 +36,7 @@ def processing_levels(side_px: int) -> int:
     return 1 + math.ceil(steps - 1e-9)
 
 
-def tnet_config(side_px: int, *, base_px: int = BASE_PX, levels: int | None = None) -> TNetConfig:
+def tnet_config(side_px: int, *, base_px: int = BASE_PX, depth: int | None = None) -> TNetConfig:
     """Return TNet for images of one size; with one processing level it is the plain network on the whole image.
 
     The finest cells have ``base_px`` of the image's own pixels. They overlap by 18 px or more, so hardly any digit (of
@@ -45,9 +45,9 @@ def tnet_config(side_px: int, *, base_px: int = BASE_PX, levels: int | None = No
     Args:
         side_px: S.
         base_px: What the network sees of a region.
-        levels: Processing levels; as many as the size needs when None.
+        depth: Processing levels; as many as the size needs when None.
     """
-    steps = (processing_levels(side_px) if levels is None else levels) - 1
+    steps = (processing_levels(side_px) if depth is None else depth) - 1
     return TNetConfig(
         backbone=BACKBONE,
         class_names=CLASS_NAMES,
@@ -69,12 +69,12 @@ def tnet_config(side_px: int, *, base_px: int = BASE_PX, levels: int | None = No
 
 def full_network(side_px: int) -> TNet:
     """Return arm (a): the network on the whole image at its own resolution."""
-    return TNet(tnet_config(side_px, base_px=side_px, levels=1))
+    return TNet(tnet_config(side_px, base_px=side_px, depth=1))
 
 
 def shrunk_network(side_px: int) -> TNet:
     """Return arm (b): the network on the image shrunk to ``BASE_PX``."""
-    return TNet(tnet_config(side_px, levels=1))
+    return TNet(tnet_config(side_px, depth=1))
 
 
 def attending_network(side_px: int) -> TNet:

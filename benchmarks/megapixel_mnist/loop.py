@@ -65,16 +65,16 @@ class Loop:
         while self.step < self.stage.steps:
             yield self.step
 
-    def descend(self, loss: Tensor, /, **figures: float) -> None:
-        """Take one step down a loss, and the figures to be said of it."""
+    def descend(self, loss: Tensor, /, **metrics: float) -> None:
+        """Take one step down a loss, and the metrics to be said of it."""
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self._trained, GRADIENT_CLIP)
         self._optimiser.step()
         self._schedule.step()
         self.step += 1
-        for name, figure in figures.items():
-            self._sums.setdefault(name, []).append(figure)
+        for name, metric in metrics.items():
+            self._sums.setdefault(name, []).append(metric)
         if self.step % max(1, min(25, self.stage.steps // 20)) == 0 or self.step == self.stage.steps:
             self._say()
         if self.saved is not None and time.monotonic() - self._saved_at > SAVE_EVERY_S:

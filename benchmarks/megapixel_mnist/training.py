@@ -73,29 +73,34 @@ def warm_up(network: TNet, series: Series, loop: Loop, *, teach_locations: bool)
         canvases = series.at(step)
         fewer = canvases[: max(1, len(canvases) // FINER_SHARE)]
         shown = [(canvas, 0) for canvas in canvases]
-        shown += [(canvas, level) for level in range(1, config.processing_levels) for canvas in fewer]
+        shown += [
+            (canvas, processing_level) for processing_level in range(1, config.processing_levels) for canvas in fewer
+        ]
         rng = np.random.default_rng([series.seed, step])
-        regions = [region_with_digit(canvas, config, level, rng) for canvas, level in shown]
+        regions = [region_with_digit(canvas, config, processing_level, rng) for canvas, processing_level in shown]
         patches = [
             read_region(canvas.pixels, region, BASE_PX) for (canvas, _), region in zip(shown, regions, strict=True)
         ]
-        positions = [position_of_digit(canvas, config, level) for canvas, level in shown]
+        positions = [position_of_digit(canvas, config, processing_level) for canvas, processing_level in shown]
         allowed = torch.ones(len(shown), config.grid**2, dtype=torch.bool)
         look = network.look(in_colour(torch.stack(patches)), torch.tensor(positions), allowed, detach_location=False)
         logits = network.classification(look.features)
-        labels, levels = torch.tensor([canvas.label for canvas, _ in shown]), torch.tensor([n for _, n in shown])
-        loss, figures = torch.zeros(()), dict[str, float]()
-        for level in range(config.processing_levels):
-            mine = levels == level
+        labels, processing_levels = (
+            torch.tensor([canvas.label for canvas, _ in shown]),
+            torch.tensor([n for _, n in shown]),
+        )
+        loss, metrics = torch.zeros(()), dict[str, float]()
+        for processing_level in range(config.processing_levels):
+            mine = processing_levels == processing_level
             loss = loss + functional.cross_entropy(logits[mine], labels[mine])
-            figures[f"level {level}"] = _accuracy(logits[mine], labels[mine])
+            metrics[f"processing level {processing_level}"] = _accuracy(logits[mine], labels[mine])
         if teach_locations and look.cell_log_probs is not None:
-            taught = int((levels < config.processing_levels - 1).sum())
+            taught = int((processing_levels < config.processing_levels - 1).sum())
             holds = _cells_with_digit(network, [canvas for canvas, _ in shown[:taught]], regions)  # (N, G)
             log_probs = look.cell_log_probs[:taught]
             loss = loss + holding_loss(log_probs, holds)
-            figures["hit"] = float(holds.gather(1, log_probs.argmax(1, keepdim=True)).float().mean())
-        loop.descend(loss, **figures)
+            metrics["hit"] = float(holds.gather(1, log_probs.argmax(1, keepdim=True)).float().mean())
+        loop.descend(loss, **metrics)
     freeze_normalisation(network)
 
 
@@ -123,11 +128,11 @@ def learn_to_attend(
         canvases = series.at(step)
         attending = Attending(locations, GumbelTopK(np.random.default_rng([series.seed, step])))
         traversals = traverse_all(network, canvases, attending, batch_size=128)
-        answer = network.classify([torch.cat([r.features for r in each.levels]) for each in traversals])
+        output = network.classify([torch.cat([r.features for r in each.levels]) for each in traversals])
         said = ObjectiveInput(
-            logits=answer.logits,
+            logits=output.logits,
             labels=torch.tensor([canvas.label for canvas in canvases]),
-            feature_logits=answer.location_logits,
+            feature_logits=output.location_logits,
             location_log_probs=[torch.cat(sampling_log_probs(each, "per_grid")) for each in traversals],
             processing_levels=[
                 torch.cat([torch.full((len(r.regions),), r.processing_level) for r in each.levels])
@@ -140,7 +145,7 @@ def learn_to_attend(
         loop.descend(
             terms.total + taught,
             cross_entropy=float(terms.cross_entropy.detach()),
-            accuracy=_accuracy(answer.logits, said.labels),
+            accuracy=_accuracy(output.logits, said.labels),
             hit=float(np.mean(holds_digit(canvases, traversals))),
             baseline=loop.baseline,
         )
@@ -157,10 +162,10 @@ def learn_whole(network: TNet, series: Series, loop: Loop) -> None:
         loop.descend(loss, loss=float(loss.detach()), accuracy=_accuracy(logits, labels))
 
 
-def region_with_digit(canvas: Canvas, config: TNetConfig, level: int, rng: np.random.Generator) -> Region:
+def region_with_digit(canvas: Canvas, config: TNetConfig, processing_level: int, rng: np.random.Generator) -> Region:
     """Return a region of a processing level's size that holds the digit's ink, wherever in it."""
     whole_px = len(canvas.pixels)
-    side = round(whole_px * config.cell_fraction**level)
+    side = round(whole_px * config.cell_fraction**processing_level)
     y, x = (
         int(rng.integers(max(0, start + DIGIT_PX - CUT_PX - side), min(whole_px - side, start + CUT_PX) + 1))
         for start in (canvas.box.y, canvas.box.x)
@@ -168,11 +173,11 @@ def region_with_digit(canvas: Canvas, config: TNetConfig, level: int, rng: np.ra
     return Region(x, y, side, side)
 
 
-def position_of_digit(canvas: Canvas, config: TNetConfig, level: int) -> tuple[int, int, int]:
+def position_of_digit(canvas: Canvas, config: TNetConfig, processing_level: int) -> tuple[int, int, int]:
     """Return y, x and scale of the nominal cell of a processing level that the digit's middle lies in."""
-    cells, whole_px = config.grid**level, len(canvas.pixels)
+    cells, whole_px = config.grid**processing_level, len(canvas.pixels)
     y, x = ((start + DIGIT_PX // 2) * cells // whole_px for start in (canvas.box.y, canvas.box.x))
-    return y, x, level
+    return y, x, processing_level
 
 
 def _cells_with_digit(network: TNet, canvases: Sequence[Canvas], regions: Sequence[Region]) -> Tensor:

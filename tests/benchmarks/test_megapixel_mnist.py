@@ -23,7 +23,7 @@ from benchmarks.megapixel_mnist.arms import (
 )
 from benchmarks.megapixel_mnist.canvas import FRAGMENT_PX, Canvas, Digits, cut_fragments, load_digits, make_canvas
 from benchmarks.megapixel_mnist.loop import Loop, Stage
-from benchmarks.megapixel_mnist.measurement import Arm, classifier, multiply_adds, prepare
+from benchmarks.megapixel_mnist.measure import Arm, classifier, multiply_adds, prepare
 from benchmarks.megapixel_mnist.recipe import make_network
 from benchmarks.megapixel_mnist.training import Series, ink_box, learn_whole, position_of_digit, region_with_digit
 from tnet_cli.geometry import AttentionGrid, Region

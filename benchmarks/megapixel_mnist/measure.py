@@ -31,8 +31,8 @@ from tnet_cli.model.normalisation import fold_normalisation
 from tnet_cli.model.tnet import TNet
 
 TEST_SEED = 5_000_000
-TOGETHER = 16
-"""Images that are classified together where only the answers count."""
+BATCH = 16
+"""Images that are classified together where only the predictions count."""
 
 Classify = Callable[[Sequence[Canvas]], Tensor]
 
@@ -87,7 +87,7 @@ def test_canvas(digits: Digits, side_px: int, number: int) -> Canvas:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class Judged:
     """What an arm made of the test images, in their order.
 
     Attributes:
@@ -99,12 +99,12 @@ class Answers:
     seen: list[bool]
 
 
-def answers(arm: Arm, network: TNet, digits: Digits, side_px: int, count: int) -> Answers:
+def judge(arm: Arm, network: TNet, digits: Digits, side_px: int, count: int) -> Judged:
     """Classify the first ``count`` test images with an arm."""
-    found = Answers([], [])
+    found = Judged([], [])
     with torch.inference_mode():
-        for start in range(0, count, TOGETHER):
-            canvases = [test_canvas(digits, side_px, n) for n in range(start, min(count, start + TOGETHER))]
+        for start in range(0, count, BATCH):
+            canvases = [test_canvas(digits, side_px, n) for n in range(start, min(count, start + BATCH))]
             labels = torch.tensor([canvas.label for canvas in canvases])
             if arm.finest:
                 traversals = traverse_all(network, canvases, _attending(arm, side_px))
@@ -117,8 +117,8 @@ def answers(arm: Arm, network: TNet, digits: Digits, side_px: int, count: int) -
     return found
 
 
-def accuracy_figures(right: Sequence[bool], right_of_full: Sequence[bool]) -> dict[str, Any]:
-    """Return accuracy with its Wilson interval, and how the answers differ from arm (a)'s on the same images."""
+def compared_accuracy(right: Sequence[bool], right_of_full: Sequence[bool]) -> dict[str, Any]:
+    """Return accuracy with its Wilson interval, and how the predictions differ from arm (a)'s on the same images."""
     accuracy = wilson(sum(right), len(right))
     pairs = list(zip(right, right_of_full, strict=True))
     return {
