@@ -23,9 +23,9 @@ class Behaviour:
         retry_after: Sent with failures.
         drop_after: Connections end after so many bytes of a body.
         drops: So many answers are dropped; then all is well.
-        stamp: Part of the ETag.
+        version: Part of the ETag.
         etag: Whether one is sent.
-        change_after: Requests after which the object has another stamp.
+        change_after: Requests after which the object has another version.
         password: Asked for, as ``user:password``.
         shift: Added to the first byte that is sent, and told.
     """
@@ -36,7 +36,7 @@ class Behaviour:
     retry_after: str | None = None
     drop_after: int | None = None
     drops: int = 1_000_000
-    stamp: str = "1"
+    version: str = "1"
     etag: bool = True
     change_after: int | None = None
     password: str | None = None
@@ -87,7 +87,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.rules.headers.append(dict(self.headers))
             failure = how.failures.pop(0) if how.failures else how.status
             if how.change_after is not None and len(self.rules.asked) > how.change_after:
-                how.stamp = "changed"
+                how.version = "changed"
         if failure is None and how.password is not None and not self._knows(how.password):
             failure = 401
         path = self.rules.folder / self._name()
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         how, size = self.rules.behaviour, path.stat().st_size
         common = {"Last-Modified": "Mon, 06 Dec 2021 00:00:00 GMT"}
         if how.etag:
-            common["ETag"] = f'"{hashlib.sha256((path.name + how.stamp).encode()).hexdigest()[:16]}"'
+            common["ETag"] = f'"{hashlib.sha256((path.name + how.version).encode()).hexdigest()[:16]}"'
         if not how.ranges or first < 0:
             self._answer(200, path.read_bytes(), common)
         elif first >= size:

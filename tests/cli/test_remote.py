@@ -47,7 +47,7 @@ def test_the_answer_is_that_of_the_file_and_a_second_run_asks_only_whether_it_ch
     sent = server.sent
     assert "1 of 1 slides were done before" in tnet(*there).err
     assert server.sent - sent <= 1
-    server.behaviour.stamp = "another"
+    server.behaviour.version = "another"
     assert "done before" not in tnet(*there).err
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.model import oracles
 from tnet_cli.geometry import Region, Size
-from tnet_cli.inference import prepare_image as image_preparation
+from tnet_cli.inference import prepare_image as prepare_image_module
 from tnet_cli.inference.prepare_image import cut, in_own_pixels, prepare_image, read_resized, resize, shown
 from tnet_cli.inference.traversal_job import traversal_job
 from tnet_cli.inputs.options import TraversalOptions
@@ -30,7 +30,7 @@ def photograph(tmp_path: Path, rng: np.random.Generator) -> tuple[Path, np.ndarr
 @pytest.mark.parametrize("side", [50, 211, 448])
 @pytest.mark.parametrize("at_once_px", [307, 307 * 10, 10**9])
 def test_an_image_is_resized_as_the_oracle_does_in_pieces_or_whole(photograph, side, at_once_px, monkeypatch):
-    monkeypatch.setattr(image_preparation, "AT_ONCE_PX", at_once_px)
+    monkeypatch.setattr(prepare_image_module, "AT_ONCE_PX", at_once_px)
     path, pixels = photograph
     with open_slide(path) as slide:
         resized = read_resized(slide, side)

@@ -65,6 +65,6 @@ def test_a_url_is_known_by_what_its_server_calls_the_version(tmp_path: Path, mon
         assert first is not None
         assert first["size"] == 6
         assert fingerprint_of(f"{server.url}/a.svs") == first
-        server.behaviour.stamp = "2"
+        server.behaviour.version = "2"
         assert fingerprint_of(f"{server.url}/a.svs") != first
         assert fingerprint_of(f"{server.url}/gone.svs") is None

@@ -1,4 +1,4 @@
-"""Two processes over gloo compute what one computes with the joined batch: gradients, baseline and figures."""
+"""Two processes over gloo compute what one computes with the joined batch: gradients, baseline and metrics."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from tnet_cli.inputs.inputs import read_manifest
 from tnet_cli.training.train import train
 
 torch.set_num_threads(1)
-folder, manifest, port = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+folder, manifest, *ports = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
 # Batches of three and of one: the second process has one slide in the first, and none in the second. Steps are so
 # small that all gradients are those of the first weights.
 settings = settings_with(
@@ -51,14 +51,15 @@ def run(name, checkpoints, accumulate=1):
 def child(name, **environment):
     number = os.fork()
     if number == 0:
-        os.environ.update(environment)
+        os.environ.update(environment, MASTER_PORT=ports[0])
         run(name, "shared" if environment else "alone")
         if environment:
+            os.environ["MASTER_PORT"] = ports[1]  # whoever is first must not meet the group before
             run(f"{name}-in-parts", "in-parts", accumulate=2)
         os._exit(0)
     return number
 
-here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+here = {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"}
 children = [child("alone"), child("first", RANK="0", LOCAL_RANK="0", **here)]
 children.append(child("second", RANK="1", LOCAL_RANK="1", **here))
 print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) for number in children]))
@@ -67,12 +68,13 @@ print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) for number
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, labelled_slides) -> Path:
-    folder: Path = tmp_path_factory.mktemp("together")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    folder: Path = tmp_path_factory.mktemp("processes")
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
+            free.bind(("127.0.0.1", 0))
+        ports = [str(free.getsockname()[1]) for free in (one, other)]
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, str(folder), str(labelled_slides), str(port)],
+        [sys.executable, "-c", DRIVER, str(folder), str(labelled_slides), *ports],
         capture_output=True,
         text=True,
         cwd=ROOT,

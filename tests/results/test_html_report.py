@@ -101,7 +101,7 @@ def test_the_page_tells_of_every_slide_and_embeds_the_overlays_slide(run):
     assert ("options: batch size", "16") in re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text)
 
 
-def test_the_stamp_is_the_slide_on_the_overlay_and_is_not_decoded_from_it(run):
+def test_the_thumbnail_is_the_slide_on_the_overlay_and_is_not_decoded_from_it(run):
     path = run().path / "slides" / "a" / "overlay.png"
     with Image.open(path) as page:
         data, size = thumbnail_in(page, THUMBNAIL_PX)

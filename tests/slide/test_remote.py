@@ -1,4 +1,4 @@
-"""Slides behind URLs hold the same pixels as on a disk, and of their bytes no more travels than is wanted."""
+"""Slides behind URLs hold the same pixels as on a disk, and of their bytes no more are moved than is wanted."""
 
 import shutil
 import threading
@@ -105,7 +105,7 @@ def test_a_band_at_a_time_when_tiles_are_many(server, pyramid, monkeypatch):
         np.testing.assert_array_equal(remote.read(whole, 1500, 1100), local.read(whole, 1500, 1100))
 
 
-def test_tiles_travel_exactly_and_once(server, pyramid):
+def test_tiles_are_moved_exactly_and_once(server, pyramid):
     with open_slide(server.url_of(pyramid)) as remote, open_slide(pyramid) as local:
         opened = len(server.asked)
         region = Region(300, 300, 300, 300)  # three tiles by three

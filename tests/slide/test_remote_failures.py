@@ -137,7 +137,7 @@ def test_an_object_that_changes_while_it_is_read(server, url, tmp_path, has_etag
     server.behaviour.etag = has_etag
     with open_slide(url) as slide:
         if has_etag:
-            server.behaviour.stamp = "2"
+            server.behaviour.version = "2"
         else:
             path = tmp_path / "slide.tif"
             path.write_bytes(path.read_bytes() + b"more")

@@ -69,7 +69,7 @@ def test_pixels_and_scale_are_those_of_the_file(bucket, noise_slide):
         assert 0 < there.bytes_read < few / 4
 
 
-def test_the_stamp_follows_the_content(bucket, noise_slide):
+def test_the_fingerprint_follows_the_content(bucket, noise_slide):
     first = fingerprint_of(URL)
     assert first is not None
     assert first["size"] == noise_slide.stat().st_size

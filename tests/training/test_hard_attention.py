@@ -72,14 +72,14 @@ def test_exploration_is_mixed_into_what_is_drawn_and_decays(tiny_slides):
 
 def test_staged_depth_stops_the_traversal_early(tiny_slides):
     for depth, expected in ((1, 1), (2, 2), (None, 3)):
-        computed, traversals, _ = hard_step(tiny_slides, SETTINGS, depth=depth)
+        output, traversals, _ = hard_step(tiny_slides, SETTINGS, depth=depth)
         assert {len(each.levels) for each in traversals} == {expected}
-        assert all(torch.isfinite(term) for term in computed.terms.values())
+        assert all(torch.isfinite(term) for term in output.terms.values())
 
 
 def test_the_entropy_bonus_raises_entropy(tiny_slides):
     assert "entropy" not in hard_step(tiny_slides, SETTINGS)[0].terms
-    computed, traversals, network = hard_step(tiny_slides, settings_with(entropy_weight=0.5))
+    output, traversals, network = hard_step(tiny_slides, settings_with(entropy_weight=0.5))
     entropies = []
     for each in traversals:
         for record in each.levels[:-1]:
@@ -89,8 +89,8 @@ def test_the_entropy_bonus_raises_entropy(tiny_slides):
             for row, allowed in zip(probs, record.allowed, strict=True):
                 if allowed.sum() > 1:
                     entropies.append(-(row[allowed] * np.log(row[allowed])).sum())
-    assert float(computed.terms["entropy"].detach()) == pytest.approx(-0.5 * np.mean(entropies), rel=1e-4)
-    assert location_gradient(network, {"entropy": computed.terms["entropy"]}) > 0
+    assert float(output.terms["entropy"].detach()) == pytest.approx(-0.5 * np.mean(entropies), rel=1e-4)
+    assert location_gradient(network, {"entropy": output.terms["entropy"]}) > 0
 
 
 def test_top_k_is_the_same_whatever_is_rolled_and_gumbel_is_not(tiny_slides):

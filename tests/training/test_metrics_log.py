@@ -14,7 +14,7 @@ from tnet_cli.training import metrics_log
 from tnet_cli.training.metrics_log import COLOURS, MetricsLog, draw_curves
 
 
-def figures_in(path: Path) -> list[tuple[str, ...]]:
+def rows_in(path: Path) -> list[tuple[str, ...]]:
     with path.open(newline="") as file:
         header, *rows = csv.reader(file)
     assert header[0] == "time"
@@ -25,10 +25,10 @@ def test_every_report_is_on_disk_at_once_and_new_terms_widen_the_table(tmp_path)
     path = tmp_path / "metrics.csv"
     log = MetricsLog(tmp_path)
     log.step(StepReport("a", 1, 2, {"x": 0.5}))
-    assert figures_in(path) == [("stage", "step", "steps", "x"), ("a", "1", "2", "0.5")]
+    assert rows_in(path) == [("stage", "step", "steps", "x"), ("a", "1", "2", "0.5")]
     log.step(StepReport("a", 2, 2, {"x": 0.25}))
     log.step(StepReport("b", 1, 9, {"y": 3.0, "x": float("nan")}))
-    assert figures_in(path) == [
+    assert rows_in(path) == [
         ("stage", "step", "steps", "x", "y"),
         ("a", "1", "2", "0.5", ""),
         ("a", "2", "2", "0.25", ""),
@@ -49,10 +49,10 @@ def test_a_resumed_run_takes_the_place_of_what_it_repeats(tmp_path, torn):
     resumed = MetricsLog(tmp_path)
     assert [(report.stage, report.step) for report in resumed.reports()][-1] == ("b", 2)
     resumed.step(StepReport("a", 15, 20, {"x": 15}))
-    assert [row[:2] for row in figures_in(path)[1:]] == [("a", "10"), ("a", "15")]
+    assert [row[:2] for row in rows_in(path)[1:]] == [("a", "10"), ("a", "15")]
     resumed.step(StepReport("validation a", 15, 20, {"x": 1}))
     resumed.step(StepReport("a", 20, 20, {"x": 1}))
-    assert [row[:2] for row in figures_in(path)[1:]] == [("a", "10"), ("a", "15"), ("validation a", "15"), ("a", "20")]
+    assert [row[:2] for row in rows_in(path)[1:]] == [("a", "10"), ("a", "15"), ("validation a", "15"), ("a", "20")]
 
 
 def test_tensorboard_is_told_where_it_is_installed(tmp_path, monkeypatch):

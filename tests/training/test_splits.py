@@ -141,8 +141,8 @@ def test_folds_that_cannot_be_made_are_refused():
         fold_slides(manifest_of(rows), folds=3, seed=0)
     with pytest.raises(ManifestError, match="'split' says already who trains"):
         fold_slides(manifest_of(rows, {"p1": "train"}), folds=2, seed=0)
-    held_out = fold_slides(manifest_of([*rows, ("b", "p6")], {"p6": "test"}), folds=2, seed=0)
-    assert [groups_of(split.test) for split in held_out] == [{"patient p6"}] * 2
+    with_test = fold_slides(manifest_of([*rows, ("b", "p6")], {"p6": "test"}), folds=2, seed=0)
+    assert [groups_of(split.test) for split in with_test] == [{"patient p6"}] * 2
 
 
 def test_tables_name_every_slide_with_its_part():
