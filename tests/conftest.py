@@ -3,14 +3,17 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pytest
+import tifffile
 from filelock import FileLock
 from hypothesis import settings
+
+from tests.range_server import RangeServer, serving
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 
@@ -144,3 +147,21 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every test the same terminal: no colour, 80 columns."""
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture(scope="session")
+def noise_slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TIFF of 1000 x 900 px in tiles, 2 MB whatever compresses it; it belongs to all, so copy it to change it."""
+    path = tmp_path_factory.mktemp("noise") / "slide.tif"
+    pixels = np.random.default_rng(1).integers(0, 255, (900, 1000, 3), np.uint8)
+    tifffile.imwrite(path, pixels, tile=(128, 128), photometric="rgb", compression="deflate")
+    return path
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RangeServer]:
+    """A server on loopback of what lies in ``tmp_path``."""
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(tmp_path) as running:
+        yield running

@@ -73,15 +73,6 @@ def write_tiff(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture(scope="session")
-def noise_slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A TIFF of 1000 x 900 px in tiles, 2 MB whatever compresses it; it belongs to all, so copy it to change it."""
-    path = tmp_path_factory.mktemp("noise") / "slide.tif"
-    pixels = np.random.default_rng(1).integers(0, 255, (900, 1000, 3), np.uint8)
-    tifffile.imwrite(path, pixels, tile=(128, 128), photometric="rgb", compression="deflate")
-    return path
-
-
 @pytest.fixture
 def spoil_tile(rng) -> Callable[[Path, int], None]:
     """Write junk over one of the tiles of a TIFF's first page."""

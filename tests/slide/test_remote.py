@@ -2,7 +2,6 @@
 
 import shutil
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.range_server import RangeServer, serving
+from tests.range_server import serving
 from tnet_cli.errors import SlideError, UsageError
 from tnet_cli.geometry import Region
-from tnet_cli.remote.ranges import BLOCK_BYTES, MOST_RUN_BYTES, BlockStream, ByteRange, RemoteFile, joined
 from tnet_cli.slide import remote_slide
 from tnet_cli.slide.opening import open_slide
 
@@ -23,14 +21,6 @@ pytest.importorskip("aiohttp", reason="needs the extra 'remote'")
 
 TILED: dict[str, Any] = {"tile": (128, 128), "photometric": "rgb", "compression": "jpeg", "resolution": (20000, 20000)}
 TILED |= {"resolutionunit": "CENTIMETER"}
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RangeServer]:
-    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    with serving(tmp_path) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -198,32 +188,6 @@ def test_a_truncated_file_is_refused(server, tmp_path, write_tiff, smooth):
     path.write_bytes(path.read_bytes()[:-100_000])
     with pytest.raises(SlideError, match=r"is cut off: 3 of the 25 tiles .* copy it again"):
         open_slide(server.url_of(path))
-
-
-def test_ranges_are_joined_where_they_touch():
-    near, far = ByteRange(100, 50), ByteRange(5000, 10)
-    assert joined([far, ByteRange(150, 25), near, near]) == [ByteRange(100, 75), far]
-    assert joined([ByteRange(0, 10), ByteRange(18, 10)]) == [ByteRange(0, 28)]
-    long = ByteRange(0, MOST_RUN_BYTES)
-    assert joined([long, ByteRange(MOST_RUN_BYTES, 5)]) == [long, ByteRange(MOST_RUN_BYTES, 5)]
-    assert joined([long, ByteRange(10, 5)]) == [long]
-
-
-def test_a_stream_equals_the_file_whatever_is_read(server, tmp_path, rng):
-    content = rng.bytes(5 * BLOCK_BYTES + 1234)
-    (tmp_path / "a.bin").write_bytes(content)
-    file = RemoteFile(f"{server.url}/a.bin")
-    stream = BlockStream(file)
-    for _ in range(200):
-        offset, count = int(rng.integers(0, len(content) + 50)), int(rng.integers(0, 2 * BLOCK_BYTES))
-        stream.seek(offset)
-        assert stream.read(count) == content[offset : offset + count]
-        assert stream.tell() == offset + len(content[offset : offset + count])
-    assert server.sent <= len(content), "blocks are kept"
-    stream.seek(-4, 2)
-    assert stream.read() == content[-4:]
-    assert file.read(10, len(content) - 3) == content[-3:]
-    assert file.read(10, len(content) + 3) == b""
 
 
 def test_threads_are_not_left_waiting_when_a_tile_cannot_be_had(server, pyramid):
