@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,12 +15,13 @@ from tests.model_files import card_of, tiny_network
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.inference.outcome import classified, failed, sentence_of, without_tissue
-from tnet_cli.inference.prepare import fit_scale
+from tnet_cli.inference.prepare import prepare
 from tnet_cli.inference.slide_task import GivenUpError
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Traversal, TraversalPlan, Wanted, traverse
+from tnet_cli.modelfile.modelfile import LoadedModel
 from tnet_cli.results.layout import RunDirectory
 from tnet_cli.slide.opening import open_slide
 
@@ -106,12 +108,12 @@ def test_the_answer_is_that_of_the_networks_own_classifier(small_labelled_slides
     with torch.inference_mode():
         logits = network.classify([features]).logits[0].numpy()
     with open_slide(str(small_labelled_slides.parent / "synth-12-0000.tif")) as slide:
-        scale = fit_scale("a", slide.mpp, CARD.network)
-        result = classified(ENTRY, CARD, time.perf_counter(), slide, scale, 1, traversal, network)
+        model, preparation = LoadedModel(network, CARD, "", Path()), prepare(slide, CARD.network)
+        result = classified(ENTRY, model, time.perf_counter(), slide, preparation, traversal)
     np.testing.assert_allclose(result.logits, logits, atol=1e-6)
     called = int(np.argmax(result.probabilities))
     assert result.prediction == CARD.network.class_names[called]
-    assert (result.roots, result.locations, len(result.regions)) == (1, 3, 4)
+    assert (result.roots, result.locations, len(result.regions)) == (len(preparation.roots), 3, 4)
     assert sum(region.weight for region in result.regions) == pytest.approx(1, abs=1e-5)
     for region in result.regions[1:]:
         assert region.path_probability == pytest.approx(region.location_probability)

@@ -7,13 +7,14 @@ import numpy as np
 import torch
 
 from tnet_cli.errors import SlideError
-from tnet_cli.inference.prepare import Scale
+from tnet_cli.inference.prepare import Preparation
+from tnet_cli.inference.prepare_image import ImagePreparation
 from tnet_cli.inference.slide_task import GivenUpError
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.metrics.predictions import softmax
-from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Traversal
 from tnet_cli.modelfile.card import ModelCard
+from tnet_cli.modelfile.modelfile import LoadedModel
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.results.result import SlideResult
 from tnet_cli.slide.slide import Slide
@@ -59,17 +60,16 @@ def sentence_of(path: str, problem: BaseException) -> str:
 
 def classified(
     entry: SlideInput,
-    card: ModelCard,
+    model: LoadedModel,
     started: float,
     slide: Slide,
-    scale: Scale,
-    roots: int,
+    preparation: Preparation | ImagePreparation,
     traversal: Traversal,
-    network: TNet,
 ) -> SlideResult:
     """Return the result of a slide whose traversal has ended."""
+    card, scale = model.card, preparation.scale
     with torch.inference_mode():
-        output = network.classify([torch.cat([record.features for record in traversal.levels])])
+        output = model.network.classify([torch.cat([record.features for record in traversal.levels])])
     logits = output.logits[0].float().cpu().numpy()
     if not np.isfinite(logits).all():
         raise ArithmeticError("the network's answer is not a number")
@@ -89,7 +89,7 @@ def classified(
         probability=probabilities[called],
         probabilities=tuple(probabilities),
         logits=tuple(float(value) for value in logits),
-        roots=roots,
+        roots=len(preparation.roots),
         locations=traversal.location_count,
         regions=regions,
     )

@@ -115,8 +115,7 @@ class SlideSession:
         self, slide: Slide, preparation: Preparation | ImagePreparation, ended: TraversalResult
     ) -> SlideResult:
         model, scale = self.model, preparation.scale
-        roots = len(preparation.roots)
-        result = classified(self._entry, model.card, self._started, slide, scale, roots, ended.traversal, model.network)
+        result = classified(self._entry, model, self._started, slide, preparation, ended.traversal)
         patches = tuple(shown(patch) for some in ended.patches for patch in some)
         if ended.traversal.order is not None:
             patches = tuple(patches[looked_at] for looked_at in ended.traversal.order)
