@@ -67,7 +67,7 @@ class WorkerPlan:
         return hashlib.sha256(said.encode()).hexdigest()[:24]
 
     def __getstate__(self) -> dict[str, Any]:
-        # The plan travels from worker to worker; a model that one of them has loaded does not.
+        # The plan is sent from worker to worker; a model that one of them has loaded does not.
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @property
