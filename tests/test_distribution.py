@@ -10,7 +10,12 @@ from tnet_cli.errors import DISTRIBUTION, install_hint
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SOURCES = sorted((ROOT / "tnet_cli").rglob("*.py"))
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks/README.md"]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted(path for path in (ROOT / "examples").iterdir() if path.is_file()),
+    *sorted(path for path in (ROOT / "tnet_cli/report/assets").iterdir() if path.is_file()),
+]
 TARGETS = {".", DISTRIBUTION, "gcsfs", "{DISTRIBUTION}"}
 """A clone, tnet, the one package that no extra brings, and tnet as ``errors.install_hint`` writes it."""
 
