@@ -141,9 +141,9 @@ def _mitosis(distance: np.ndarray, angle: np.ndarray, radius: float, rng: np.ran
     return np.asarray(np.clip(rng.normal(220, 12, plate.shape), 0, 255) * plate, dtype=np.uint8)
 
 
-def gland_bank(mpp: float, nuclei: list[np.ndarray], rng: np.random.Generator, count: int = 14) -> list[Gland]:
-    """Return glands of 80 to 150 um: a ring of tall cells with nuclei at the base around a lumen."""
-    return [_gland(mpp, nuclei, rng) for _ in range(count)]
+def gland_bank(mpp: float, nuclei: list[np.ndarray], rng: np.random.Generator) -> list[Gland]:
+    """Return fourteen glands of 80 to 150 um: a ring of tall cells with nuclei at the base around a lumen."""
+    return [_gland(mpp, nuclei, rng) for _ in range(14)]
 
 
 def _gland(mpp: float, nuclei: list[np.ndarray], rng: np.random.Generator) -> Gland:
