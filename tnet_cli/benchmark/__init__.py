@@ -1,1 +1,1 @@
-"""Measure what attending costs, beside reading every tile."""
+"""Measure what attending costs, beside looking at every cell."""
