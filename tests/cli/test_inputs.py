@@ -182,7 +182,8 @@ def test_an_annotation_from_qupath_teaches_where_it_was_drawn(bounded_slide, tmp
 def test_who_judges_or_teaches_hears_what_of_an_annotation_does_not_count(bounded_slide, tmp_path, room):
     point = {"type": "Point", "coordinates": [600, 500]}
     (tmp_path / "drawn.geojson").write_text(json.dumps(point))
-    manifest, notes, classes = tmp_path / "labels.csv", [], ("no", "yes")
+    notes: list[str] = []
+    manifest, classes = tmp_path / "labels.csv", ("no", "yes")
     manifest.write_text(f"slide,label,annotation\n{bounded_slide},yes,drawn.geojson\n")
     if room == "evaluation":
         select_rows(manifest, classes, split=None, calibrate=None, on_note=notes.append)

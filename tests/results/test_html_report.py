@@ -27,8 +27,9 @@ from tnet_cli.report.overlay import PANEL_KEY, OverlaySubject, draw_overlay
 from tnet_cli.report.thumbnail import THUMBNAIL_KEY, THUMBNAIL_PX, overlay_file, thumbnail_in
 from tnet_cli.results import html_report
 from tnet_cli.results.html_report import report_text, write_report
-from tnet_cli.results.layout import RunDirectory, prediction_columns
+from tnet_cli.results.layout import RunDirectory
 from tnet_cli.results.reader import read_run
+from tnet_cli.results.result import prediction_columns
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from tnet_cli.geometry import Region, Size
 from tnet_cli.metrics.predictions import softmax
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.report.thumbnail import overlay_file
-from tnet_cli.results.layout import RunDirectory, prediction_columns
-from tnet_cli.results.result import SlideResult
+from tnet_cli.results.layout import RunDirectory
+from tnet_cli.results.result import SlideResult, prediction_columns
 
 CLASSES = ("benign", "lesion")
 

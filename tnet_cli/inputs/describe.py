@@ -1,19 +1,16 @@
 """Slides described, as ``tnet info`` prints them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tnet_cli.errors import SlideError
+from tnet_cli.inputs.discovery import NoteFunction
 from tnet_cli.inputs.inputs import SlideInput, find_inputs
 from tnet_cli.slide.opening import open_slide
 
 
 def describe_slides(
-    paths: Sequence[str],
-    *,
-    reader: str | None = None,
-    recursive: bool = True,
-    on_note: Callable[[str], None] | None = None,
+    paths: Sequence[str], *, reader: str | None, recursive: bool, on_note: NoteFunction
 ) -> list[dict[str, Any]]:
     """Open each slide that ``find_inputs`` finds, and describe it; one that cannot be opened stops no other.
 
