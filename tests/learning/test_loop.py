@@ -40,6 +40,7 @@ class Slope(Stage[Numbers]):
         super().__init__(state=state, name="slope", steps=steps, learning_rate=1e-2, **given)
         self.batches: list[Numbers] = []
         self.parts: list[list[float]] = []
+        self.items = 2
         self.at: dict[int, Callable[[StepOutput], StepOutput]] = {}
 
     def begin(self) -> None: ...
@@ -47,7 +48,7 @@ class Slope(Stage[Numbers]):
     def resume(self) -> None: ...
 
     def prepare(self, rng: np.random.Generator, step: int) -> Numbers:
-        self.batches.append(Numbers([step, step + 1]))
+        self.batches.append(Numbers([step, step + 1][: self.items]))
         return self.batches[-1]
 
     def compute(self, batch: Numbers, share: float) -> StepOutput:
@@ -56,7 +57,8 @@ class Slope(Stage[Numbers]):
         terms = {"first": bias.sum() * sum(batch), "second": torch.zeros(()) + sum(batch)}
         seen = self.carried["seen"] + len(self.batches)
         output = StepOutput(terms, {"accuracy": share * 0.5}, {"seen": share * seen})
-        return self.at[int(batch[0])](output) if batch[0] in self.at else output
+        step = int(min(batch, default=0))
+        return self.at[step](output) if step in self.at else output
 
 
 def bias_of(state: TrainingState) -> Tensor:
@@ -177,6 +179,14 @@ def test_a_batch_is_computed_in_as_many_parts_as_it_has_items_for():
     whole = state_of([])
     StageRun(Slope(whole, 2)).run()
     assert torch.equal(bias_of(state), bias_of(whole))
+
+
+def test_a_batch_of_which_nothing_could_be_opened_is_computed_whole():
+    state = state_of([], settings_with(accumulate=3))
+    stage = Slope(state, 2)
+    stage.items = 0
+    StageRun(stage).run()
+    assert stage.parts == [[], []]
 
 
 def test_memory_that_does_not_suffice_names_the_setting(tiny_inputs, monkeypatch):

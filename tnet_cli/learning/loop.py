@@ -224,12 +224,11 @@ class StageRun:
         All processes split alike, so that each part is one of all of them, though it may be empty in some.
         """
         count = self.state.settings.accumulate
-        if count == 1:
-            return [(1.0, batch)]
         parts = [batch.part(slice(first, None, count)) for first in range(count)]
         items = self.state.group.total(torch.tensor([len(part) for part in parts], dtype=torch.float64))
-        shares = (items / items.sum()).tolist()
-        return [(share, part) for share, part in zip(shares, parts, strict=True) if share]
+        if count == 1 or not items.any():
+            return [(1.0, batch)]
+        return [(share, part) for share, part in zip((items / items.sum()).tolist(), parts, strict=True) if share]
 
     def _stop(self, metrics: dict[str, float]) -> NoReturn:
         bad = ", ".join(f"{name} {value:g}" for name, value in metrics.items() if not math.isfinite(value))
