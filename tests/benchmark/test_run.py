@@ -1,18 +1,29 @@
 """What the arms are measured to take on small slides, in this process, and how the rows stand to each other."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
+from tests.model_files import save_random
 from tnet_cli.benchmark.arms import ARMS
 from tnet_cli.benchmark.measure import measure
 from tnet_cli.benchmark.run import BenchRequest, run_bench
 from tnet_cli.cli.bench import HEADINGS, print_tables
 from tnet_cli.inference.every_cell import tissue_cells
 from tnet_cli.inference.prepare import prepare
+from tnet_cli.model.config import TNetConfig
 from tnet_cli.modelfile.modelfile import load_model
 from tnet_cli.slide.opening import open_slide
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def untrained_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with random weights that sees 128 px at a time: the counts below are those of its large cells."""
+    config = TNetConfig.slide(("no", "yes")).model_copy(update={"locations": (2, 3, 4), "base_px": 128})
+    return save_random(tmp_path_factory.mktemp("models"), config, seed=3, name="untrained")
 
 
 @pytest.fixture(scope="module")
