@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from tnet_cli.inference.device import choose_device
 from tnet_cli.inference.engine import drive
 from tnet_cli.inference.every_cell import every_cell_job
 from tnet_cli.inference.prepare import Preparation, prepare
-from tnet_cli.inference.stopping import StandsStill, probabilities_of
+from tnet_cli.inference.stopping import probabilities_of, stopping_rule
 from tnet_cli.inference.traversal_job import TraversalJob, TraversalResult, traversal_job
 from tnet_cli.metrics.predictions import softmax
 from tnet_cli.model.choice import RandomChoice, TopK
@@ -141,11 +140,9 @@ class _Bench:
         return open_slide(self.request.slide, mpp=self.request.traversal.mpp)
 
     def _job(self, slide: Slide, preparation: Preparation) -> TraversalJob:
-        options, stopping = self.request.traversal, None
+        options = self.request.traversal
         sampler = RandomChoice(np.random.default_rng(SEED)) if self.request.arm == "random" else TopK()
-        if options.stop_at is not None:
-            probabilities = partial(probabilities_of, network=self.network, card=self.model.card)
-            stopping = StandsStill(options.stop_at, probabilities)
+        stopping = stopping_rule(options.stop_at, self.network, self.model.card)
         job = traversal_job(slide, preparation, self.config, options, sampler, stopping=stopping)
         if job is None:
             raise SlideError(self.request.slide, "shows no tissue, so there is nothing to measure")

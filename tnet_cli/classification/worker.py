@@ -48,6 +48,7 @@ class WorkerPlan:
         overlay: Whether overlays are drawn.
         package: Version of tnet, which must be the worker's too.
         torch_threads: How many threads the network may use on a processor.
+        writers: Threads that draw and write, on the run's own machine.
     """
 
     weights: Path | bytes

@@ -3,7 +3,6 @@
 import threading
 import time
 from dataclasses import replace
-from functools import partial
 
 import torch
 
@@ -14,7 +13,7 @@ from tnet_cli.inference.prepare import Preparation, prepare
 from tnet_cli.inference.prepare_image import ImagePreparation, prepare_image, shown
 from tnet_cli.inference.progress import Progress
 from tnet_cli.inference.slide_task import NothingToSeeError
-from tnet_cli.inference.stopping import StandsStill, probabilities_of
+from tnet_cli.inference.stopping import stopping_rule
 from tnet_cli.inference.traversal_job import TraversalJob, TraversalResult, traversal_job
 from tnet_cli.inputs.fingerprint import Fingerprint, fingerprint_of
 from tnet_cli.inputs.inputs import SlideInput
@@ -82,10 +81,8 @@ class SlideSession:
         Raises:
             UsageError: the options do not fit the model.
         """
-        model, stopping = self.model, None
-        if self.options.stop_at is not None:
-            probabilities = partial(probabilities_of, network=model.network, card=model.card)
-            stopping = StandsStill(self.options.stop_at, probabilities)
+        model = self.model
+        stopping = stopping_rule(self.options.stop_at, model.network, model.card)
         return traversal_job(slide, preparation, model.card.network, self.options, self._sampler, stopping=stopping)
 
     def conclude(self, ended: TraversalResult | BaseException) -> SlideResult:

@@ -1,6 +1,7 @@
 """When a best-first traversal may end: the answer has stood still for a while."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -38,6 +39,17 @@ class StandsStill:
         self._last = probabilities
         self._still = self._still + 1 if moved < self._stop_at else 0
         return self._still >= PATIENCE
+
+
+def stopping_rule(stop_at: float | None, network: TNet, card: ModelCard) -> StandsStill | None:
+    """Return what ends a best-first traversal of one slide; None for the traversal of the paper, which ends by itself.
+
+    Args:
+        stop_at: The threshold, in probability, or None.
+        network: In evaluation mode.
+        card: Gives the temperature.
+    """
+    return None if stop_at is None else StandsStill(stop_at, partial(probabilities_of, network=network, card=card))
 
 
 def probabilities_of(features: Tensor, network: TNet, card: ModelCard) -> np.ndarray:
