@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +26,7 @@ from tnet_cli.modelfile.modelfile import load_model, read_card
 from tnet_cli.training.run import TrainReport, TrainRequest, run_train
 from tnet_cli.training.validation import WILSON, accuracy_metrics
 
+ROOT = Path(__file__).resolve().parents[2]
 TINY = ("model.mpp=16,4", "model.base_px=64", "model.locations=3", "training.warmup_steps=3")
 FILES = {
     *("config.toml", "splits.csv", "run.json", "metrics.csv", "curves.png"),
@@ -273,3 +278,33 @@ def test_of_several_processes_only_the_first_writes(labelled_slides, tmp_path, t
     assert len(trainer.fits) == 1
     assert told.notes == []
     assert files_in(tmp_path / "run") == set()
+
+
+@pytest.mark.slow
+def test_folds_are_trained_by_two_processes_that_join_once(labelled_slides, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    small = (
+        *TINY,
+        "training.rounds=1",
+        "training.batch_patches=4",
+        "training.hard_epochs=1",
+        "training.batch_slides=2",
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)),
+            *("-m", "tnet_cli", "train", labelled_slides, "-o", "run", "--folds", "2", "--device", "cpu"),
+            *("--normal-class", "benign", *(word for override in small for word in ("--set", override))),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("2 models in run/fold-*: cross-validation accuracy ")
+    assert done.stdout.count("\n") == 1

@@ -18,6 +18,7 @@ from tnet_cli.errors import DISTRIBUTION, UsageError
 from tnet_cli.files import write_json, write_text_whole
 from tnet_cli.inference.device import choose_device, describe_machine, usable_cores
 from tnet_cli.inference.progress import Progress
+from tnet_cli.learning.distributed import own_device, process_group
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.card import MODEL_FILE, ModelCard, TrainingData
 from tnet_cli.modelfile.modelfile import load_model, save_model
@@ -142,7 +143,11 @@ def run_train(request: TrainRequest, progress: Progress | None = None, *, fit: F
         folder.check(config, manifest.digest)
     torch.set_num_threads(usable_cores())
     name = request.out.resolve().name
-    return _train_one(run, folder, splits[0], name) if len(splits) == 1 else _train_folds(run, folder, splits, name)
+    if len(splits) == 1:
+        return _train_one(run, folder, splits[0], name)
+    # One group for all folds: the same processes joining again can meet what is left of the group before, and hang.
+    with process_group(own_device(device)):
+        return _train_folds(run, folder, splits, name)
 
 
 def _train_folds(run: _Run, folder: TrainingFolder, splits: Sequence[DataSplit], name: str) -> TrainReport:
