@@ -20,7 +20,7 @@ from tnet_cli.model.choice import TopK
 from tnet_cli.model.traversal import Look, TraversalPlan, traverse
 from tnet_cli.modelfile.modelfile import find_model, load_model
 from tnet_cli.slide.opening import open_slide
-from tnet_cli.slide.tissue import TissueMask
+from tnet_cli.tissue.tissue import TissueMask
 
 CALLS_A_LOCATION = 36
 """It was 30 when this was written: sixteen cells are cut, tested for tissue and ranked."""

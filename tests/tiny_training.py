@@ -20,9 +20,9 @@ from tnet_cli.learning.slides import PackedMask, TrainingSlide, load_training_sl
 from tnet_cli.learning.state import Precision, TrainingState
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
-from tnet_cli.slide.roots import Root
-from tnet_cli.slide.tissue import TissueMask
 from tnet_cli.synth.synthesis import CLASS_NAMES
+from tnet_cli.tissue.roots import Root
+from tnet_cli.tissue.tissue import TissueMask
 
 CONFIG = TNetConfig.slide(CLASS_NAMES).model_copy(
     update={"base_px": 64, "processing_levels": 3, "mpp": (16.0, 4.0, 1.0), "locations": (3, 4)}

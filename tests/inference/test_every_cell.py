@@ -10,7 +10,7 @@ from tnet_cli.inference.every_cell import every_cell_job
 from tnet_cli.inference.prepare import prepare
 from tnet_cli.modelfile.modelfile import load_model
 from tnet_cli.slide.opening import open_slide
-from tnet_cli.slide.tissue import TissueMask
+from tnet_cli.tissue.tissue import TissueMask
 
 
 def test_a_slide_without_tissue_in_any_finest_cell_says_so(drawn_slide, untrained_model):

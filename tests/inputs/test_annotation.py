@@ -20,7 +20,7 @@ from tnet_cli.inputs.annotation import MASK_PX, rasterised, read_annotation
 from tnet_cli.inputs.geojson import AnnotationArea, AnnotationPolygon, read_annotation_areas
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.report.geojson import regions_geojson
-from tnet_cli.slide.tissue import TissueMask
+from tnet_cli.tissue.tissue import TissueMask
 
 SLIDE = Size(1000, 600)
 

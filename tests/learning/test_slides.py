@@ -8,7 +8,7 @@ import pytest
 from tests.tiny_training import CONFIG, EVERYWHERE, ROOT, SETTINGS, mask_of, slide_with
 from tnet_cli.geometry import Region, Size
 from tnet_cli.learning.slides import AnnotationTargets, PackedMask
-from tnet_cli.slide.tissue import TissueMask
+from tnet_cli.tissue.tissue import TissueMask
 
 
 def test_a_packed_mask_comes_out_as_it_went_in(rng):

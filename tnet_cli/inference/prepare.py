@@ -10,9 +10,9 @@ import torch
 from tnet_cli.errors import MissingMppError, UsageError
 from tnet_cli.geometry import Region
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.slide.roots import Root, cover_with_roots
 from tnet_cli.slide.slide import Slide
-from tnet_cli.slide.tissue import TissueMask, find_tissue
+from tnet_cli.tissue.roots import Root, cover_with_roots
+from tnet_cli.tissue.tissue import TissueMask, find_tissue
 
 COARSER_THAN_WANTED = 1.25
 """A slide may be this much coarser than a processing level before that processing level is skipped."""

@@ -9,7 +9,7 @@ from skimage.draw import polygon
 
 from tnet_cli.geometry import Size
 from tnet_cli.inputs.geojson import AnnotationArea, read_annotation_areas
-from tnet_cli.slide.tissue import TissueMask
+from tnet_cli.tissue.tissue import TissueMask
 
 MASK_PX = 1024
 """Longest side of the raster that polygons are filled into; hundreds of slides are held at once in training."""

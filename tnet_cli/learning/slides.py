@@ -21,9 +21,9 @@ from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.slide.opening import open_slide
-from tnet_cli.slide.roots import Root
 from tnet_cli.slide.slide import Slide
-from tnet_cli.slide.tissue import TissueMask
+from tnet_cli.tissue.roots import Root
+from tnet_cli.tissue.tissue import TissueMask
 
 NO_LABEL = -1
 

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tnet_cli.geometry import Region, Size
-from tnet_cli.slide.roots import cover_with_roots
-from tnet_cli.slide.tissue import TissueMask
+from tnet_cli.tissue.roots import cover_with_roots
+from tnet_cli.tissue.tissue import TissueMask
 
 
 def box_mask(size: Size, *boxes: Region) -> TissueMask:

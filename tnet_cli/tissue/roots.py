@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tnet_cli.geometry import Region
-from tnet_cli.slide.tissue import TissueMask
+from tnet_cli.tissue.tissue import TissueMask
 
 
 @dataclass(frozen=True, slots=True)

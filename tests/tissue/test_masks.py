@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 from skimage import morphology
 
-from tnet_cli.slide.masks import closed, enclosed, grown, opened, without_holes, without_specks
+from tnet_cli.tissue.masks import closed, enclosed, grown, opened, without_holes, without_specks
 
 
 def speckled(seed: int, share: float = 0.06) -> np.ndarray:

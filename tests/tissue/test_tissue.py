@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from tnet_cli.geometry import Region, Size
 from tnet_cli.slide.opening import open_slide
-from tnet_cli.slide.tissue import TissueMask, find_tissue
+from tnet_cli.tissue.tissue import TissueMask, find_tissue
 
 GLASS = {
     "white": (246, 246, 246),

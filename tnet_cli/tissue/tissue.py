@@ -18,8 +18,8 @@ from scipy import ndimage
 from skimage import filters
 
 from tnet_cli.geometry import Region, Size
-from tnet_cli.slide.averages import Averages, averaged
-from tnet_cli.slide.masks import (
+from tnet_cli.tissue.averages import Averages, averaged
+from tnet_cli.tissue.masks import (
     EIGHT_NEIGHBOURS,
     closed,
     enclosed,
