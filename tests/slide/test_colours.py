@@ -14,7 +14,7 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit
 
-from tests.slide.tiff_writer import RATIONAL, RawPage, cut, plain_tags, write_raw_tiff
+from tests.slide.tiff_writer import RATIONAL, RawPage, cut, pack_bits, plain_tags, write_raw_tiff
 from tnet_cli.errors import SlideError, UnreadableRegionError
 from tnet_cli.geometry import Region
 from tnet_cli.slide.opening import open_slide
@@ -344,3 +344,72 @@ def test_the_real_cases(shared):
         assert list(doubts) == ["sample_range"]
     path = cases / "13-photometric-missing" / "c20c_no_photometric.tif"
     np.testing.assert_array_equal(read_all(path)[0], tifffile.imread(path))
+
+
+def bare(data: bytes) -> bytes:
+    """A JPEG without markers that say what its colours are, its components named 1, 2, 3."""
+    kept, at = bytearray(data[:2]), 2
+    while data[at + 1] != 0xDA:
+        length = 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        segment = bytearray(data[at : at + length])
+        if segment[1] == 0xC0:
+            segment[10:19:3] = b"\x01\x02\x03"
+        if not 0xE0 <= segment[1] <= 0xEF:
+            kept += segment
+        at += length
+    scan = bytearray(data[at:])
+    scan[5:11:2] = b"\x01\x02\x03"
+    return bytes(kept + scan)
+
+
+def rgb_tagged(pixels: np.ndarray, data: list[bytes], more: dict[int, int] | None = None) -> RawPage:
+    height, width = pixels.shape[:2]
+    tags = {256: width, 257: height, 258: [8, 8, 8], 259: 7, 262: 2, 277: 3, 322: 32, 323: 32}
+    return RawPage(plain_tags(tags | (more or {})), data, is_tiled=True)
+
+
+def jpeg_tiles(pixels: np.ndarray, *, is_ycbcr: bool) -> list[bytes]:
+    tiles = cut(pixels, 32, 32, is_tiled=True)
+    if is_ycbcr:
+        return [imagecodecs.jpeg8_encode(tile, level=98, colorspace="RGB", outcolorspace="YCBCR") for tile in tiles]
+    return [bare(imagecodecs.jpeg8_encode(tile, level=98, colorspace="RGB", outcolorspace="RGB")) for tile in tiles]
+
+
+@pytest.mark.parametrize("is_finest_ycbcr", [False, True])
+def test_each_pyramid_level_is_asked_for_its_own_colours(tmp_path, smooth, averaged, is_finest_ycbcr):
+    pixels = smooth(192, 128)
+    reduced = (averaged(pixels, 2) + 0.5).astype(np.uint8)
+    finest = rgb_tagged(pixels, jpeg_tiles(pixels, is_ycbcr=is_finest_ycbcr))
+    below = rgb_tagged(reduced, jpeg_tiles(reduced, is_ycbcr=not is_finest_ycbcr), {254: 1})
+    with open_slide(write_raw_tiff(tmp_path / "a.tif", [finest, below])) as slide:
+        assert len(slide.pyramid) == 2
+        assert difference(slide.read(Region(0, 0, 192, 128), 192, 128), pixels) < 4
+        assert difference(slide.read(Region(0, 0, 192, 128), 96, 64), reduced) < 4
+        assert [doubt.name for doubt in slide.doubts] == ["stream_colours"]
+
+
+def test_tiles_that_disagree_about_their_colours_are_not_read(tmp_path, smooth):
+    pixels = smooth(96, 64)
+    data = jpeg_tiles(pixels, is_ycbcr=False)[:4] + jpeg_tiles(pixels, is_ycbcr=True)[4:]
+    with (
+        open_slide(write_raw_tiff(tmp_path / "a.tif", [rgb_tagged(pixels, data)])) as slide,
+        pytest.raises(UnreadableRegionError, match="say something else of their colours"),
+    ):
+        slide.thumbnail(96)
+
+
+@pytest.mark.parametrize(("finest_bits", "bits"), [(8, 4), (16, 12)])
+def test_levels_of_another_depth_have_a_range_of_their_own(tmp_path, smooth, averaged, finest_bits, bits):
+    pixels = smooth(192, 128)
+    pages, shown = [], []
+    for image, depth in ((pixels, finest_bits), ((averaged(pixels, 2) + 0.5).astype(np.uint8), bits)):
+        height, width = image.shape[:2]
+        samples = (image * ((2**depth - 1) / 255) + 0.5).astype(np.uint16)
+        tags = {256: width, 257: height, 258: [depth] * 3, 259: 1, 262: 2, 277: 3, 278: height}
+        packed = samples.astype(f"<u{depth // 8}").tobytes() if depth in {8, 16} else pack_bits(samples, depth)
+        pages.append(RawPage(plain_tags(tags | ({254: 1} if pages else {})), [packed], is_tiled=False))
+        shown.append(image)
+    with open_slide(write_raw_tiff(tmp_path / "a.tif", pages)) as slide:
+        assert len(slide.pyramid) == 2
+        assert difference(slide.read(Region(0, 0, 192, 128), 192, 128), shown[0]) < 1
+        assert difference(slide.read(Region(0, 0, 192, 128), 96, 64), shown[1]) < 8

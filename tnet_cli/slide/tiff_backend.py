@@ -21,6 +21,7 @@ from tnet_cli.slide.slide import AT_ONCE_PX, WHITE, ProgressFunction, Slide, Sli
 from tnet_cli.slide.streams import HEADER_BYTES
 from tnet_cli.slide.tiff_colours import (
     Ranges,
+    colours_said,
     doubts_of,
     is_deep,
     is_known_to_libtiff,
@@ -156,25 +157,29 @@ class TiffSlide(Slide):
 
     def _converters(self) -> list[Callable[[np.ndarray], np.ndarray]]:
         """Return what makes RGB of each page's samples, once it was looked up what the tags leave open."""
-        first, coarsest = self._pages[0], self._pages[-1]
-        file, layout = self._open_file(), self._layouts[0]
-        ranges = ranges_of(coarsest, self._some_samples() if is_deep(coarsest) else None, self._tif.ome_metadata)
-        head = b""
-        if leaves_colours_to_the_data(first):
-            offset, count = next(layout.stored(), (0, 0))
-            head = file.read(min(count, HEADER_BYTES), offset)
-        for page in self._pages:
-            for name, sentence in doubts_of(page, ranges, head):
+        ranges: dict[tuple[object, ...], Ranges] = {}
+        converters, by_aperio = [], is_aperio(self._pages[0])
+        # The coarsest of a depth first, in whose range the finer ones of that depth are shown too.
+        for page, layout in zip(reversed(self._pages), reversed(self._layouts), strict=True):
+            depth = (page.bitspersample, page.dtype, page.samplesperpixel)
+            if depth not in ranges:
+                samples = self._some_samples(page, layout) if is_deep(page) else None
+                ranges[depth] = ranges_of(page, samples, self._tif.ome_metadata)
+            head = b""
+            if leaves_colours_to_the_data(page):
+                offset, count = next(layout.stored(), (0, 0))
+                head = self._open_file().read(min(count, HEADER_BYTES), offset)
+                layout.expect(partial(colours_said, page), head)
+            for name, sentence in doubts_of(page, ranges[depth], head):
                 self.doubt(name, sentence)
-        by_aperio = is_aperio(first)
-        converters = [_converter(self.path, page, ranges, is_aperio=by_aperio, head=head) for page in self._pages]
+            converters.insert(0, _converter(self.path, page, ranges[depth], is_aperio=by_aperio, head=head))
         if len(self._chosen.channels) == 1:
             return converters
         return [partial(_each_channel, convert) for convert in converters]
 
-    def _some_samples(self) -> np.ndarray:
-        """Return samples from all over the coarsest page, (N, S), less those of damaged tiles."""
-        layout, found = self._layouts[-1], []
+    def _some_samples(self, page: tifffile.TiffPage, layout: TileLayout) -> np.ndarray:
+        """Return samples from all over a page, (N, S), less those of damaged tiles."""
+        found = []
         tiles = layout.columns * layout.rows
         for index in range(0, tiles, -(-tiles // LOOKED_AT)):
             with suppress(*DECODING_ERRORS):
@@ -182,7 +187,6 @@ class TiffSlide(Slide):
                 self._count(decoded.pixels, decoded.compressed_bytes)
                 if decoded.samples is not None:
                     found.append(decoded.samples.reshape(-1, decoded.samples.shape[2]))
-        page = self._pages[-1]
         return np.concatenate(found) if found else np.zeros((1, page.samplesperpixel), page.dtype)
 
     def _open_file(self) -> ByteSource:

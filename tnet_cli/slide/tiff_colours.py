@@ -89,6 +89,13 @@ def leaves_colours_to_the_data(page: tifffile.TiffPage) -> bool:
     return bool(page.compression == NEW_JPEG and is_colour)
 
 
+def colours_said(page: tifffile.TiffPage, data: bytes) -> tuple[str | None, bool]:
+    """Return what a tile's data say of their colours, and whether its decoder goes by that, in JPEG 2000."""
+    if int(page.compression) in JPEG_2000:
+        return stream_colours(data), becomes_rgb(data)
+    return stream_colours(page.jpegtables or b"", data), False
+
+
 def doubts_of(page: tifffile.TiffPage, ranges: Ranges, head: bytes) -> Iterator[tuple[str, str]]:
     """Give names and sentences of what is doubtful about a page's colours.
 
@@ -103,7 +110,7 @@ def doubts_of(page: tifffile.TiffPage, ranges: Ranges, head: bytes) -> Iterator[
     if photometric_of(page) in GREY and _colours(page) >= 3:
         yield "channels", "its first three channels are shown as red, green and blue, which the file does not say"
     if head and int(page.compression) == NEW_JPEG:
-        says = stream_colours(page.jpegtables or b"", head)
+        says, _ = colours_said(page, head)
         page.is_jfif = says is not None  # to tifffile: go by the data and not by the tag
         if says == "YCbCr":
             yield "stream_colours", "its tag says RGB and its JPEG data YCbCr; they are read as YCbCr"

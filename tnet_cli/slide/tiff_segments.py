@@ -87,6 +87,12 @@ class TileLayout:
         self.columns = -(-page.imagewidth // self.tile.width)
         self.rows = -(-height // self.tile.height)
         self._planes = page.samplesperpixel if int(page.planarconfig) == PLANAR_SEPARATE else 1
+        self._says: Callable[[bytes], object] | None = None
+        self._said: object = None
+
+    def expect(self, says: Callable[[bytes], object], head: bytes) -> None:
+        """From now on refuse tiles whose data say something else than the beginning of one of them does."""
+        self._says, self._said = says, says(head)
 
     @property
     def tile_bytes(self) -> int:
@@ -170,6 +176,8 @@ class TileLayout:
         if int(page.compression) in JPEG and JPEG_END not in data:
             # Its decoder would fill what is missing with grey, and say nothing.
             raise ValueError("the JPEG data are cut off")
+        if self._says is not None and self._says(data) != self._said:
+            raise ValueError("its data say something else of their colours than those of the first tile")
         index = (plane * self.rows + row) * self.columns + column
         decode = partial(self._decode_data, index)
         decoded = decode(data)
