@@ -280,6 +280,13 @@ def test_aperio_text_of_an_image_before_it_was_shrunk(tmp_path, reader):
         assert (said(slide), slide.doubts) == ((0.25, "aperio.MPP"), ())
 
 
+def test_aperio_text_of_a_reduced_copy_has_the_scale_of_its_source(tmp_path, reader):
+    text = aperio("0.25").replace("64x64 (64x64)", "256x256 [0,0 256x256] (64x64) -> 64x64")
+    with open_slide(raw_tiff(tmp_path / "a.svs", {}, text), reader=reader) as slide:
+        (doubt,) = slide.doubts
+        assert "an image of 256 x 256 pixels; if this one was made from it, aperio.MPP is 4 times too" in doubt.sentence
+
+
 @pytest.mark.parametrize("text", [aperio("0.25").replace("made", "\x03\x8d\x81"), aperio("0.25") + "|User = M\xfcller"])
 def test_bytes_that_are_no_text_lose_nothing_else(tmp_path, text, reader):
     with open_slide(raw_tiff(tmp_path / "a.svs", {}, text), reader=reader) as slide:

@@ -59,8 +59,6 @@ ORDERS: dict[str, tuple[list[tuple[tuple[int, int], dict[str, Any]]], list[tuple
     "a label larger than the slide": ([(HALF, FULL), (SLIDE, {"description": "label image"})], [HALF], []),
     "an unnamed macro in strips": ([(SLIDE, FULL), (MACRO, {"tile": None})], [SLIDE], []),
     "another tiled image": ([(SLIDE, FULL), (LABEL, FULL)], [SLIDE], ["other_images"]),
-    "a large marked macro": ([(HALF, FULL), (MACRO, FLAGGED)], [HALF], []),
-    "a larger marked label of the same shape": ([(HALF, FULL), (SLIDE, FLAGGED | {"tile": None})], [HALF], []),
     "a mask of the same size": ([(SLIDE, FULL), (SLIDE, {"subfiletype": MASK, "tile": None})], [SLIDE], []),
 }
 
@@ -72,7 +70,6 @@ NOT_BY_OPENSLIDE = frozenset(
         "ascending without marks",
         "a thumbnail first",
         "a macro first, by its name",
-        "a large marked macro",
     }
 )
 """It takes the first page and the marked ones for the slide, which is said and not shown."""
@@ -281,6 +278,62 @@ def test_pages_of_one_size_that_nobody_explains_are_refused(tmp_path, count, cha
     pages = [(drawn(SLIDE, number, channels), FULL) for number in range(count)]
     with pytest.raises(SlideError, match=f"holds {count} images of one size"):
         open_slide(write_pages(tmp_path / "a.tif", pages), reader=reader)
+
+
+@pytest.mark.parametrize(
+    ("smaller", "larger"),
+    [
+        ((HALF, FULL), (MACRO, FLAGGED)),
+        ((HALF, FULL), (SLIDE, FLAGGED | {"tile": None})),
+        ((HALF, {"tile": None}), (SLIDE, FLAGGED)),
+        ((MACRO, FULL), (SLIDE, FLAGGED)),
+    ],
+)
+@pytest.mark.parametrize("reader", ["tifffile", "openslide"])
+def test_a_larger_image_that_is_marked_as_reduced_may_be_the_slide(tmp_path, smaller, larger, reader):
+    path = write_pages(tmp_path / "a.tif", [(drawn(size), options) for size, options in (smaller, larger)])
+    with pytest.raises(SlideError, match="holds several images" if reader == "tifffile" else ""):
+        open_slide(path, reader=reader)
+
+
+def test_nothing_that_is_marked_as_reduced_loses_to_a_label(tmp_path):
+    pages = [(drawn(SLIDE), {"description": "label"}), (drawn(HALF), FLAGGED), (drawn(QUARTER), FLAGGED)]
+    with open_slide(write_pages(tmp_path / "a.tif", pages)) as slide:
+        np.testing.assert_array_equal(whole(slide), pages[1][0])
+
+
+@pytest.mark.parametrize("tile", [None, (32, 32)])
+@pytest.mark.parametrize("kind", ["macro", "label"])
+@pytest.mark.parametrize("size", [MACRO, (400, 100)])
+def test_aperio_names_its_macro_and_label_in_its_second_line(tmp_path, tile, kind, size):
+    said = "Aperio Image Library v12.0.15\r\n"
+    pages: list[tuple[np.ndarray, dict[str, Any]]] = [
+        (drawn(SLIDE), {"tile": tile, "description": f"{said}192x128 (32x32) JPEG/RGB Q=70|MPP = 0.5"}),
+        (drawn(size), {"tile": tile, "description": f"{said}{kind} {size[0]}x{size[1]}"}),
+    ]
+    with open_slide(write_pages(tmp_path / "a.svs", pages)) as slide:
+        np.testing.assert_array_equal(whole(slide), pages[0][0])
+        assert slide.mpp == 0.5
+
+
+@pytest.mark.parametrize(
+    "name", ["macro 400x100", "slide_label.tif", "S1 label (1)", "Macro image #2", "label.ome.tiff"]
+)
+def test_a_label_by_its_name_however_it_is_numbered(tmp_path, name):
+    pages = [(drawn(SLIDE), {}), (drawn((400, 100)), {"description": name})]
+    with open_slide(write_pages(tmp_path / "a.tif", pages)) as slide:
+        np.testing.assert_array_equal(whole(slide), pages[0][0])
+
+
+@pytest.mark.parametrize("description", [None, "Aperio Image Library v12\r\n192x128 (32x32)|MPP = 0.25"])
+@pytest.mark.parametrize("tag", ["ImageWidth", "ImageLength"])
+def test_an_image_without_size_may_have_been_the_slide(tmp_path, tag, description):
+    pages = [(drawn(size), {"description": description}) for size in (SLIDE, HALF)]
+    path = write_pages(tmp_path / "a.tif", pages)
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        tif.pages.first.tags[tag].overwrite(0)
+    with pytest.raises(SlideError, match="one of its images has no size"):
+        open_slide(path)
 
 
 def test_scenes_are_refused(tmp_path):

@@ -157,9 +157,10 @@ def aperio_mpp(path: str, description: str, size: Size) -> StatedMpp | None:
     match = re.search(r"\|\s*MPP\s*=([^|\r\n]*)", description)
     mpp = parse_number(match[1]) if match else None
     stated = stated_mpp(path, mpp, mpp, "aperio.MPP")
-    sizes = re.findall(r"(?<![\d(])(\d{1,9})x(\d{1,9})", description.partition("|")[0])
-    described = [Size(int(width), int(height)) for width, height in sizes]
-    for other in described if stated is not None and size not in described else ():
+    sizes = re.findall(r"(->\s*)?(?<![\d(])(\d{1,9})x(\d{1,9})", description.partition("|")[0])
+    described = [Size(int(width), int(height)) for _, width, height in sizes]
+    is_source = any(one == size and not arrow for one, (arrow, *_) in zip(described, sizes, strict=True))
+    for other in described if stated is not None and not is_source else ():
         shrunk = other.width / size.width
         if shrunk > SHRUNK_FROM and abs(other.height / shrunk - size.height) <= 1:
             of = f"{other.width} x {other.height} pixels"

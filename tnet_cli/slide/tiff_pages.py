@@ -35,7 +35,8 @@ SHORT = 80
 """A shorter description is a name."""
 
 ASIDE = re.compile(
-    r"(?:^|[\s_:/.-])(?:label|macro|thumb(?:nail)?|overview|preview|barcode)(?:[\s_-]*(?:image|photo))?[\s_\d]*$",
+    r"(?:^|[\s_:/.-])(?:label|macro|thumb(?:nail)?|overview|preview|barcode)(?:[\s_-]*(?:image|photo))?"
+    r"(?:\s+\d+x\d+)?(?:\.(?:ome|tiff?|jpe?g|png|bmp))*[\s_\d()#]*$",
     re.IGNORECASE,
 )
 
@@ -142,19 +143,25 @@ def choose_pages(path: str, tif: tifffile.TiffFile) -> ChosenPages:
     if len(tif.pages) == 0:
         raise ValueError("it names no image, so the file is not whole; copy it again")
     pages = [page.aspage() for page in tif.pages]
-    first = page_size(pages[0])
-    pages = [page for page in pages if page_size(page).area > 0]
-    if not pages:
+    if not any(page_size(page).area for page in pages):
+        first = page_size(pages[0])
         raise SlideError(path, f"its first image is {first.width} x {first.height} pixels; expected an image")
+    below = [sub.aspage() for page in pages for sub in page.pages or ()]
+    if not all(page_size(page).area for page in (*pages, *below)):
+        raise SlideError(path, "one of its images has no size and may be the slide; the file is damaged, copy it again")
     images = _images_of_pages(pages)
-    originals = [page for page in _originals(pages) if not _is_aside(page, images)] or pages
+    candidates = [page for page in (*pages, *below) if not _is_aside(page, images)]
+    originals = [page for page in _originals(pages) if not _is_aside(page, images)] or candidates or pages
     finest = max(originals, key=lambda page: (page_size(page).area, page.samplesperpixel >= COLOURS))
     doubts = []
-    larger = [page for page in pages if _is_copy(finest, page) and not _is_aside(page, images)]
+    larger = [page for page in candidates if _is_copy(finest, page)]
     if larger:
         finest = max(larger, key=lambda page: page_size(page).area)
         says = f"its largest image, of {_named(finest)}, is marked as a reduced copy, yet was taken for the slide"
         doubts.append(("page_marks", says))
+    for page in candidates:
+        if page_size(page).area > page_size(finest).area:
+            raise _several(path, page, finest)
     image = images.get(finest.offset)
     description = description_of(finest) or description_of(pages[0])
     doubts += _other_images(path, finest, originals, images)
@@ -236,6 +243,9 @@ def _is_aside(page: tifffile.TiffPage, images: Mapping[int, OmeImage]) -> bool:
 def _page_name(page: tifffile.TiffPage) -> str:
     """Return what a page is called in its own tag, or by its description: Akoya's XML, or a few words."""
     name, description = page.tags.valueof(PAGE_NAME), description_of(page)
+    if is_aperio(page):
+        # The first word of the second line; that of a slide is its size.
+        return "".join(re.findall(r"\A[^\n]*\n\s*([a-z]+)", description, re.IGNORECASE))
     for element in ("ImageType", "Name"):
         akoya = re.search(f"<{element}>([^<]*)</", description)
         if akoya and akoya[1] != "FullResolution":
@@ -247,6 +257,13 @@ def _page_name(page: tifffile.TiffPage) -> str:
 
 def _named(page: tifffile.TiffPage) -> str:
     return f"{page.imagewidth} x {page.imagelength} pixels"
+
+
+def _several(path: str, *pages: tifffile.TiffPage) -> SlideError:
+    sizes = " and ".join(dict.fromkeys(map(_named, pages)))
+    return SlideError(
+        path, f"holds several images, of {sizes}, and does not say which is the slide; export the slide alone"
+    )
 
 
 def _is_alike(page: tifffile.TiffPage, other: tifffile.TiffPage) -> bool:
@@ -264,10 +281,7 @@ def _other_images(
         is_large = 2 * page_size(page).area >= page_size(finest).area
         is_finer = 0 < OVERVIEW * widths.get(page.offset, 0) < widths.get(finest.offset, 0)
         if is_finer or (is_large and not is_mask):
-            sizes = " and ".join(dict.fromkeys(map(_named, (finest, page))))
-            raise SlideError(
-                path, f"holds several images, of {sizes}, and does not say which is the slide; export the slide alone"
-            )
+            raise _several(path, finest, page)
     told = [page for page in others if page.is_tiled or not finest.is_tiled]
     return [("other_images", f"it also holds another image, of {_named(told[0])}, which was not read")] if told else []
 
