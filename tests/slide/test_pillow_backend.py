@@ -119,3 +119,71 @@ def test_metadata_that_pillow_warns_of_are_no_matter(tmp_path, coded):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert shown(path).shape == (48, 64, 3)
+
+
+def png(kind: int, bits: int, rows: np.ndarray, height: int, transparent: int | None = None) -> bytes:
+    """A sound PNG of rows (H, W, S), which may be fewer than it says that it has."""
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", rows.shape[1], height, bits, kind, 0, 0, 0))]
+    chunks += [] if transparent is None else [(b"tRNS", struct.pack(">H", transparent))]
+    lines = b"".join(b"\x00" + row.tobytes() for row in rows.astype(f">u{bits // 8}"))
+    chunks += [(b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
+    parts = (struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+             for name, data in chunks)  # fmt: skip
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize(("kind", "bits", "samples"), [(2, 8, 3), (0, 8, 1), (0, 16, 1), (4, 8, 2), (2, 16, 3)])
+def test_a_sound_png_with_too_few_rows_is_refused(tmp_path, smooth, kind, bits, samples):
+    rows, path = smooth(192, 128)[..., :samples], tmp_path / "a.png"
+    path.write_bytes(png(kind, bits, rows, 128))
+    assert shown(path).shape == (128, 192, 3)
+    path.write_bytes(png(kind, bits, rows[:127], 128))
+    with pytest.raises(SlideError, match="cannot be decoded: Not enough image data"):
+        open_slide(path)
+
+
+def test_an_interlaced_png_with_too_few_rows_is_refused(tmp_path):
+    """Of its seven passes the last is missing, and the last row belongs to the fifth and sixth."""
+    grey = np.arange(9 * 9, dtype=np.uint8).reshape(9, 9)
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    lines = [[b"\x00" + row.tobytes() for row in grey[y::down, x::across]] for y, x, down, across in passes]
+    data, path = bytearray(png(0, 8, grey[..., None], 9)[:33]), tmp_path / "a.png"
+    data[28] = 1
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    for count in (7, 6):
+        packed = zlib.compress(b"".join(b"".join(part) for part in lines[:count]))
+        chunks = ((b"IDAT", packed), (b"IEND", b""))
+        path.write_bytes(data + b"".join(
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+            for name, body in chunks
+        ))  # fmt: skip
+        if count == len(passes):
+            np.testing.assert_array_equal(shown(path)[..., 0], grey)
+    with pytest.raises(SlideError, match="cannot be decoded"):
+        open_slide(path)
+
+
+def test_one_value_of_a_deep_grey_png_may_be_transparent(tmp_path, smooth):
+    grey = smooth(192, 128)[..., :1].astype(np.uint16) * 257
+    grey[:30, :30] = 300
+    (tmp_path / "a.png").write_bytes(png(0, 16, grey, 128, transparent=300))
+    expected = np.repeat(grey >> 8, 3, axis=2)
+    expected[:30, :30] = 255
+    np.testing.assert_array_equal(shown(tmp_path / "a.png"), expected)
+
+
+def test_colours_of_twelve_bits_are_seen_in_deeper_jpeg_2000_and_ppm(tmp_path, smooth):
+    pixels = smooth(96, 64)
+    deep = pixels.astype(np.uint16) * 16 + 15
+    big_endian = deep.astype(">u2").tobytes()
+    files = {
+        "as16.jp2": imagecodecs.jpeg2k_encode(deep, level=0, reversible=True),
+        "as12.jp2": imagecodecs.jpeg2k_encode(deep, level=0, reversible=True, bitspersample=12),
+        "as16.ppm": b"P6 96 64 65535\n" + big_endian,
+        "as12.ppm": b"P6 96 64 4095\n" + big_endian,
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        np.testing.assert_array_equal(shown(tmp_path / name), pixels, name)
+        with open_slide(tmp_path / name) as slide:
+            assert [doubt.name for doubt in slide.doubts] == ["sample_range"] * name.startswith("as16")

@@ -12,11 +12,12 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, UnidentifiedI
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Size
-from tnet_cli.slide.colours import over, range_of
+from tnet_cli.slide.colours import SampleRange, over, range_of
 from tnet_cli.slide.containers import misnamed_picture
 from tnet_cli.slide.mpp import option_mpp
 from tnet_cli.slide.resample import PyramidLevel
 from tnet_cli.slide.slide import WHITE, ProgressFunction, Slide, SlideFacts
+from tnet_cli.slide.streams import HEADER_BYTES, JPEG_2000_START, jpeg_2000_bits
 from tnet_cli.slide.tiff_pages import Orientation
 from tnet_cli.slide.tiff_segments import ends_early, has_grey_corner
 
@@ -101,7 +102,11 @@ def _decode(path: str, content: bytes | None) -> tuple[np.ndarray, str | None]:
                     raise SlideError(path, f"has {picture.width} x {picture.height} pixels, {too_large}")
                 pixels, doubt = _as_rgb(picture, path, content)
                 if picture.format == "JPEG" and has_grey_corner(pixels):
-                    _refuse_cut_jpeg(Path(path).read_bytes() if content is None else content, pixels)
+                    _refuse_cut_jpeg(_bytes_of(path, content), pixels)
+                may_end_early = bool((pixels[-1] == pixels[-1, 0]).all()) or "interlace" in picture.info
+                if picture.format == "PNG" and may_end_early:
+                    # Where data are missing, Pillow puts zeros and says nothing, and this one raises.
+                    imagecodecs.png_decode(_bytes_of(path, content))
                 return Orientation(_orientation_of(picture)).turn(pixels), doubt
     except UnidentifiedImageError as exc:
         raise SlideError(path, "is neither a slide nor a picture that tnet can read") from exc
@@ -134,6 +139,10 @@ def _open(path: str, content: bytes | None) -> Image.Image:
             except SyntaxError as exc:
                 raise UnidentifiedImageError(str(exc)) from exc
     return Image.open(path if content is None else io.BytesIO(content))
+
+
+def _bytes_of(path: str, content: bytes | None) -> bytes:
+    return Path(path).read_bytes() if content is None else content
 
 
 def _refuse_cut_jpeg(data: bytes, pixels: np.ndarray) -> None:
@@ -182,10 +191,10 @@ def _as_rgb(picture: Image.Image, path: str, content: bytes | None) -> tuple[np.
 
     It is made strip by strip, so that no more than one whole copy is added.
     """
-    samples = _deep_samples(picture, path, content)
+    samples, bits, stated = _deep_samples(picture, path, content)
     shown = None
     if samples is not None:
-        shown = range_of(samples[:: max(1, len(samples) // MOST_ROWS)], 8 * samples.dtype.itemsize)
+        shown = range_of(samples[:: max(1, len(samples) // MOST_ROWS)], bits or 8 * samples.dtype.itemsize, stated)
     pixels = np.empty((picture.height, picture.width, 3), np.uint8)
     rows = max(1, STRIP_PX // picture.width)
     for top in range(0, picture.height, rows):
@@ -204,17 +213,41 @@ def _as_rgb(picture: Image.Image, path: str, content: bytes | None) -> tuple[np.
     return pixels, None if shown is None else shown.doubt
 
 
-def _deep_samples(picture: Image.Image, path: str, content: bytes | None) -> np.ndarray | None:
-    """Return the samples (H, W, S) of a picture of more than eight bits, of which Pillow would show the upper eight."""
+def _deep_samples(
+    picture: Image.Image, path: str, content: bytes | None
+) -> tuple[np.ndarray | None, int, SampleRange | None]:
+    """Return the samples of a picture of more than eight bits, of which Pillow would show the upper eight.
+
+    Returns:
+        (H, W, S), None where there are eight bits; bits of each, 0 for those of their type; what the file says.
+
+    Raises:
+        ValueError: it is a PPM of more than eight bits in text.
+    """
     stored = [tile[3] for tile in getattr(picture, "tile", ())]
-    if picture.format == "PNG" and stored and stored[0] in {"LA;16B", "RGB;16B", "RGBA;16B"}:
-        samples: np.ndarray = imagecodecs.png_decode(Path(path).read_bytes() if content is None else content)
-        return samples if samples.ndim == 3 else samples[..., None]
+    samples: np.ndarray
+    if picture.format == "PNG" and stored and stored[0] in {"I;16B", "LA;16B", "RGB;16B", "RGBA;16B"}:
+        samples = imagecodecs.png_decode(_bytes_of(path, content))
+        return samples if samples.ndim == 3 else samples[..., None], 0, None
+    if picture.format == "JPEG2000" and picture.mode in {"LA", "RGB", "RGBA"}:
+        data = _bytes_of(path, content)
+        bits = jpeg_2000_bits(data[data.find(JPEG_2000_START) :][:HEADER_BYTES])
+        if bits > 8:
+            return imagecodecs.jpeg2k_decode(data), bits, None
+    white = stored[0][-1] if picture.format == "PPM" and picture.mode == "RGB" and isinstance(stored[0], tuple) else 0
+    if white > WHITE[0]:
+        decoder, _, start, _ = picture.tile[0]
+        if decoder != "ppm":
+            raise ValueError("it holds more than eight bits as text; convert it to PNG")
+        samples = np.frombuffer(_bytes_of(path, content), ">u2", picture.width * picture.height * 3, start)
+        samples = samples.reshape(picture.height, picture.width, 3).astype(np.uint16)
+        return samples, 0, SampleRange(float(white))
     picture.load()
     if not picture.mode.startswith(("I", "F")):
-        return None
+        return None, 0, None
     samples = np.asarray(picture)[..., None]
-    return samples.astype(np.uint16) if picture.mode == "I" and 0 <= samples.min() <= samples.max() < 2**16 else samples
+    is_short = picture.mode == "I" and 0 <= samples.min() <= samples.max() < 2**16
+    return samples.astype(np.uint16) if is_short else samples, 0, None
 
 
 def _strip_as_rgb(strip: Image.Image) -> np.ndarray:

@@ -52,6 +52,12 @@ def becomes_rgb(data: bytes) -> bool:
     return size[34:36] == b"\x00\x03" and len(size) >= 45 and size[37] == size[38] and size[40] != 1
 
 
+def jpeg_2000_bits(data: bytes) -> int:
+    """Return how many bits the samples of JPEG 2000 have by their header; 0 where it is none."""
+    size = next((body for code, body in _segments(data) if code == 0x51), b"")
+    return (size[36] & 0x7F) + 1 if len(size) > 36 else 0
+
+
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Give the segments of a header, each by the second byte of its marker; none once it makes no sense."""
     at = max(0, data.find(JPEG_2000_START, 0, HEADER_BYTES))
