@@ -45,11 +45,6 @@ class PatchPool:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def clear(self) -> None:
-        """Drop all patches."""
-        for mine in fields(self):
-            getattr(self, mine.name).clear()
-
     def extend(self, other: "PatchPool") -> None:
         """Add another pool's patches."""
         for mine in fields(self):

@@ -162,11 +162,6 @@ class AnnotationTargets:
     def _mask(self) -> TissueMask | None:
         return None if self.slide.annotated is None else self.slide.annotated.unpacked()
 
-    @property
-    def finest(self) -> int:
-        """The last processing level the slide serves; a traversal may be asked to stop before it."""
-        return len(self.slide.scale.mpp) - 1
-
     def annotated_fractions(self, regions: Sequence[Region]) -> np.ndarray:
         """Return the share of each region that is annotated, float64 (N,); zero without annotations."""
         return np.zeros(len(regions)) if self._mask is None else self._mask.fractions(regions)

@@ -140,13 +140,9 @@ def _processing_levels(traversal: Traversal) -> Tensor:
 
 
 def _feature_labels(targets: AnnotationTargets, traversal: Traversal) -> Tensor:
-    return torch.tensor(
-        [
-            targets.feature_label(region, is_finest=record.processing_level == targets.finest)
-            for record in traversal.levels
-            for region in record.regions
-        ]
-    )
+    finest = len(targets.slide.scale.mpp) - 1  # that the slide serves; the traversal may have been stopped before it
+    regions = [(region, record.processing_level == finest) for record in traversal.levels for region in record.regions]
+    return torch.tensor([targets.feature_label(region, is_finest=is_finest) for region, is_finest in regions])
 
 
 def _grids(traversal: Traversal) -> list[tuple[ProcessingLevelRecord, np.ndarray, Tensor]]:

@@ -15,6 +15,7 @@ from tnet_cli.geometry import Region
 from tnet_cli.inference.engine import drive
 from tnet_cli.inference.traversal_job import TraversalResult
 from tnet_cli.learning.loop import Stage, StepOutput
+from tnet_cli.learning.patch_store import PatchPool
 from tnet_cli.learning.slides import TrainingSlide, read_many
 from tnet_cli.learning.state import random_source
 from tnet_cli.model.choice import LocationSampler
@@ -106,7 +107,7 @@ class SlideStage(Stage[SlideBatch]):
         if self.number == 0 and not self.state.pretrained:
             fill_pool(self.state, random_source(self.settings.seed, self.number, 0))
             measure_statistics(self.state)
-        self.state.pool.clear()
+        self.state.pool = PatchPool()
         self.resume()
 
     def resume(self) -> None:

@@ -71,9 +71,13 @@ def train(
     """
     settings.check_fit(config)
     device = own_device(device)
+    seed_torch(settings.seed)
+    network = TNet(config)
+    if settings.backbone_weights is not None:
+        load_backbone_weights(network, settings.backbone_weights)
     with process_group(device) as group:
         state = TrainingState(
-            network=_first_network(config, settings).to(device),
+            network=network.to(device),
             slides=[],
             settings=settings,
             device=device,
@@ -95,17 +99,8 @@ def train(
         state.slides = load(inputs, config)
         validation_slides = load(validation, config)
         _run_stages(state, plan_stages(state), validation_slides)
-        group.synchronise(state.network)
-        state.network.eval()
-        return state.network
-
-
-def _first_network(config: TNetConfig, settings: TrainingSettings) -> TNet:
-    seed_torch(settings.seed)
-    network = TNet(config)
-    if settings.backbone_weights is not None:
-        load_backbone_weights(network, settings.backbone_weights)
-    return network
+        group.synchronise(network)
+        return network.eval()
 
 
 def _run_digest(inputs: Sequence[SlideInput], config: TNetConfig, settings: TrainingSettings) -> str:
