@@ -399,7 +399,9 @@ def test_tiles_that_disagree_about_their_colours_are_not_read(tmp_path, smooth):
 
 
 @pytest.mark.parametrize(("finest_bits", "bits"), [(8, 4), (16, 12)])
-def test_levels_of_another_depth_have_a_range_of_their_own(tmp_path, smooth, averaged, finest_bits, bits):
+def test_levels_of_another_depth_are_not_shown_in_the_range_of_the_others(
+    tmp_path, smooth, averaged, finest_bits, bits
+):
     pixels = smooth(192, 128)
     pages, shown = [], []
     for image, depth in ((pixels, finest_bits), ((averaged(pixels, 2) + 0.5).astype(np.uint8), bits)):
@@ -410,6 +412,34 @@ def test_levels_of_another_depth_have_a_range_of_their_own(tmp_path, smooth, ave
         pages.append(RawPage(plain_tags(tags | ({254: 1} if pages else {})), [packed], is_tiled=False))
         shown.append(image)
     with open_slide(write_raw_tiff(tmp_path / "a.tif", pages)) as slide:
-        assert len(slide.pyramid) == 2
         assert difference(slide.read(Region(0, 0, 192, 128), 192, 128), shown[0]) < 1
         assert difference(slide.read(Region(0, 0, 192, 128), 96, 64), shown[1]) < 8
+
+
+@pytest.mark.parametrize(("compression", "description"), [(33003, APERIO), (34712, "")])
+def test_jpeg_2000_says_itself_how_its_chroma_is_stored(tmp_path, smooth, compression, description):
+    """A tag of YCbCr without one of subsampling, which in other compressions means half of it."""
+    pixels = smooth(96, 64)
+    data = [
+        imagecodecs.jpeg2k_encode(tile, level=0, reversible=True, codecformat="j2k", mct=False)
+        for tile in cut(as_ycbcr(pixels), 32, 32, is_tiled=True)
+    ]
+    tags = {256: 96, 257: 64, 258: [8] * 3, 259: compression, 262: 6, 277: 3, 322: 32, 323: 32}
+    page = RawPage(plain_tags(tags | ({270: description} if description else {})), data, is_tiled=True)
+    assert difference(read_all(write_raw_tiff(tmp_path / "a.svs", [page]))[0], pixels) < 1
+
+
+def test_openslide_is_not_left_with_a_turned_slide(tmp_path, smooth):
+    """It does not heed the tag; CMYK is left to it, and the reader may be named."""
+    cmyk = np.concatenate([255 - smooth(96, 64), np.zeros((64, 96, 1), np.uint8)], axis=2)
+    for samples, photometric, reader in ((cmyk, 5, None), (smooth(96, 64), 2, "openslide")):
+        tiles = [tile.tobytes() for tile in cut(samples, 32, 32, is_tiled=True)]
+        tags = {256: 96, 257: 64, 258: [8] * samples.shape[2], 259: 1, 262: photometric, 277: samples.shape[2]}
+        for orientation in (1, 6):
+            page = RawPage(plain_tags(tags | {274: orientation, 322: 32, 323: 32}), tiles, is_tiled=True)
+            path = write_raw_tiff(tmp_path / "a.tif", [page])
+            if orientation == 1:
+                with open_slide(path, reader=reader) as slide:
+                    assert slide.reader == "openslide"
+        with pytest.raises(SlideError, match="SEPARATED" if reader is None else "turned or mirrored"):
+            open_slide(path, reader=reader)

@@ -2,11 +2,21 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pydicom import dcmread, dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    generate_uid,
+)
 
 from tests.slide.dicom_writer import write_dicom
+from tests.slide.tiff_writer import RawPage, cut, plain_tags, write_raw_tiff
 from tnet_cli.errors import SlideError, UnreadableRegionError
 from tnet_cli.slide.opening import open_slide
 
@@ -30,7 +40,10 @@ def said_of(path: Path) -> str:
         (b"<html><body>404", "is a web page, not a slide"),
         (b'<?xml version="1.0"?><html xmlns="x">', "is a web page, not a slide"),
         (b'<?xml version="1.0"?><DataObject ObjectType="DPUfsImport">', "is a Philips iSyntax file"),
-        (b'<?xml version="1.0"?><Error><Code>AccessDenied', "is an XML file; give the slide that it describes"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code>', "is the error answer of a server, not a slide"),
+        (b'<?xml version="1.0"?><TapeMeasure>', "is an XML file; give the slide that it describes"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "is a PostScript document, which tnet does not run"),
+        (b"\xc5\xd0\xd3\xc6\x1e\x00\x00\x00", "is a PostScript document, which tnet does not run"),
         (b"PK\x03\x04\x14\x00", "is a ZIP archive; unpack it"),
         (b"\x1f\x8b\x08\x00", "is packed with gzip; unpack it"),
         (b"%PDF-1.7", "is a PDF document; give the slide"),
@@ -71,14 +84,14 @@ def test_dicom_that_is_no_slide_is_named_and_is_no_damaged_tiff(tmp_path, name, 
     [
         ("BitsAllocated", 16, "has samples of more than 8 bits, and OpenSlide reads none; export it with 8 ("),
         ("SamplesPerPixel", 1, "is not stored in RGB colours"),
+        ("PhotometricInterpretation", "YBR_FULL", "is not stored in RGB colours"),
+        ("PlanarConfiguration", 1, "stores each colour apart"),
         ("TotalPixelMatrixFocalPlanes", 3, "has several focal planes"),
     ],
 )
 def test_what_openslide_cannot_read_is_said_in_words_with_its_reason_in_brackets(
     tmp_path, smooth, attribute, value, said
 ):
-    from pydicom import dcmread
-
     path = tmp_path / "a.dcm"
     write_dicom(path, smooth(128, 128), 64, left_out=[])
     changed = dcmread(path)
@@ -106,3 +119,41 @@ def test_frames_beyond_the_end_of_a_dicom_file_are_said_in_words(tmp_path, smoot
     said, _, cause = str(caught.value).partition(" (")
     assert said.endswith("cannot be decoded: the file is damaged or not whole, so copy it again")
     assert cause.endswith(")")
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_dicom_of_another_encoding_is_not_only_said_to_be_damaged(tmp_path, smooth, syntax):
+    path = tmp_path / "a.dcm"
+    write_dicom(path, smooth(128, 128), 64, left_out=[])
+    changed = dcmread(path)
+    changed.file_meta.TransferSyntaxUID = syntax
+    implicit, little = syntax == ImplicitVRLittleEndian, syntax != ExplicitVRBigEndian
+    dcmwrite(path, changed, implicit_vr=implicit, little_endian=little)
+    assert "encod" in said_of(path).partition(" (lib")[0].partition(" (Uns")[0]
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({258: [8, 8, 16]}, "its samples are of (8, 8, 16) bits"),
+        ({339: [1, 2, 1]}, "cannot be read as a TIFF: it is cut off, or what it says of itself makes no sense"),
+        (
+            {258: [8] * 4, 262: 5, 277: 4, 332: 2},
+            "its pixels are SEPARATED, compressed as NONE, which is not supported",
+        ),
+        ({258: 8, 262: 3, 277: 1, 320: [0, 1] * 192}, "its palette has only 128 colours, and its samples name others"),
+    ],
+)
+def test_tags_that_tnet_cannot_follow_are_no_damage(tmp_path, tags, said):
+    plain = {256: 64, 257: 32, 258: [8] * 3, 259: 1, 262: 2, 277: 3, 322: 32, 323: 32} | tags
+    samples = np.full((32, 64, plain[277]), 200, np.uint8)
+    tiles = [tile.tobytes() for tile in cut(samples, 32, 32, is_tiled=True)]
+    path = write_raw_tiff(tmp_path / "a.tif", [RawPage(plain_tags(plain), tiles, is_tiled=True)])
+    with pytest.raises(SlideError) as caught, open_slide(path) as slide:
+        slide.thumbnail(64)
+    assert said in str(caught.value)
+
+
+def test_a_tiff_of_four_bytes_is_cut_off(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"II*\x00")
+    assert said_of(tmp_path / "a.tif").startswith("cannot be read as a TIFF: it is cut off")

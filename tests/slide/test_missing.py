@@ -14,6 +14,7 @@ import tifffile
 from PIL import Image, PngImagePlugin
 
 from tests.slide.dicom_writer import write_dicom
+from tests.slide.tiff_writer import RawPage, cut, plain_tags, write_raw_tiff
 from tnet_cli.errors import SlideError, UnreadableRegionError
 from tnet_cli.geometry import Region
 from tnet_cli.slide.opening import open_slide
@@ -352,3 +353,39 @@ def test_frames_that_a_dicom_slide_lacks_are_said_and_those_of_reduced_levels_fi
         assert (read[192:, 192:] == 255).all()
         np.testing.assert_array_equal(read[:192], finest[:192])
         assert ("missing_tiles", True) in [(doubt.name, doubt.may_change_answer) for doubt in slide.doubts]
+
+
+def planar(path: Path, pixels: np.ndarray, stored: Sequence[bool], more: dict[int, int] | None = None) -> Path:
+    """Write RGB whose colours lie apart, each in tiles of its own, without those that are not stored."""
+    height, width = pixels.shape[:2]
+    tags = {256: width, 257: height, 258: [8] * 3, 259: 1, 262: 2, 277: 3, 284: 2, 322: 64, 323: 64} | (more or {})
+    tiles = [
+        tile.tobytes() for plane in range(3) for tile in cut(pixels[..., plane : plane + 1], 64, 64, is_tiled=True)
+    ]
+    data = [tile if is_stored else b"" for tile, is_stored in zip(tiles, stored, strict=True)]
+    return write_raw_tiff(path, [RawPage(plain_tags(tags), data, is_tiled=True)])
+
+
+def test_a_tile_without_one_of_its_planes_is_missing(tmp_path, smooth):
+    pixels = smooth(192, 128)
+    with open_slide(
+        planar(tmp_path / "a.tif", pixels, [True] * 6 + [True] * 5 + [False] + [False] + [True] * 5)
+    ) as slide:
+        (doubt,) = slide.doubts
+        assert "2 of 6 tiles" in doubt.sentence
+        shown = stored(slide, 0)
+        np.testing.assert_array_equal(shown[:, 64:128], pixels[:, 64:128])
+        assert (shown[:64, :64] == 255).all()
+    with pytest.raises(SlideError, match="holds none of the 6 tiles"):
+        open_slide(planar(tmp_path / "a.tif", pixels, [True] * 6 + [False] * 12))
+
+
+@pytest.mark.parametrize("tag", [324, 325])
+def test_a_list_of_too_few_tiles_is_refused_before_they_are_read(tmp_path, smooth, tag):
+    path = planar(tmp_path / "a.tif", smooth(192, 128), [True] * 18)
+    data = bytearray(path.read_bytes())
+    at = data.rindex(struct.pack("<HHI", tag, 4, 18))
+    data[at + 4 : at + 8] = struct.pack("<I", 17)
+    path.write_bytes(data)
+    with pytest.raises(SlideError, match="lists only 17 of the 18 tiles or strips of its image of 192 x 128 pixels"):
+        open_slide(path)

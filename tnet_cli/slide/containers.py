@@ -43,6 +43,8 @@ CLOSED_NAMES = {
 
 WEB_PAGE = "is a web page, not a slide; check the address it came from, and whether one has to log in"
 XML = "is an XML file; give the slide that it describes"
+SERVER_ERROR = "is the error answer of a server, not a slide; check the address, and whether one has to log in"
+POSTSCRIPT = "is a PostScript document, which tnet does not run; give the slide that it was made from"
 VIDEO = "is a video, not a slide; give the slide that it shows"
 VIDEO_BRANDS = (b"iso", b"mp4", b"M4V", b"qt ", b"avc", b"3gp", b"das")
 
@@ -66,6 +68,8 @@ CLOSED_STARTS = {
     b"\x89HDF\r\n\x1a\n": f"is an HDF5 file, such as Imaris writes, which tnet does not read; {EXPORT}",
     b"\xd0\xcf\x11\xe0": f"is an OLE2 file, such as Zeiss ZVI or Olympus OIB, which tnet does not read; {EXPORT}",
     bytes(64): "begins with nothing but zeros: what wrote it did not finish; copy it again",
+    b"%!PS": POSTSCRIPT,
+    b"\xc5\xd0\xd3\xc6": POSTSCRIPT,
     b"%PDF": "is a PDF document; give the slide that it was made from",
     b"\x1aE\xdf\xa3": VIDEO,
     b"\x00\x00\x01\xba": VIDEO,
@@ -109,7 +113,9 @@ def foreign_content(start: bytes) -> str | None:
     if start[128:132] == b"DICM":
         return _foreign_dicom(start)
     text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<ome", b"<dataobject")):
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<ome", b"<dataobject", b"<error>")):
+        if b"<error>" in text and b"<code>" in text:
+            return SERVER_ERROR
         described = CLOSED_NAMES[".isyntax"] if b"dpufsimport" in text else XML
         return WEB_PAGE if b"html" in text or text.startswith(b"<head") else described
     if (start[4:8] == b"ftyp" and start[8:11] in VIDEO_BRANDS) or (start[:4], start[8:12]) == (b"RIFF", b"AVI "):

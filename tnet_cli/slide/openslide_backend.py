@@ -19,21 +19,26 @@ from tnet_cli.slide.mpp import StatedMpp, first_stated, option_mpp, parse_number
 from tnet_cli.slide.resample import PyramidLevel, read_region
 from tnet_cli.slide.slide import AT_ONCE_PX, WHITE, ProgressFunction, Slide, SlideFacts, reason_of, told
 from tnet_cli.slide.streams import HEADER_BYTES, JPEG_2000_START, stream_colours
-from tnet_cli.slide.tiff_backend import DECODING_ERRORS
+from tnet_cli.slide.tiff_backend import DECODING_ERRORS, orientation_of
 from tnet_cli.slide.tiff_missing import stored_levels
 from tnet_cli.slide.tiff_pages import ChosenPages, choose_pages, page_size, snapped_downsample
 
 CAUSES = {
     "Unsupported or missing image file": "is no slide that OpenSlide knows; leave out --reader",
     "Attribute (Bits|HighBit|PixelRep)": "has samples of more than 8 bits, and OpenSlide reads none; export it with 8",
-    "Attribute Samples|Photometric": "is not stored in RGB colours, and OpenSlide reads nothing else; export it in RGB",
+    "Attribute Samples|[Pp]hotometric": "is not stored in RGB colours, and OpenSlide reads no others; export it in RGB",
+    "PlanarConfiguration": "stores each colour apart, which OpenSlide does not read; export it interleaved",
     "FocalPlanes|focal plane": "has several focal planes, which OpenSlide does not read; export one of them",
-    "[Cc]ompression|ransfer syntax": "is compressed in a way that OpenSlide does not read; export it with JPEG",
+    "[Cc]ompression|ransfer syntax": "is encoded in a way that OpenSlide does not read; export it with JPEG",
+    "data element header": "is damaged, or encoded in a way that OpenSlide does not read (deflated, big-endian); "
+    "copy it again, or export it with explicit VR in little-endian",
     "No such file|open|Slidedat|key file|filename": "lacks a file that belongs to it; lay all of its files together",
     "find any|main image|pyramid level": "holds no image of the slide, at most its label; look for its other files",
     "": "is damaged, not whole, or of a kind that OpenSlide does not read; copy it again, or export it as OME-TIFF",
 }
 """What may be the matter with a slide by what OpenSlide says when it cannot open it; the first that fits counts."""
+
+DAMAGED = "the file is damaged or not whole, so copy it again"
 
 PLAIN_TIFFS = frozenset({"aperio", "generic-tiff"})
 """Vendors, in OpenSlide's words, of TIFF files whose pages are what they seem; those of others have quirks."""
@@ -109,8 +114,9 @@ class OpenSlideSlide(Slide):
             self._drop(slide)
             raise UnreadableRegionError(
                 self.path,
-                f"the region at {x}, {y} of pyramid level {pyramid_level} cannot be decoded: the file is damaged or "
-                f"not whole, so copy it again ({reason_of(self.path, exc)})",
+                f"the region at {x}, {y} of pyramid level {pyramid_level} cannot be decoded: "
+                + ("OpenSlide does not read pixels of its kind" if "can not handle" in str(exc) else DAMAGED)
+                + f" ({reason_of(self.path, exc)})",
             ) from exc
         tiles, tile = self._tiles_under(pyramid_level, x, y, width, height)
         self._count(tiles * tile.area, 0, tiles)
@@ -221,6 +227,8 @@ def _chosen_pages(path: str, finest: Size) -> ChosenPages:
         chosen = choose_pages(path, tif)
         if len(chosen.channels) > 1 or page_size(chosen.channels[0][0]) != finest:
             raise SlideError(path, "OpenSlide takes another of its images for the slide; leave out --reader")
+        if orientation_of(chosen.channels[0][0]) != 1:
+            raise SlideError(path, "is stored turned or mirrored, which OpenSlide does not heed; leave out --reader")
         return replace(chosen, doubts=stored_levels(path, tif, chosen)[1])
 
 

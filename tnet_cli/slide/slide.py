@@ -1,5 +1,6 @@
 """What a slide can do, whatever reads it: everything that does not depend on the file format."""
 
+import struct
 import tempfile
 import threading
 from abc import ABC, abstractmethod
@@ -251,6 +252,8 @@ def told(
 
 def reason_of(path: str, exc: Exception) -> str:
     """Return in one line what a library says of a slide, less the slide's name."""
+    if isinstance(exc, (TypeError, LookupError, AttributeError, ArithmeticError, struct.error)):
+        return "it is cut off, or what it says of itself makes no sense"  # they speak of code, and not of a file
     reason = " ".join(str(exc).split()).removeprefix(f"Reading {path}: ").replace(path, "the file")
     return reason or type(exc).__name__
 

@@ -142,7 +142,7 @@ class TiffSlide(Slide):
     def _facts_of(self, path: str, mpp: float | None) -> SlideFacts:
         first = self._pages[0]
         stored = page_size(first)
-        self._orientation = Orientation(_orientation_of(first))
+        self._orientation = Orientation(orientation_of(first))
         pyramid = []
         for page in self._pages:
             size = page_size(page)
@@ -291,8 +291,14 @@ def _each_channel(convert: Callable[[np.ndarray], np.ndarray], samples: np.ndarr
 
 def _check_size(path: str, page: tifffile.TiffPage) -> None:
     stored = page_size(page)
-    if stored.width < 1 or stored.height < 1 or page.dtype is None:
+    if stored.width < 1 or stored.height < 1:
         raise SlideError(path, f"its first image is {stored.width} x {stored.height} pixels; expected an image")
+    if page.dtype is None:
+        raise SlideError(
+            path,
+            f"its samples are of {page.bitspersample} bits (format {page.sampleformat}), which is not read; "
+            "convert it to an RGB TIFF of 8 bits",
+        )
     if max(stored.width, stored.height) > MOST_SIDE_PX:
         raise SlideError(
             path, f"says that it is {stored.width} x {stored.height} pixels, which no slide is; it is damaged"
@@ -312,7 +318,8 @@ def _layout(path: str, pages: tuple[tifffile.TiffPage, ...]) -> TileLayout:
     return layout
 
 
-def _orientation_of(page: tifffile.TiffPage) -> int:
+def orientation_of(page: tifffile.TiffPage) -> int:
+    """Return which way up a page is shown, by its tag; 1, as it is stored, where that makes no sense."""
     tag = page.tags.get("Orientation")
     value = int(tag.value) if tag is not None else 1
     return value if 1 <= value <= 8 else 1

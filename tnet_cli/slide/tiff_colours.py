@@ -9,13 +9,13 @@ import tifffile
 
 from tnet_cli.slide.colours import SampleRange, over, range_of, rgb_of_ycbcr
 from tnet_cli.slide.streams import becomes_rgb, stream_colours
+from tnet_cli.slide.tiff_segments import JPEG_2000
 
 KIND = tifffile.PHOTOMETRIC
 GREY = frozenset({KIND.MINISBLACK, KIND.MINISWHITE})
 
 OLD_JPEG, NEW_JPEG = 6, 7
 LERC = 34887
-JPEG_2000 = frozenset({33003, 33004, 33005, 34712})
 
 APERIO_YCBCR = 33003
 """JPEG 2000 of YCbCr in Aperio's files, whatever their tags say; others write RGB so."""
@@ -38,6 +38,7 @@ def is_known_to_libtiff(page: tifffile.TiffPage) -> bool:
     compression = int(page.compression)
     is_picture = compression in tifffile.TIFF.IMAGE_COMPRESSIONS or compression in {OLD_JPEG, NEW_JPEG}
     is_known = page.photometric in {KIND.SEPARATED, KIND.CIELAB} and not is_picture
+    is_known &= page.tags.valueof("InkSet", 1) == 1  # cyan, magenta, yellow and black
     return page.bitspersample == 8 and (is_known or bool(page.photometric == KIND.YCBCR))
 
 
@@ -195,7 +196,14 @@ def _palette(page: tifffile.TiffPage) -> Callable[[np.ndarray], np.ndarray]:
     palette = np.asarray(page.colormap).T
     # Some writers leave eight bits as they are, where the format has sixteen.
     colours = (palette >> 8 if palette.max() > 255 else palette).astype(np.uint8)
-    return lambda samples: colours[samples[..., 0].astype(np.intp)]
+
+    def colour_of(samples: np.ndarray) -> np.ndarray:
+        try:
+            return colours[samples[..., 0].astype(np.intp)]
+        except IndexError as exc:
+            raise ValueError(f"its palette has only {len(colours)} colours, and its samples name others") from exc
+
+    return colour_of
 
 
 def _alpha(page: tifffile.TiffPage) -> tuple[int | None, bool]:

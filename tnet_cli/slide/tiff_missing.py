@@ -8,7 +8,7 @@ import tifffile
 from tnet_cli.errors import SlideError
 from tnet_cli.slide.slide import Doubt
 from tnet_cli.slide.tiff_pages import ChosenPages
-from tnet_cli.slide.tiff_segments import is_bare_piece
+from tnet_cli.slide.tiff_segments import PLANAR_SEPARATE, TileLayout, is_bare_piece
 
 NO_DATA_TAGS = (42113, 33550, 34735)
 """GDAL's value of nothing, and GeoTIFF's scale and keys: there, a tile that is left out is nothing by right."""
@@ -35,6 +35,14 @@ def stored_levels(
             kept.append(pages)  # its decoder says what is missing
             continue
         name = f"{page.imagewidth} x {page.imagelength}"
+        for channel in pages:
+            listed, needed = min(len(channel.dataoffsets), len(channel.databytecounts)), TileLayout(channel).pieces
+            if listed < needed:
+                raise SlideError(
+                    path,
+                    f"lists only {listed} of the {needed} tiles or strips of its image of {name} pixels: it is "
+                    "damaged; copy or export it again",
+                )
         surveys = [survey(channel, tif.filehandle.size) for channel in pages]
         left_out, beyond, count = (max(counts) for counts in zip(*surveys, strict=True))
         if beyond:
@@ -81,6 +89,8 @@ def _directory_doubts(path: str, tif: tifffile.TiffFile, chosen: ChosenPages) ->
 def survey(page: tifffile.TiffPage, end: int) -> tuple[int, int, int]:
     """Count the tiles or strips of a page: those left out, those that reach beyond the file's end, and all.
 
+    Where each colour is stored apart, a tile is left out if one of its colours is.
+
     Args:
         end: Bytes of the file.
     """
@@ -91,7 +101,11 @@ def survey(page: tifffile.TiffPage, end: int) -> tuple[int, int, int]:
     if is_bare_piece(page):
         # Some writers count more bytes than the image has, and nobody reads these.
         counts = np.minimum(counts, page.nbytes / max(1, len(counts)))
-    return int(left_out.sum()), int((~left_out & (offsets + counts > end)).sum()), len(offsets)
+    beyond = ~left_out & (offsets + counts > end)
+    planes = page.samplesperpixel if int(page.planarconfig) == PLANAR_SEPARATE else 1
+    tiles = len(offsets) // planes
+    left_out, beyond = (pieces[: tiles * planes].reshape(planes, tiles).any(axis=0) for pieces in (left_out, beyond))
+    return int(left_out.sum()), int(beyond.sum()), tiles
 
 
 def _directory_end(tif: tifffile.TiffFile, page: tifffile.TiffPage) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from tnet_cli.geometry import Size
 
 PLANAR_SEPARATE = 2
 JPEG = frozenset({6, 7, 34892, 33007})
+JPEG_2000 = frozenset({33003, 33004, 33005, 34712})
 JPEG_END = b"\xff\xd9"
 BLOCK = 8
 MORE_DATA = b"\x5a\xa3\x17\xc9" * 64
@@ -76,6 +77,8 @@ class TileLayout:
 
     def __init__(self, page: tifffile.TiffPage) -> None:
         self._page = page
+        if int(page.compression) in JPEG_2000:
+            page.subsampling = (1, 1)  # to tifffile, which takes (2, 2) where nothing is said: it is in the data
         self._is_cut = is_bare_piece(page)
         height = page.imagelength
         if page.is_tiled:
@@ -93,6 +96,11 @@ class TileLayout:
     def expect(self, says: Callable[[bytes], object], head: bytes) -> None:
         """From now on refuse tiles whose data say something else than the beginning of one of them does."""
         self._says, self._said = says, says(head)
+
+    @property
+    def pieces(self) -> int:
+        """How many tiles or strips the file's directory has to list."""
+        return self._planes * (1 if self._is_cut else self.columns * self.rows)
 
     @property
     def tile_bytes(self) -> int:
