@@ -116,6 +116,12 @@ def test_resolution_of_zero_over_zero(write_tiff, coded):
         ("0.25", "\u00b5m", 0.25),
         ("0.25", "\u03bcm", 0.25),
         ("0.25", "um", 0.25),
+        ("0.25", "micrometre", 0.25),
+        ("0.25", "Micrometers", 0.25),
+        ("0.25", "MICRONS", 0.25),
+        ("0.25", "UM", 0.25),
+        ("0.25", "MM", None),
+        ("0.25", "Mm", None),
         ("250", "nm", 0.25),
         ("2.5E+2", "nm", 0.25),
         ("0,25", None, 0.25),
@@ -242,6 +248,10 @@ def test_tags_byte_by_byte(tmp_path, name, reader):
         ("um", rational(4), 0.25),
         ("\u00c2\u00b5m", rational(4), 0.25),
         ("\\u00B5m", rational(4), 0.25),
+        ("\\u00b5m", rational(4), 0.25),
+        ("\\u03BCm", rational(4), 0.25),
+        ("Micron", rational(4), 0.25),
+        ("UM", rational(4), 0.25),
         ("nm", rational(4, 1000), 0.25),
         ("mm", rational(4000), 0.25),
         ("cm", rational(40000), 0.25),
@@ -314,6 +324,43 @@ def test_ome_of_another_image_is_not_believed(tmp_path):
         assert said(slide) == (None, None)
         (doubt,) = slide.doubts
         assert doubt.sentence == "its OME-XML describes no image of 64 x 64 pixels, and was not believed"
+
+
+def image_xml(name: str, mpp: float, data: str = "", samples: int = 3) -> str:
+    return (
+        f'<Image Name="{name}"><Pixels SizeX="64" SizeY="64" SizeC="{samples}" PhysicalSizeX="{mpp}" '
+        f'PhysicalSizeY="{mpp}"><Channel SamplesPerPixel="{samples}"/>{data}</Pixels></Image>'
+    )
+
+
+def test_of_ome_images_of_one_size_that_of_the_pages_samples_counts(tmp_path):
+    text = f"<OME>{image_xml('mask', 1, samples=1)}{image_xml('slide', 0.5)}</OME>"
+    with open_slide(raw_tiff(tmp_path / "a.ome.tif", {}, text)) as slide:
+        assert (said(slide), slide.doubts) == ((0.5, "ome-xml"), ())
+
+
+def test_ome_images_of_one_size_and_several_scales_state_none(tmp_path):
+    text = f"<OME>{image_xml('a', 1)}{image_xml('b', 0.5)}</OME>"
+    with open_slide(raw_tiff(tmp_path / "a.ome.tif", {}, text)) as slide:
+        assert said(slide) == (None, None)
+        (doubt,) = slide.doubts
+        assert doubt.sentence == "its OME-XML says more than one scale of images of 64 x 64 pixels"
+
+
+def test_an_ome_image_of_another_file_is_told_by_the_files_name(tmp_path):
+    owned = '<TiffData IFD="0"><UUID FileName="{}">urn:uuid:1</UUID></TiffData>'
+    images = image_xml("slide", 0.5, owned.format("a.ome.tif")) + image_xml("b", 15, owned.format("b.ome.tif"))
+    with open_slide(raw_tiff(tmp_path / "a.ome.tif", {}, f"<OME>{images}</OME>")) as slide:
+        assert (said(slide), slide.doubts) == ((0.5, "ome-xml"), ())
+
+
+@pytest.mark.parametrize("text", ["ImageJ=1.5\nunit=mm\n", "Aperio Image Library\r\nlabel 40x40|MPP = 5"])
+def test_the_text_of_another_page_is_not_that_of_the_slide(tmp_path, coded, text):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        tif.write(coded(40, 40), photometric="rgb", description=text, metadata=None)
+        tif.write(coded(64, 64), resolution=(20000, 20000), resolutionunit="CENTIMETER", metadata=None, **TILED)
+    with open_slide(tmp_path / "a.tif") as slide:
+        assert said(slide) == (0.5, "tiff resolution")
 
 
 def spaced(spacing: list[float]) -> Callable[[Dataset], None]:

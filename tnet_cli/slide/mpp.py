@@ -15,9 +15,6 @@ MICROMETRES = {
     f"{MICRO_SIGN}m": 1.0,
     f"{GREEK_MU}m": 1.0,
     "um": 1.0,
-    "micron": 1.0,
-    "microns": 1.0,
-    "micrometer": 1.0,
     "pm": 1e-6,
     "\u00c5": 1e-4,
     "nm": 1e-3,
@@ -28,6 +25,8 @@ MICROMETRES = {
     "inch": 25_400.0,
 }
 """Of each unit that OME-XML, ImageJ or a TIFF tag may name. Pixels, reference frames and the like are none."""
+
+MICROMETRE = re.compile(r"um|microns?|micromet(?:er|re)s?", re.IGNORECASE)
 
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 TIFF_UNITS = {2: "inch", 3: "cm"}
@@ -107,6 +106,12 @@ def option_mpp(path: str, mpp: float) -> StatedMpp:
     return StatedMpp(mpp, "option")
 
 
+def micrometres(unit: str) -> float | None:
+    """Return how many a unit has, or None where it is no length; ImageJ writes some letters by their numbers."""
+    known = re.sub(r"\\u(00b5|03bc)", MICRO_SIGN, unit.strip(), flags=re.IGNORECASE)
+    return 1.0 if MICROMETRE.fullmatch(known) else MICROMETRES.get(known)
+
+
 def resolution_mpp(
     x_per_unit: float | None, y_per_unit: float | None, unit: str, source: str = "tiff resolution"
 ) -> StatedMpp | None:
@@ -115,10 +120,10 @@ def resolution_mpp(
     Args:
         x_per_unit: Pixels for each unit, across; None, zero and the like where the file does not say.
         y_per_unit: Pixels for each unit, down.
-        unit: One of ``MICROMETRES``; anything else says nothing.
+        unit: One that ``micrometres`` knows; anything else says nothing.
         source: What to call them.
     """
-    factor = MICROMETRES.get(unit)
+    factor = micrometres(unit)
     sides = [] if factor is None else [factor / value for value in _known(x_per_unit, y_per_unit)]
     return _mean(sides, source) if all(map(_is_plausible, sides)) else None
 
@@ -174,7 +179,7 @@ def page_mpp(page: tifffile.TiffPage, description: str) -> StatedMpp | None:
     x, y = _number(page, X_RESOLUTION), _number(page, Y_RESOLUTION)
     unit = re.search(r"^unit=(.*)$", description, re.MULTILINE) if description.startswith("ImageJ=") else None
     if unit is not None:
-        return resolution_mpp(x, y, unit[1].strip().replace("\\u00B5", MICRO_SIGN), "imagej unit")
+        return resolution_mpp(x, y, unit[1], "imagej unit")
     code = page.tags.valueof(RESOLUTION_UNIT)
     return resolution_mpp(x, y, TIFF_UNITS.get(code, "") if isinstance(code, int) else "")
 

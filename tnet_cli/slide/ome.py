@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from tnet_cli.geometry import Size
-from tnet_cli.slide.mpp import MICROMETRES, StatedMpp, parse_number, stated_mpp
+from tnet_cli.slide.mpp import StatedMpp, micrometres, parse_number, stated_mpp
 
 NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
@@ -30,6 +30,8 @@ class OmeImage:
         is_fluorescence: Whether a channel tells of the light that excites it or that it emits.
         pages: Numbers of the pages of its planes, in the order channels, depths, times; empty where the XML says none.
         pixel_um: Width and height of a pixel, as far as they are stated.
+        samples: How many a pixel may have in a page: those of a channel, or all, where the writer counts each as one.
+        doubt: Why its scale is not believed, for users.
     """
 
     name: str
@@ -41,6 +43,8 @@ class OmeImage:
     is_fluorescence: bool
     pages: tuple[int, ...]
     pixel_um: tuple[float | None, float | None]
+    samples: tuple[int, int]
+    doubt: str = ""
 
     def mpp(self, path: str) -> StatedMpp | None:
         """Read PhysicalSizeX and PhysicalSizeY, or return None when it has none.
@@ -48,7 +52,7 @@ class OmeImage:
         Raises:
             MissingMppError: they are implausible.
         """
-        return stated_mpp(path, *self.pixel_um, "ome-xml")
+        return StatedMpp(None, None, self.doubt) if self.doubt else stated_mpp(path, *self.pixel_um, "ome-xml")
 
 
 def is_ome(description: str) -> bool:
@@ -56,8 +60,12 @@ def is_ome(description: str) -> bool:
     return re.search(r"<(\w+:)?OME[\s>]", description[:4096]) is not None
 
 
-def ome_images(xml: str) -> list[OmeImage]:
-    """Read the images of OME-XML; none where it cannot be parsed, or only names the file that holds the XML."""
+def ome_images(xml: str, file: str = "") -> list[OmeImage]:
+    """Read the images of OME-XML; none where it cannot be parsed, or only names the file that holds the XML.
+
+    Args:
+        file: Name of the file it stands in.
+    """
     try:
         root = ET.fromstring(NOT_IN_XML.sub(" ", xml))  # noqa: S314 (expat expands no external entities, and nested ones are bounded)
     except ET.ParseError:
@@ -68,7 +76,7 @@ def ome_images(xml: str) -> list[OmeImage]:
         for pixels in _inside(image, "Pixels"):
             channels = list(_inside(pixels, "Channel"))
             samples = max([1, *(_count(channel, "SamplesPerPixel") for channel in channels)])
-            planes = min(MOST_PLANES, max(1, _count(pixels, "SizeC") // samples))
+            planes = min(MOST_PLANES, -(-_count(pixels, "SizeC") // samples))
             named = channels[:planes] + [ET.Element("Channel")] * (planes - len(channels))
             light = {"Fluor", "EmissionWavelength", "ExcitationWavelength"}
             found.append(
@@ -80,20 +88,23 @@ def ome_images(xml: str) -> list[OmeImage]:
                     channels=tuple(channel.get("Name", "") for channel in named),
                     colours=tuple(_number(channel.get("Color")) for channel in named),
                     is_fluorescence=any(light & channel.attrib.keys() for channel in channels),
-                    pages=tuple(islice(_pages(pixels, uuid), MOST_PLANES)),
+                    pages=tuple(islice(_pages(pixels, uuid, file), MOST_PLANES)),
                     pixel_um=(_side(pixels, "X"), _side(pixels, "Y")),
+                    samples=(samples, _count(pixels, "SizeC")),
                 )
             )
     return found
 
 
-def _pages(pixels: ET.Element, uuid: str | None) -> Iterator[int]:
+def _pages(pixels: ET.Element, uuid: str | None, file: str) -> Iterator[int]:
     """Return the pages of this file that hold an image's planes, ordered as the planes are."""
     blocks = []
     for data in _inside(pixels, "TiffData"):
-        owner = next((child.text for child in _inside(data, "UUID")), uuid)
+        owner = next(_inside(data, "UUID"), None)
+        # A file without an identity of its own is told by its name.
+        mine = owner is None or (owner.text == uuid if uuid else owner.get("FileName", file) == file)
         ifd = _number(data.get("IFD"))
-        if ifd is not None and (uuid is None or owner == uuid):
+        if ifd is not None and mine:
             place = tuple(_number(data.get(f"First{axis}")) or 0 for axis in "TZC")
             blocks.append((place, ifd, _number(data.get("PlaneCount")) or 1))
     for _, ifd, count in sorted(blocks):
@@ -102,7 +113,7 @@ def _pages(pixels: ET.Element, uuid: str | None) -> Iterator[int]:
 
 def _side(pixels: ET.Element, axis: str) -> float | None:
     value = parse_number(pixels.get(f"PhysicalSize{axis}", ""))
-    factor = MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "um").strip())
+    factor = micrometres(pixels.get(f"PhysicalSize{axis}Unit", "um"))
     return None if value is None or factor is None else value * factor
 
 

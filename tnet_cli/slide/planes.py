@@ -88,10 +88,12 @@ def planes_of(
         )
     if within > 1:
         return Planes(depths=within)
-    if description.startswith("ImageJ="):
-        return _imagej_planes(finest, description, tuple(alike))
+    imagej = _imagej_planes(finest, description, tuple(alike)) if description.startswith("ImageJ=") else None
+    if imagej is not None:
+        return imagej
     if image is not None:
-        channels = max(1, len(image.channels) // finest.samplesperpixel)
+        each = finest.samplesperpixel if image.samples[0] == 1 else 1
+        channels = -(-len(image.channels) // each)
         if image.depths * image.times * channels > 1:
             ordered = {page.index: page for page in alike}
             pages = tuple(ordered[number] for number in image.pages if number in ordered)
@@ -107,7 +109,7 @@ def planes_of(
 
 
 def _imagej_planes(finest: tifffile.TiffPage, description: str, alike: tuple[tifffile.TiffPage, ...]) -> Planes | None:
-    counts = dict(re.findall(r"^(images|channels|slices|frames)=(\d{1,5})\s*$", description, re.MULTILINE))
+    counts = dict(re.findall(r"^(images|channels|slices|frames)=(\d{1,9})\s*$", description, re.MULTILINE))
     images = int(counts.get("images", 1))
     if images < 2:
         return None

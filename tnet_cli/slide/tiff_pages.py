@@ -5,14 +5,15 @@ Our own, for speed: OpenSlide takes three to four times as long for a patch, tif
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import tifffile
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Size
-from tnet_cli.slide.mpp import StatedMpp, aperio_mpp, first_stated, page_mpp
+from tnet_cli.slide.mpp import AGREE_WITHIN, StatedMpp, aperio_mpp, first_stated, page_mpp
 from tnet_cli.slide.ome import OmeImage, is_ome, ome_images
 from tnet_cli.slide.planes import planes_of
 from tnet_cli.slide.slide import Doubt
@@ -25,7 +26,7 @@ REDUCED, MASK = 1, 4
 """Bits of a page's kind of file."""
 
 OLD_KIND, OLD_REDUCED = 255, 2
-PAGE_NAME = 285
+PLANAR, PAGE_NAME = 284, 285
 
 COLOURS = 3
 OVERVIEW = 4
@@ -149,7 +150,7 @@ def choose_pages(path: str, tif: tifffile.TiffFile) -> ChosenPages:
     below = [sub.aspage() for page in pages for sub in page.pages or ()]
     if not all(page_size(page).area for page in (*pages, *below)):
         raise SlideError(path, "one of its images has no size and may be the slide; the file is damaged, copy it again")
-    images = _images_of_pages(pages)
+    images = _images_of_pages(Path(path).name, pages)
     candidates = [page for page in (*pages, *below) if not _is_aside(page, images)]
     originals = [page for page in _originals(pages) if not _is_aside(page, images)] or candidates or pages
     finest = max(originals, key=lambda page: (page_size(page).area, page.samplesperpixel >= COLOURS))
@@ -163,7 +164,9 @@ def choose_pages(path: str, tif: tifffile.TiffFile) -> ChosenPages:
         if page_size(page).area > page_size(finest).area:
             raise _several(path, page, finest)
     image = images.get(finest.offset)
-    description = description_of(finest) or description_of(pages[0])
+    is_of_slide = pages[0] in _pyramid(finest, pages) or _is_alike(pages[0], finest)
+    is_of_file = is_ome(description_of(pages[0])) or is_of_slide
+    description = description_of(finest) or (description_of(pages[0]) if is_of_file else "")
     doubts += _other_images(path, finest, originals, images)
     chosen = _channel_pages(path, description, finest, [page for page in originals if _is_alike(page, finest)], image)
     if len(chosen) > 1:
@@ -173,6 +176,8 @@ def choose_pages(path: str, tif: tifffile.TiffFile) -> ChosenPages:
     pyramids = [_pyramid(page, pages) for page in chosen]
     depth = min(len(pyramid) for pyramid in pyramids)
     channels = tuple(pyramid[:depth] for pyramid in pyramids)
+    if any(page.tags.valueof(PLANAR, 1) not in (1, 2) for pyramid in channels for page in pyramid):
+        raise SlideError(path, "says neither that the samples of a pixel lie together nor apart; export it anew")
     offsets = {page.offset for pyramid in channels for page in pyramid}
     return ChosenPages(
         channels,
@@ -202,23 +207,28 @@ def _is_marked_reduced(page: tifffile.TiffPage) -> bool:
     return bool(page.subfiletype & REDUCED) or page.tags.valueof(OLD_KIND) == OLD_REDUCED
 
 
+def _is_mask(page: tifffile.TiffPage) -> bool:
+    return bool(page.subfiletype & MASK) or page.photometric == tifffile.PHOTOMETRIC.MASK
+
+
 def _pyramid(finest: tifffile.TiffPage, pages: list[tifffile.TiffPage]) -> tuple[tifffile.TiffPage, ...]:
     candidates = [page.aspage() for page in finest.pages or ()]
-    for page in (page for page in pages if not page.subfiletype & MASK):
+    for page in pages:
         is_copy = _is_marked_reduced(page) or _is_marked_reduced(finest)
         if page.is_tiled if is_aperio(pages[0]) else is_copy and page.is_tiled == finest.is_tiled:
             candidates.append(page)
     found = [finest]
-    for candidate in sorted(candidates, key=lambda page: -page_size(page).area):
+    images = [page for page in candidates if not _is_mask(page)]
+    for candidate in sorted(images, key=lambda page: -page_size(page).area):
         if _is_reduction(candidate, finest) and page_size(candidate).area < page_size(found[-1]).area:
             found.append(candidate)
     return tuple(found)
 
 
-def _images_of_pages(pages: list[tifffile.TiffPage]) -> dict[int, OmeImage]:
+def _images_of_pages(name: str, pages: list[tifffile.TiffPage]) -> dict[int, OmeImage]:
     """Return what OME-XML says of pages, by their offsets: of those it numbers, else of those of an image's size."""
     text = description_of(pages[0])
-    images = ome_images(text) if is_ome(text) else []
+    images = ome_images(text, name) if is_ome(text) else []
     numbered = {page.index: page for page in pages}
     found = {
         numbered[number].offset: image
@@ -228,8 +238,11 @@ def _images_of_pages(pages: list[tifffile.TiffPage]) -> dict[int, OmeImage]:
     }
     for page in pages:
         fitting = [image for image in images if image.size == page_size(page)]
+        fitting = [image for image in fitting if page.samplesperpixel in image.samples] or fitting
         if fitting and not _is_marked_reduced(page):
-            found.setdefault(page.offset, fitting[0])
+            differ = len({image.pixel_um for image in fitting}) > 1
+            doubt = f"its OME-XML says more than one scale of images of {_named(page)}" if differ else ""
+            found.setdefault(page.offset, replace(fitting[0], doubt=doubt))
     return found
 
 
@@ -237,7 +250,7 @@ def _is_aside(page: tifffile.TiffPage, images: Mapping[int, OmeImage]) -> bool:
     """Tell whether a page is a mask, or called a label, macro, thumbnail or the like."""
     image = images.get(page.offset)
     name = image.name if image is not None else _page_name(page)
-    return bool(page.subfiletype & MASK) or ASIDE.search(name[-SHORT:]) is not None
+    return _is_mask(page) or ASIDE.search(name[-SHORT:]) is not None
 
 
 def _page_name(page: tifffile.TiffPage) -> str:
@@ -252,7 +265,7 @@ def _page_name(page: tifffile.TiffPage) -> str:
             return str(akoya[1])
     if isinstance(name, str) and name:
         return name
-    return description if len(description) < SHORT and not description.startswith("{") else ""
+    return description if len(description) < SHORT and not description.startswith(("{", "ImageJ=")) else ""
 
 
 def _named(page: tifffile.TiffPage) -> str:
@@ -275,11 +288,20 @@ def _other_images(
 ) -> list[tuple[str, str]]:
     """Return a doubt where there are other images, such as scenes, and refuse where one of them may be the slide."""
     widths = {offset: image.pixel_um[0] or 0 for offset, image in images.items()}
-    others = [page for page in originals if not (_is_alike(page, finest) or _is_reduction(page, finest))]
+    of_finest = widths.get(finest.offset, 0)
+
+    def is_told_copy(page: tifffile.TiffPage) -> bool:
+        is_stored_so = is_aperio(page) or _is_copy(page, finest)
+        is_small = 2 * page_size(page).area < page_size(finest).area
+        width, shrunk = widths.get(page.offset, 0), of_finest * finest.imagewidth / page.imagewidth
+        agrees = width <= 0 or shrunk <= 0 or abs(width / shrunk - 1) <= AGREE_WITHIN
+        return is_stored_so and is_small and agrees and _is_reduction(page, finest)
+
+    others = [page for page in originals if not (_is_alike(page, finest) or is_told_copy(page))]
     for page in others:
         is_mask = page.samplesperpixel < COLOURS <= finest.samplesperpixel
         is_large = 2 * page_size(page).area >= page_size(finest).area
-        is_finer = 0 < OVERVIEW * widths.get(page.offset, 0) < widths.get(finest.offset, 0)
+        is_finer = 0 < OVERVIEW * widths.get(page.offset, 0) < of_finest
         if is_finer or (is_large and not is_mask):
             raise _several(path, finest, page)
     told = [page for page in others if page.is_tiled or not finest.is_tiled]
@@ -323,7 +345,7 @@ def _is_reduction(page: tifffile.TiffPage, first: tifffile.TiffPage) -> bool:
         min(across, down) < 1
         and abs(across - down) <= 1 / first.imagewidth + 1 / first.imagelength
         and page.samplesperpixel == first.samplesperpixel
-        and page.dtype == first.dtype
+        and (page.dtype, page.bitspersample) == (first.dtype, first.bitspersample)
     )
 
 
