@@ -158,7 +158,8 @@ class TiffSlide(Slide):
     def _converters(self) -> list[Callable[[np.ndarray], np.ndarray]]:
         """Return what makes RGB of each page's samples, once it was looked up what the tags leave open."""
         ranges: dict[tuple[object, ...], Ranges] = {}
-        converters, by_aperio = [], is_aperio(self._pages[0])
+        converters: list[Callable[[np.ndarray], np.ndarray]] = []
+        by_aperio = is_aperio(self._pages[0])
         # The coarsest of a depth first, in whose range the finer ones of that depth are shown too.
         for page, layout in zip(reversed(self._pages), reversed(self._layouts), strict=True):
             depth = (page.bitspersample, page.dtype, page.samplesperpixel)
