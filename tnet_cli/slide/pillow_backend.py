@@ -236,7 +236,7 @@ def _deep_samples(
             return imagecodecs.jpeg2k_decode(data), bits, None
     white = stored[0][-1] if picture.format == "PPM" and picture.mode == "RGB" and isinstance(stored[0], tuple) else 0
     if white > WHITE[0]:
-        decoder, _, start, _ = getattr(picture, "tile", ())[0]
+        decoder, _, start, _ = next(iter(getattr(picture, "tile", ())))
         if decoder != "ppm":
             raise ValueError("it holds more than eight bits as text; convert it to PNG")
         samples = np.frombuffer(_bytes_of(path, content), ">u2", picture.width * picture.height * 3, start)
