@@ -326,6 +326,17 @@ def test_a_label_by_its_name_however_it_is_numbered(tmp_path, name):
         np.testing.assert_array_equal(whole(slide), pages[0][0])
 
 
+def test_a_slide_that_is_called_barcode_does_not_give_way_to_a_smaller_image(tmp_path):
+    xml = OME.format(ome_image("barcode_123456", SLIDE, 0.5, ""))
+    with pytest.raises(SlideError, match="holds several images"):
+        open_slide(write_pages(tmp_path / "a.ome.tif", [(drawn(SLIDE), {"description": xml}), (drawn(MACRO), {})]))
+
+
+def test_a_large_image_in_strips_beside_a_tiled_one_may_be_a_photo(tmp_path):
+    with pytest.raises(SlideError, match="holds several images"):
+        open_slide(write_pages(tmp_path / "a.tif", [(drawn(SLIDE), {}), (drawn((600, 700)), {"tile": None})]))
+
+
 @pytest.mark.parametrize("description", [None, "Aperio Image Library v12\r\n192x128 (32x32)|MPP = 0.25"])
 @pytest.mark.parametrize("tag", ["ImageWidth", "ImageLength"])
 def test_an_image_without_size_may_have_been_the_slide(tmp_path, tag, description):

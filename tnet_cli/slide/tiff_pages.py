@@ -3,6 +3,7 @@
 Our own, for speed: OpenSlide takes three to four times as long for a patch, tifffile's series 50 times for the pyramid.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -160,8 +161,11 @@ def choose_pages(path: str, tif: tifffile.TiffFile) -> ChosenPages:
         finest = max(larger, key=lambda page: page_size(page).area)
         says = f"its largest image, of {_named(finest)}, is marked as a reduced copy, yet was taken for the slide"
         doubts.append(("page_marks", says))
-    for page in candidates:
-        if page_size(page).area > page_size(finest).area:
+    of_finest = _pixel_width(finest, images)
+    for page in (*pages, *below):
+        # A slide may be named by a word such as barcode; of coarse pixels it is none.
+        is_fine = 0 < _pixel_width(page, images) < (of_finest or math.inf)
+        if page_size(page).area > page_size(finest).area and (page in candidates or (is_fine and not _is_mask(page))):
             raise _several(path, page, finest)
     image = images.get(finest.offset)
     is_of_slide = pages[0] in _pyramid(finest, pages) or _is_alike(pages[0], finest)
@@ -272,6 +276,11 @@ def _named(page: tifffile.TiffPage) -> str:
     return f"{page.imagewidth} x {page.imagelength} pixels"
 
 
+def _pixel_width(page: tifffile.TiffPage, images: Mapping[int, OmeImage]) -> float:
+    image = images.get(page.offset)
+    return (image.pixel_um[0] or 0) if image is not None else 0
+
+
 def _several(path: str, *pages: tifffile.TiffPage) -> SlideError:
     sizes = " and ".join(dict.fromkeys(map(_named, pages)))
     return SlideError(
@@ -287,13 +296,12 @@ def _other_images(
     path: str, finest: tifffile.TiffPage, originals: Sequence[tifffile.TiffPage], images: Mapping[int, OmeImage]
 ) -> list[tuple[str, str]]:
     """Return a doubt where there are other images, such as scenes, and refuse where one of them may be the slide."""
-    widths = {offset: image.pixel_um[0] or 0 for offset, image in images.items()}
-    of_finest = widths.get(finest.offset, 0)
+    of_finest = _pixel_width(finest, images)
 
     def is_told_copy(page: tifffile.TiffPage) -> bool:
         is_stored_so = is_aperio(page) or _is_copy(page, finest)
         is_small = 2 * page_size(page).area < page_size(finest).area
-        width, shrunk = widths.get(page.offset, 0), of_finest * finest.imagewidth / page.imagewidth
+        width, shrunk = _pixel_width(page, images), of_finest * finest.imagewidth / page.imagewidth
         agrees = width <= 0 or shrunk <= 0 or abs(width / shrunk - 1) <= AGREE_WITHIN
         return is_stored_so and is_small and agrees and _is_reduction(page, finest)
 
@@ -301,8 +309,8 @@ def _other_images(
     for page in others:
         is_mask = page.samplesperpixel < COLOURS <= finest.samplesperpixel
         is_large = 2 * page_size(page).area >= page_size(finest).area
-        is_finer = 0 < OVERVIEW * widths.get(page.offset, 0) < of_finest
-        if is_finer or (is_large and not is_mask):
+        is_finer = 0 < OVERVIEW * _pixel_width(page, images) < of_finest
+        if is_finer or ((is_large or page.is_tiled > finest.is_tiled) and not is_mask):
             raise _several(path, finest, page)
     told = [page for page in others if page.is_tiled or not finest.is_tiled]
     return [("other_images", f"it also holds another image, of {_named(told[0])}, which was not read")] if told else []
