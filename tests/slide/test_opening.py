@@ -239,6 +239,7 @@ def imagej(**options: Any) -> str:
         (imagej(images=4, frames=4), 4, "4 points in time"),
         (imagej(images=6, channels=3, slices=2, mode="composite"), 6, "2 focal planes, 3 channels"),
         (imagej(images=5), 1, "5 focal planes"),
+        (imagej(images=200000, slices=200000), 1, "200000 focal planes"),
         (imagej(images=3, channels=3, mode="composite"), 1, "3 channels"),
         (imagej(images=1), 1, None),
     ],
@@ -317,9 +318,7 @@ def test_aperio_names_its_macro_and_label_in_its_second_line(tmp_path, tile, kin
         assert slide.mpp == 0.5
 
 
-@pytest.mark.parametrize(
-    "name", ["macro 400x100", "slide_label.tif", "S1 label (1)", "Macro image #2", "label.ome.tiff"]
-)
+@pytest.mark.parametrize("name", ["macro 400x100", "slide_label.tif", "S1 label (1)", "Macro #2", "Overview 1.ome.tif"])
 def test_a_label_by_its_name_however_it_is_numbered(tmp_path, name):
     pages = [(drawn(SLIDE), {}), (drawn((400, 100)), {"description": name})]
     with open_slide(write_pages(tmp_path / "a.tif", pages)) as slide:

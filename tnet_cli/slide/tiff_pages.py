@@ -38,7 +38,7 @@ SHORT = 80
 
 ASIDE = re.compile(
     r"(?:^|[\s_:/.-])(?:label|macro|thumb(?:nail)?|overview|preview|barcode)(?:[\s_-]*(?:image|photo))?"
-    r"(?:\s+\d+x\d+)?(?:\.(?:ome|tiff?|jpe?g|png|bmp))*[\s_\d()#]*$",
+    r"(?:\s+\d+x\d+)?(?:[\s_\d()\[\]#]|\.(?:ome|tiff?|jpe?g|png|bmp)\b)*$",
     re.IGNORECASE,
 )
 
