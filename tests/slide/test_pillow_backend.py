@@ -8,6 +8,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from tnet_cli.errors import SlideError
@@ -187,3 +188,15 @@ def test_colours_of_twelve_bits_are_seen_in_deeper_jpeg_2000_and_ppm(tmp_path, s
         np.testing.assert_array_equal(shown(tmp_path / name), pixels, name)
         with open_slide(tmp_path / name) as slide:
             assert [doubt.name for doubt in slide.doubts] == ["sample_range"] * name.startswith("as16")
+
+
+@pytest.mark.parametrize("suffix", ["sgi", "tif"])
+def test_deep_samples_of_which_eight_bits_would_be_left_are_refused(tmp_path, smooth, suffix):
+    deep, path = smooth(96, 64).astype(np.uint16) * 16, tmp_path / f"a.{suffix}"
+    if suffix == "tif":
+        tifffile.imwrite(path, deep, photometric="rgb")
+    else:
+        header = struct.pack(">hBBHHHHll", 474, 0, 2, 3, 96, 64, 3, 0, 65535).ljust(512, b"\x00")
+        path.write_bytes(header + deep[::-1].transpose(2, 0, 1).astype(">u2").tobytes())
+    with pytest.raises(SlideError, match="of which none but the upper eight are read"):
+        open_slide(path, reader="pillow")

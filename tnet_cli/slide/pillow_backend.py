@@ -222,7 +222,7 @@ def _deep_samples(
         (H, W, S), None where there are eight bits; bits of each, 0 for those of their type; what the file says.
 
     Raises:
-        ValueError: it is a PPM of more than eight bits in text.
+        ValueError: it is a picture of more than eight bits of which Pillow gives no more than these.
     """
     stored = [tile[3] for tile in getattr(picture, "tile", ())]
     samples: np.ndarray
@@ -242,7 +242,10 @@ def _deep_samples(
         samples = np.frombuffer(_bytes_of(path, content), ">u2", picture.width * picture.height * 3, start)
         samples = samples.reshape(picture.height, picture.width, 3).astype(np.uint16)
         return samples, 0, SampleRange(float(white))
+    is_cut = any(name == "SGI16" or ";16" in str(raw) for name, _, _, raw in getattr(picture, "tile", ()))
     picture.load()
+    if is_cut and not picture.mode.startswith("I"):
+        raise ValueError("its samples have more than eight bits, of which none but the upper eight are read")
     if not picture.mode.startswith(("I", "F")):
         return None, 0, None
     samples = np.asarray(picture)[..., None]

@@ -8,6 +8,7 @@ START_CODES = frozenset({0x01, 0x4F, 0xD8, *range(0xD0, 0xD8)})
 END_CODES = frozenset({0x90, 0xD9, 0xDA})
 """Second bytes of the markers that end a header."""
 
+JPEG_START = b"\xff\xd8"
 JPEG_2000_START = b"\xff\x4f\xff\x51"
 
 SYCC = (18).to_bytes(4, "big")
@@ -60,7 +61,7 @@ def jpeg_2000_bits(data: bytes) -> int:
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Give the segments of a header, each by the second byte of its marker; none once it makes no sense."""
-    at = max(0, data.find(JPEG_2000_START, 0, HEADER_BYTES))
+    at = 0 if data[:2] == JPEG_START else max(0, data.find(JPEG_2000_START, 0, HEADER_BYTES))
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] not in END_CODES:
         if data[at + 1] in START_CODES:
             at += 2
