@@ -50,7 +50,7 @@ def write_synthetic_slide(
     Args:
         path: The file to write or replace.
         label: ``benign`` or ``lesion``; drawn from the seed when None.
-        workers: Processes that draw; one for each core when None, none of their own when 1.
+        workers: Processes that draw; one for each usable core when None, none of their own when 1.
         on_progress: Told how many windows of how many are drawn.
 
     Raises:
@@ -58,7 +58,7 @@ def write_synthetic_slide(
         OSError: the file cannot be written; then no part of it is left.
     """
     design = design_slide(seed, side_px, mpp=mpp, label=label)
-    workers = workers if workers is not None else (os.cpu_count() or 1)
+    workers = workers if workers is not None else _usable_cores()
     with written_whole(path) as draft, _pool(workers) as pool:
         write_pyramid(
             draft,
@@ -87,7 +87,7 @@ def synthesize(
 
     Args:
         directory: Made if need be.
-        workers: Processes; one for each core when None.
+        workers: Processes; one for each usable core when None.
         on_progress: Told how many slides of how many are done.
 
     Returns:
@@ -99,7 +99,7 @@ def synthesize(
     """
     rng = np.random.default_rng([seed, count])
     labels = rng.permutation([CLASS_NAMES[number % 2] for number in range(count)])
-    workers = workers if workers is not None else (os.cpu_count() or 1)
+    workers = workers if workers is not None else _usable_cores()
     make = partial(_make_numbered, directory, seed, side_px, mpp, 1 if count > 1 else workers)
     slides: list[SyntheticSlide] = []
     with _pool(min(workers, count) if count > 1 else 1) as pool:
@@ -120,6 +120,11 @@ def _make_numbered(
     own = int(np.random.default_rng([seed, number, 1]).integers(2**31))
     path = directory / f"synth-{seed}-{number:04d}.tif"
     return write_synthetic_slide(path, seed=own, side_px=side_px, mpp=mpp, label=str(label), workers=workers)
+
+
+def _usable_cores() -> int:
+    # A process may be held to some of the machine's cores; more processes than those only wait for each other.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 @contextmanager
