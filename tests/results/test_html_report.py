@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import time
 import re
 from collections.abc import Callable
 from datetime import date
@@ -252,6 +253,28 @@ def test_the_page_is_written_whole_or_not_at_all(run):
         write_report(directory.path)
     assert (directory.path / "report.html").read_bytes() == before
     assert sorted(entry.name for entry in directory.path.iterdir()) == names
+
+
+def test_the_page_takes_time_in_proportion_to_its_rows(tmp_path):
+    def seconds(rows: int) -> float:
+        directory = RunDirectory(tmp_path / str(rows))
+        picture = overlay_file(overlay())
+        results = [done(f"folder/s{number}") for number in range(rows)]
+        for result in results:
+            folder = directory.slide_folder(result.slide)
+            folder.mkdir(parents=True)
+            (folder / "result.json").write_text('{"notes": ["a remark"]}')
+            (folder / "overlay.png").write_bytes(picture)
+        directory.write_predictions([result.row() for result in results], ("benign", "lesion"))
+        directory.write_run(RECORD)
+        started = time.process_time()
+        assert report_text(read_run(directory.path)).count("a remark") >= rows
+        return time.process_time() - started
+
+    seconds(10)
+    few, many = seconds(300), seconds(2400)
+    assert many < 16 * few
+    assert many < 6
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):

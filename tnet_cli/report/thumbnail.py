@@ -18,6 +18,11 @@ THUMBNAIL_KEY = "tnet-thumbnail"
 
 THUMBNAIL_PX = 144
 
+SMALL_KEY = "tnet-small-thumbnail"
+"""Name of the text that is the smaller one, for pages of thousands of slides."""
+
+SMALL_PX = 64
+
 Thumbnail = tuple[bytes, tuple[int, int]]
 """WebP, and its width and height."""
 
@@ -30,9 +35,13 @@ def overlay_file(overlay: Image.Image) -> bytes:
 
 
 def overlay_note(overlay: Image.Image) -> PngInfo:
-    """Return what an overlay's file says of itself: its thumbnail."""
+    """Return what an overlay's file says of itself: its thumbnails."""
     note = PngInfo()
-    note.add_text(THUMBNAIL_KEY, base64.b64encode(_thumbnail(overlay, THUMBNAIL_PX)[0]).decode())
+    thumbnail = _thumbnail(overlay, THUMBNAIL_PX)[0]
+    with Image.open(BytesIO(thumbnail), formats=["WEBP"]) as picture:
+        small = _thumbnail(picture, SMALL_PX)[0]
+    for key, data in ((THUMBNAIL_KEY, thumbnail), (SMALL_KEY, small)):
+        note.add_text(key, base64.b64encode(data).decode())
     return note
 
 
@@ -47,7 +56,8 @@ def thumbnail_in(page: Image.Image, side_px: int) -> Thumbnail:
         OSError: the file is damaged.
     """
     try:
-        data = base64.b64decode(str(page.info[THUMBNAIL_KEY]), validate=True)
+        small = page.info.get(SMALL_KEY) if side_px <= SMALL_PX else None
+        data = base64.b64decode(str(small or page.info[THUMBNAIL_KEY]), validate=True)
         with Image.open(BytesIO(data), formats=["WEBP"]) as picture:
             if max(picture.size) <= side_px:
                 return data, picture.size

@@ -14,20 +14,21 @@ from tnet_cli.errors import TnetError
 from tnet_cli.files import write_bytes_whole
 from tnet_cli.modelfile.card import CARD_KEY
 from tnet_cli.report.page import PageCard, PageRow, RunPage, render_page
-from tnet_cli.report.thumbnail import THUMBNAIL_PX, Thumbnail, thumbnail_in
+from tnet_cli.report.thumbnail import SMALL_PX, THUMBNAIL_PX, Thumbnail, thumbnail_in
 from tnet_cli.results.layout import REPORT
 from tnet_cli.results.reader import RunOnDisk, SlideRecord, read_run
 
-THUMBNAILS_BYTES = 12_000_000
+THUMBNAILS_BYTES = 8_000_000
 """Room for all thumbnails of a page; overlays beyond it keep their link."""
 
-MANY = 2500
-"""A page with more overlays than this has smaller thumbnails."""
-
-_SIDE_OF_MANY_PX = 64
+MANY = 1600
+"""A page with more overlays than this has small thumbnails."""
 
 _READERS = 8
 """Threads that read overlays; a run may lie on a share."""
+
+_AT_ONCE = 64
+"""Overlays that are read before the room left is looked at."""
 
 
 def write_report(path: Path) -> Path:
@@ -55,8 +56,8 @@ def write_report(path: Path) -> Path:
 
 def report_text(run: RunOnDisk) -> str:
     """Return the report as one HTML document."""
-    thumbnails = _thumbnails([slide.overlay for slide in run.slides])
-    rows = [_row(run, slide, thumbnail) for slide, thumbnail in zip(run.slides, thumbnails, strict=True)]
+    thumbnails = _thumbnails(run.slides)
+    rows = [_row(run, slide, thumbnails.get(slide.slide)) for slide in run.slides]
     card, lost = _card(run)
     page = RunPage(
         title=run.path.resolve().name or str(run.path),
@@ -101,17 +102,23 @@ def _row(run: RunOnDisk, slide: SlideRecord, thumbnail: Thumbnail | None) -> Pag
     )
 
 
-def _thumbnails(overlays: Sequence[Path | None]) -> list[Thumbnail | None]:
-    """Take the thumbnails of overlays, until the page's room for them is used up."""
-    count = sum(overlay is not None for overlay in overlays)
-    side_px = THUMBNAIL_PX if count <= MANY else _SIDE_OF_MANY_PX
-    thumbnails: list[Thumbnail | None] = []
+def _thumbnails(slides: Sequence[SlideRecord]) -> dict[str, Thumbnail]:
+    """Take the thumbnails of overlays by their slides' names, until the page's room for them is used up."""
+    overlays = [(slide.slide, slide.overlay) for slide in slides if slide.overlay]
+    side_px = THUMBNAIL_PX if len(overlays) <= MANY else SMALL_PX
+    thumbnails: dict[str, Thumbnail] = {}
     room = THUMBNAILS_BYTES
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
-        for thumbnail in pool.map(lambda overlay: _thumbnail(overlay, side_px) if overlay else None, overlays):
-            # As base64 four bytes stand for three.
-            room -= len(thumbnail[0]) * 4 // 3 if thumbnail else 0
-            thumbnails.append(thumbnail if room >= 0 else None)
+        for start in range(0, len(overlays), _AT_ONCE):
+            some = overlays[start : start + _AT_ONCE]
+            read = pool.map(lambda each: _thumbnail(each[1], side_px), some)
+            for (name, _), thumbnail in zip(some, read, strict=True):
+                if thumbnail:
+                    # As base64 four bytes stand for three.
+                    room -= len(thumbnail[0]) * 4 // 3
+                    if room < 0:
+                        return thumbnails
+                    thumbnails[name] = thumbnail
     return thumbnails
 
 

@@ -6,8 +6,8 @@ Nothing here trusts a run's folder: names may be hostile, tables half written by
 import csv
 import json
 import math
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,24 +24,20 @@ class SlideRecord:
         slide: Its name in the run.
         row: Its row of ``predictions.csv``, or the same keys of its ``result.json``; empty cells are None.
         details: Its ``result.json``; empty where there is none.
-        folder: Of its results, inside the run's folder; None when its name leads elsewhere.
+        folder: Of its results, inside the run's folder; None where there is none, or its name leads elsewhere.
+        overlay: Its overlay, where there is one.
     """
 
     slide: str
     row: dict[str, Any]
     details: dict[str, Any]
-    folder: Path | None
+    folder: Path | None = None
+    overlay: Path | None = None
 
     @property
     def path(self) -> str:
         """The slide's file, as the user gave it."""
         return self.text("path") or ""
-
-    @property
-    def overlay(self) -> Path | None:
-        """Its overlay, where there is one."""
-        path = self.folder / OVERLAY if self.folder else None
-        return path if path and path.is_file() else None
 
     def text(self, key: str) -> str | None:
         """Return a value as text, or None where there is nothing."""
@@ -85,9 +81,11 @@ def read_run(path: Path) -> RunOnDisk:
         raise UsageError(f"{path}: is not a folder; expected the folder of a run, the --out of tnet classify")
     columns, rows = _table(path / PREDICTIONS)
     record = _document(path / RUN_RECORD)
-    slides = [_slide(path, row) for row in rows]
-    listed = {slide.folder for slide in slides}
-    slides.extend(_slides_without_row(path, listed))
+    folders = _folders(path / SLIDES)
+    slides = [_slide(path, row, folders) for row in rows]
+    # Slides that have ended without a row, because the run was cut off before it was written, come last.
+    unlisted = [_slide(path, {"slide": name}, folders) for name in sorted(set(folders) - {s.slide for s in slides})]
+    slides.extend(replace(slide, row={}) for slide in unlisted if slide.details.get("status"))
     if not slides and not record and not columns:
         raise UsageError(f"{path}: holds no run; expected {PREDICTIONS} or {RUN_RECORD}, as tnet classify writes them")
     keys = columns or (list(slides[0].details) if slides else [])
@@ -108,31 +106,21 @@ def read_regions(slide: SlideRecord) -> list[dict[str, str]]:
     return _table(slide.folder / REGIONS)[1] if slide.folder else []
 
 
-def _slide(run: Path, row: dict[str, str]) -> SlideRecord:
+def _folders(slides: Path) -> dict[str, list[str]]:
+    """List the folders of slides, each with the names of its files, by one walk that follows no link."""
+    above = len(str(slides)) + 1
+    return {folder[above:].replace(os.sep, "/"): files for folder, _, files in os.walk(str(slides)) if files}
+
+
+def _slide(run: Path, row: dict[str, str], folders: dict[str, list[str]]) -> SlideRecord:
+    """Return what is known of a row's slide; its folder is one of those there are, wherever its name would lead."""
     name = row.get("slide") or PurePosixPath(row.get("path") or "").stem or "unnamed"
-    folder = _folder_inside(run, name)
-    return SlideRecord(name, dict(row), _document(folder / RESULT) if folder else {}, folder)
-
-
-def _folder_inside(run: Path, name: str) -> Path | None:
-    """Return the folder of a slide's results, or None for a name that leads out of the run."""
-    parts = PurePosixPath(name).parts
-    if not parts or "\0" in name or name.startswith("/") or ".." in parts:
-        return None
+    files = folders.get(name)
+    if files is None:
+        return SlideRecord(name, dict(row), {})
     folder = run / SLIDES / name
-    try:
-        return folder if folder.resolve().is_relative_to((run / SLIDES).resolve()) else None
-    except OSError:
-        return None
-
-
-def _slides_without_row(run: Path, listed: Collection[Path | None]) -> Iterator[SlideRecord]:
-    """Find results whose row is not in the table, because the run was cut off before it was written."""
-    for file in sorted((run / SLIDES).rglob(RESULT)):
-        details = {} if file.parent in listed else _document(file)
-        if details.get("status"):
-            name = file.parent.relative_to(run / SLIDES).as_posix()
-            yield SlideRecord(name, {}, details, run / SLIDES / name)
+    details = _document(folder / RESULT) if RESULT in files else {}
+    return SlideRecord(name, dict(row), details, folder, folder / OVERLAY if OVERLAY in files else None)
 
 
 def _table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -147,7 +135,7 @@ def _table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+        document = json.loads(path.read_bytes().decode(errors="replace"))
     except (OSError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
