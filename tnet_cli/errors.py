@@ -10,12 +10,15 @@ TnetError                      1  anything tnet itself reports
 ├── ManifestError              5  a manifest or its labels are wrong
 ├── PartialFailureError        6  some slides failed, the others are done
 │   └── RunStoppedError        6  a run had to stop; what was finished is kept
-├── InterruptedRunError      130  the user interrupted a run; what was finished is kept
+├── InterruptedRunError      130  a run was interrupted, by SIGTERM: 143; what was finished is kept
 └── TrainingError              1  learning cannot go on: the loss is not finite, or memory does not suffice
+
+TerminatedError, a KeyboardInterrupt and not a TnetError, is what other signals than that of Ctrl-C raise in a command.
 
 A message names the file, what was found, what was expected and what to do. It is shown to the user as one line.
 """
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -89,10 +92,29 @@ class RunStoppedError(PartialFailureError):
     """A run that cannot go on, because the disk is full or the device is lost; what was finished is kept."""
 
 
-class InterruptedRunError(TnetError):
-    """A run that the user interrupted; what was finished is kept."""
+class TerminatedError(KeyboardInterrupt):
+    """The process was asked to end by another signal than that of Ctrl-C, SIGTERM or SIGHUP.
 
-    exit_code = 130
+    Whoever ends well on Ctrl-C ends as well on these, by the same ``except KeyboardInterrupt``.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = signal.Signals(number)
+
+
+class InterruptedRunError(TnetError):
+    """A run that was interrupted; what was finished is kept. Raise it from the interrupt.
+
+    Args:
+        interrupt: By Ctrl-C, or a ``TerminatedError``; the exit code is 128 and the number of its signal.
+        said: What is kept, and how to go on.
+    """
+
+    def __init__(self, interrupt: KeyboardInterrupt, said: str) -> None:
+        by = interrupt.signal if isinstance(interrupt, TerminatedError) else signal.SIGINT
+        super().__init__(f"{'interrupted' if by == signal.SIGINT else f'ended by {by.name}'}; {said}")
+        self.exit_code = 128 + by
 
 
 class UsageError(TnetError):

@@ -4,6 +4,7 @@ import csv
 import errno
 import os
 import shutil
+import signal
 import threading
 import time
 from collections import Counter
@@ -191,21 +192,32 @@ def test_a_slide_that_cannot_be_drawn_has_failed(tnet, small, untrained_model, t
     assert (row["status"], row["prediction"], row["prob_yes"]) == ("failed", "", "")
 
 
-def test_an_interrupted_run_keeps_what_is_done(tnet, small, untrained_model, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "ended by SIGTERM"),
+        (signal.SIGHUP, 129, "ended by SIGHUP"),
+    ],
+)
+def test_an_interrupted_run_keeps_what_is_done(tnet, small, untrained_model, tmp_path, monkeypatch, number, code, said):
     names = [f"s{number}.tif" for number in range(3)]
     for name in names:
         shutil.copy(small, tmp_path / name)
     with monkeypatch.context() as patched:
 
         def interrupted(*_args):
-            raise KeyboardInterrupt
+            if number == signal.SIGINT:  # which whoever runs the tests may ignore
+                raise KeyboardInterrupt
+            signal.raise_signal(number)
 
         patched.setattr("tnet_cli.cli.terminal.SlideProgress.slide_done", interrupted)
         ran = tnet("classify", *names, "-m", untrained_model, "--no-overlay")
-    assert ran.code == 130
+    assert ran.code == code
+    assert number == signal.SIGINT or signal.getsignal(number) is signal.SIG_DFL, "what main changed it puts back"
     kept = rows_of(tmp_path / "tnet-out")
     assert {row["status"] for row in kept.values()} == {"ok"}, "whichever slides were the fastest"
-    assert f"tnet: interrupted; {len(kept)} of 3 slides are done and kept" in ran.err
+    assert f"tnet: {said}; {len(kept)} of 3 slides are done and kept" in ran.err
     assert (
         f"{len(kept)} of 3 slides were done before"
         in tnet("classify", *names, "-m", untrained_model, "--no-overlay").err

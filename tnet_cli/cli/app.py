@@ -1,10 +1,16 @@
 """The command ``tnet``: registers the commands and turns errors into a line and an exit code."""
 
 import logging
+import signal
 import sys
-from typing import Annotated
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from tnet_cli.cli.bench import bench
 from tnet_cli.cli.classify import classify
@@ -15,9 +21,21 @@ from tnet_cli.cli.models import models
 from tnet_cli.cli.synth import synth
 from tnet_cli.cli.train import train
 from tnet_cli.cli.view import view
-from tnet_cli.errors import TnetError
+from tnet_cli.errors import InterruptedRunError, TerminatedError, TnetError
+
+
+class _Commands(TyperGroup):
+    """The commands; an interrupt that none of them has seen to is told in a sentence, and by which signal."""
+
+    def invoke(self, ctx: typer.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as exc:
+            raise InterruptedRunError(exc, "what was finished is kept") from exc
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="tnet",
     help="Classify gigapixel images by reading only the regions that look informative.",
     no_args_is_help=True,
@@ -61,16 +79,48 @@ app.command()(train)
 def main(args: list[str] | None = None) -> None:
     """Run tnet with the given arguments, or those of the command line.
 
+    SIGTERM, which batch systems send before they kill, and SIGHUP end a command as Ctrl-C does: each raises a
+    ``TerminatedError`` in the main thread, which is a KeyboardInterrupt. What a command does on ``except
+    KeyboardInterrupt`` or ``finally`` it therefore does for all three, and the ``InterruptedRunError`` that it makes of
+    one has the exit code of its signal: 130, 143 or 129. A second signal interrupts what is done about the first.
+
     Raises:
         SystemExit: always; its code is the exit code.
     """
     # What tifffile logs of damaged files, tnet says in a sentence of its own.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    with _signals_interrupt(process_ends=args is None):
+        try:
+            app(args, prog_name="tnet")
+        except TnetError as error:
+            sys.stderr.write(f"tnet: {error}\n")
+            raise SystemExit(error.exit_code) from error
+
+
+@contextmanager
+def _signals_interrupt(*, process_ends: bool) -> Iterator[None]:
+    """Have signals that ask the process to end raise in the main thread while the block runs.
+
+    A signal that is ignored, as SIGHUP is under ``nohup``, stays so.
+
+    Args:
+        process_ends: Whether nothing comes after the block, where a signal then ends the process at once.
+    """
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise TerminatedError(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, interrupt)
     try:
-        app(args, prog_name="tnet")
-    except TnetError as error:
-        sys.stderr.write(f"tnet: {error}\n")
-        raise SystemExit(error.exit_code) from error
-    except KeyboardInterrupt as error:
-        sys.stderr.write("tnet: interrupted; what was finished is kept\n")
-        raise SystemExit(130) from error
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+        if process_ends and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -9,6 +9,7 @@ from tnet_cli import api
 from tnet_cli.cli.loading import load
 from tnet_cli.cli.terminal import answer, answer_json, note
 from tnet_cli.cli.training_progress import training_progress
+from tnet_cli.errors import InterruptedRunError
 
 if TYPE_CHECKING:
     from tnet_cli.training.run import TrainReport
@@ -86,8 +87,8 @@ def train(
                 progress=progress,
             )
     except KeyboardInterrupt as interrupted:
-        note(f"tnet: interrupted; run the same command again to go on from the last checkpoint in {out}")
-        raise typer.Exit(130) from interrupted
+        how = f"run the same command again to go on from the last checkpoint in {out}"
+        raise InterruptedRunError(interrupted, how) from interrupted
     if not report.speaks:
         return
     if report.was_done:

@@ -249,7 +249,7 @@ def _stopping_in_a_sentence(store: RunStore, slides: int) -> Iterator[None]:
         return
     done = f"{sum(row.is_done for row in store.rows())} of {slides} slides are done and kept"
     if isinstance(problem, KeyboardInterrupt):
-        raise InterruptedRunError(f"interrupted; {done}; run the same command again to go on") from problem
+        raise InterruptedRunError(problem, f"{done}; run the same command again to go on") from problem
     raise RunStoppedError(
         f"{store.directory.path}: cannot be written any more: {problem.strerror or problem}; "
         f"{done}; make room there and run the same command again to go on"
