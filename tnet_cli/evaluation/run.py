@@ -122,7 +122,7 @@ def _keeping_what_is_finished(out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as exc:
-        raise InterruptedRunError("interrupted; what was finished is kept") from exc
+        raise InterruptedRunError(exc, "what was finished is kept") from exc
     except OSError as exc:
         raise RunStoppedError(f"{out}: cannot be written: {exc.strerror or exc}; what was finished is kept") from exc
 
