@@ -4,8 +4,8 @@ import csv
 import hashlib
 import json
 import os
-import time
 import re
+import time
 from collections.abc import Callable
 from datetime import date
 from io import BytesIO
