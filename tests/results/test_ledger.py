@@ -35,8 +35,8 @@ def test_what_was_appended_is_there_again_and_the_last_word_counts(tmp_path: Pat
         ledger.begin(IDENTITY)
         ledger.append(entry("a", "failed"))
     with Ledger(path) as ledger:
-        assert ledger.entries["b"] == b
-        assert ledger.entries["a"] == entry("a", "failed")
+        assert ledger.entries["", "b"] == b
+        assert ledger.entries["", "a"] == entry("a", "failed")
         assert ledger.identities == {IDENTITY.digest: IDENTITY.facts()}
     assert len(path.read_text().splitlines()) == 4
     assert a.row.is_done
@@ -51,10 +51,12 @@ def test_cut_anywhere_it_keeps_every_whole_line_and_can_be_gone_on_with(tmp_path
     for cut in range(0, len(whole) + 1, 7):
         path.write_bytes(whole[:cut])
         with Ledger(path) as ledger:
-            assert list(ledger.entries) == ["a", "b", "c"][: max(0, sum(end <= cut for end in ends) - 1)]
+            assert [name for _, name in ledger.entries] == ["a", "b", "c"][
+                : max(0, sum(end <= cut for end in ends) - 1)
+            ]
             ledger.append(entry("d"))
         with Ledger(path) as ledger:
-            assert list(ledger.entries)[-1] == "d"
+            assert list(ledger.entries)[-1] == ("", "d")
 
 
 def test_a_line_damaged_in_the_middle_loses_that_slide_alone(tmp_path: Path):
@@ -66,7 +68,7 @@ def test_a_line_damaged_in_the_middle_loses_that_slide_alone(tmp_path: Path):
     lines.insert(1, b"[]\n")
     path.write_bytes(b"".join(lines))
     with Ledger(path) as ledger:
-        assert list(ledger.entries) == ["a", "c"]
+        assert list(ledger.entries) == [("", "a"), ("", "c")]
 
 
 def test_afresh_it_is_empty(tmp_path: Path):

@@ -52,12 +52,14 @@ class LedgerEntry:
         run: Digest of the identity it was made under.
         given_mpp: What the manifest said, or None.
         fingerprint: Of its content, or None when that was not known.
+        part: Of the run, where one looks at its slides several times, such as an arm of an evaluation.
     """
 
     row: SlideRow
     run: str
     given_mpp: float | None
     fingerprint: Fingerprint | None
+    part: str = ""
 
 
 class Ledger:
@@ -68,14 +70,14 @@ class Ledger:
         afresh: Begin with an empty one, in place of what is there.
 
     Attributes:
-        entries: The last of each slide, by name, as they were when the ledger was opened.
+        entries: The last of each slide, by part of the run and name, as they were when the ledger was opened.
         identities: Facts of the runs that wrote into it, by digest.
     """
 
     def __init__(self, path: Path, *, afresh: bool = False) -> None:
         if afresh:
             write_text_whole(path, "")
-        self.entries: dict[str, LedgerEntry] = {}
+        self.entries: dict[tuple[str, str], LedgerEntry] = {}
         self.identities: dict[str, dict[str, Any]] = {}
         self._file = open_for_appending(path)
         try:
@@ -101,8 +103,10 @@ class Ledger:
         Raises:
             OSError: the disk is full or gone.
         """
+        particular = {"part": entry.part, "kept": dict(entry.row.kept)}
         self._append(
-            {
+            {name: value for name, value in particular.items() if value}
+            | {
                 "run": entry.run,
                 "given_mpp": entry.given_mpp,
                 "fingerprint": entry.fingerprint,
@@ -142,8 +146,8 @@ class Ledger:
                 self.identities[said["run"]] = said["identity"]
                 return
             fingerprint = said["fingerprint"] if "fingerprint" in said else said["stamp"]  # as it was called once
-            row = SlideRow(values=said["row"], notes=tuple(said["notes"]), files=said["files"])
-            entry = LedgerEntry(row=row, run=said["run"], given_mpp=said["given_mpp"], fingerprint=fingerprint)
-            self.entries[row.values["slide"]] = entry
+            row = SlideRow(said["row"], tuple(said["notes"]), said["files"], said.get("kept", {}))
+            entry = LedgerEntry(row, said["run"], said["given_mpp"], fingerprint, said.get("part", ""))
+            self.entries[entry.part, row.values["slide"]] = entry
         except (ValueError, KeyError, TypeError):
             return

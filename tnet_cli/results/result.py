@@ -1,7 +1,7 @@
 """What tnet says of one slide, and the row of the table it becomes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -9,11 +9,36 @@ import numpy as np
 from tnet_cli.files import rounded
 from tnet_cli.geometry import Region, Size
 from tnet_cli.inputs.fingerprint import Fingerprint
+from tnet_cli.modelfile.card import CalibrationError
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.slide.slide import Doubt
 
-Status = Literal["ok", "failed", "no_tissue"]
-Qc = Literal["out_of_domain"]
+Status = Literal["ok", "abstained", "no_tissue", "failed"]
+STATUSES: tuple[Status, ...] = ("ok", "abstained", "no_tissue", "failed")
+
+LOOKED_AT = frozenset({"ok", "abstained"})
+"""Statuses of slides that the network has run on: they have probabilities, regions and an overlay."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustCheck:
+    """One reason why an answer may not count, and whether it holds.
+
+    Attributes:
+        name: ``out_of_domain``, ``too_coarse``, ``too_little_tissue``, ``unsharp`` or ``reader``.
+        failed: Whether the answer does not count for this reason.
+        sentence: The reason, for users, without a full stop; goes after the slide's name.
+        measure: What ``value`` and ``limit`` are of.
+        value: What was measured; None where there is nothing to measure.
+        limit: The greatest value, or for tissue and sharpness the least, of a slide whose answer counts.
+    """
+
+    name: Literal["out_of_domain", "too_coarse", "too_little_tissue", "unsharp", "reader"]
+    failed: bool
+    sentence: str
+    measure: str
+    value: float | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,20 +63,21 @@ class SlideResult:
     Attributes:
         slide: Name of the slide's folder of results: the file's name without suffix.
         path: As the user gave it.
-        status: ``ok``, ``failed`` or ``no_tissue``.
+        status: One of ``STATUSES``; ``abstained`` where the network has run and its answer does not count.
         class_names: The model's classes, in its order.
-        prediction: The class that was called, or None.
+        prediction: The class that is called: the most probable one; None where there is no answer that counts.
         probability: Its probability.
         probabilities: One for each class.
-        logits: The network's own outputs, before temperature and softmax.
-        locations: Attended locations, roots not included.
+        logits: The network's own outputs, before the calibration and softmax.
+        locations: Attended locations; roots are among them only where they are of the model's finest view.
         pixels_read: Every pixel decoded from the file, thumbnail and whole tiles included.
-        fraction_read: ``pixels_read`` over the level-0 pixels.
+        fraction_read: ``pixels_read`` over the level-0 pixels; at most one.
+        seconds: Work on this slide: reading it, and its share of the network's time.
         error: One sentence when the slide failed.
         notes: Plain sentences the user should know of.
         doubts: What the reader of the slide had to assume or could not check; their sentences are among ``notes``.
-        qc: ``out_of_domain`` where the slide is not of the kind the model knows; None else.
-        warning: The sentence that goes with ``qc``; one of ``notes``.
+        checks: What was asked of a slide before its answer counted, failed or not.
+        calibration_error: How far the model's probabilities were from what they say, where that was measured.
         regions: Every region looked at, coarsest first.
         fingerprint: What the slide's content was known by before it was read; None where nobody could tell.
         evidence: What was seen of a slide that was classified; None once it has been drawn.
@@ -78,12 +104,34 @@ class SlideResult:
     error: str | None = None
     notes: tuple[str, ...] = ()
     doubts: tuple[Doubt, ...] = ()
-    qc: Qc | None = None
-    warning: str | None = None
+    checks: tuple[TrustCheck, ...] = ()
+    calibration_error: CalibrationError | None = None
     regions: tuple[AttendedRegion, ...] = ()
     bounds: Region | None = None
     fingerprint: Fingerprint | None = None
     evidence: SlideEvidence | None = None
+
+    @property
+    def was_looked_at(self) -> bool:
+        """Whether the network has run on it."""
+        return self.status in LOOKED_AT
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the answer does not count: the sentences of the checks that failed."""
+        return tuple(check.sentence for check in self.checks if check.failed)
+
+    @property
+    def qc(self) -> str | None:
+        """The names of the checks that failed, with semicolons; None where there is none."""
+        return ";".join(check.name for check in self.checks if check.failed) or None
+
+    def answered(self) -> "SlideResult":
+        """Return the result with the class that is called and its probability, whether or not they count."""
+        if not self.probabilities:
+            return self
+        called = max(range(len(self.probabilities)), key=self.probabilities.__getitem__)
+        return replace(self, prediction=self.class_names[called], probability=self.probabilities[called])
 
     def row(self) -> dict[str, Any]:
         """Return the slide's row of ``predictions.csv``: column -> value, None where there is nothing to say."""
@@ -116,16 +164,23 @@ class SlideRow:
         values: The slide's row of ``predictions.csv``.
         notes: Plain sentences the user should know of.
         files: Bytes of each file in the slide's folder, by name.
+        kept: What else the run needs to know of it when it goes on: name -> JSON value.
     """
 
     values: dict[str, Any]
     notes: tuple[str, ...] = ()
     files: Mapping[str, int] = field(default_factory=dict)
+    kept: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
-        """``ok``, ``failed`` or ``no_tissue``."""
+        """One of ``STATUSES``."""
         return str(self.values["status"])
+
+    @property
+    def was_looked_at(self) -> bool:
+        """Whether the network has run on it."""
+        return self.status in LOOKED_AT
 
     @property
     def is_done(self) -> bool:

@@ -6,9 +6,10 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,17 @@ FINGERPRINT_THREADS = 8
 HAS_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
+WriteTables = Callable[[Sequence[tuple[int, SlideRow]]], None]
+"""Writes the tables of the rows there are: position among the inputs and row, in input order."""
+
+
 class RunStore:
-    """The rows of a run, for one process at a time; made by ``opened_store``.
+    """The rows of a run, or of a part of it, for one process at a time; made by ``opened_run``.
 
     Args:
         identity: What the results depend on.
-        class_names: The model's classes.
+        part: Of the run, where one looks at its slides several times.
+        write_tables: Writes the tables.
 
     Attributes:
         skipped: How many slides were done before.
@@ -50,7 +56,9 @@ class RunStore:
         ledger: Ledger,
         identity: RunIdentity,
         inputs: Sequence[SlideInput],
-        class_names: Sequence[str],
+        write_tables: WriteTables,
+        *,
+        part: str = "",
     ) -> None:
         self.directory = directory
         self.pending: list[int] = list(range(len(inputs)))
@@ -58,29 +66,29 @@ class RunStore:
         self._ledger = ledger
         self._identity = identity
         self._inputs = inputs
-        self._class_names = class_names
+        self._part = part
+        self._write_tables = write_tables
         self._rows: dict[int, SlideRow] = {}
         self._lock = threading.Lock()
         self._refreshed = time.monotonic()
         self._refresh_after_s = REFRESH_S
 
-    def skip_what_is_done(self, *, with_overlays: bool) -> None:
-        """Take over the rows of slides that were done under this identity, have not changed and have their files.
+    def skip_what_is_done(self, is_whole: Callable[[SlideInput, SlideRow], bool]) -> None:
+        """Take over the rows of slides that were done under this identity and have not changed.
 
         Args:
-            with_overlays: Whether a slide without an overlay is to be done again.
+            is_whole: Whether what else was made of a slide is there.
         """
 
         def is_done(position: int) -> bool:
             entry = self._inputs[position]
-            held = self._ledger.entries.get(entry.name)
+            held = self._ledger.entries.get((self._part, entry.name))
             return (
                 held is not None
                 and held.row.is_done
                 and held.run == self._identity.digest
                 and (held.row.values["path"], held.given_mpp) == (entry.shown_path, entry.mpp)
-                and (OVERLAY in held.row.files or not with_overlays or held.row.status != "ok")
-                and self.directory.has_files(held.row)
+                and is_whole(entry, held.row)
                 and held.fingerprint is not None
                 and held.fingerprint == fingerprint_of(entry.path)
             )
@@ -90,7 +98,7 @@ class RunStore:
             done = list(threads.map(is_done, self.pending))
         for position, is_over in enumerate(done):
             if is_over:
-                self._rows[position] = self._ledger.entries[self._inputs[position].name].row
+                self._rows[position] = self._ledger.entries[self._part, self._inputs[position].name].row
         self.pending = [position for position, is_over in enumerate(done) if not is_over]
         self.skipped = len(self._rows)
 
@@ -100,9 +108,7 @@ class RunStore:
         Raises:
             OSError: the disk is full or gone.
         """
-        entry = LedgerEntry(
-            row=row, run=self._identity.digest, given_mpp=self._inputs[position].mpp, fingerprint=fingerprint
-        )
+        entry = LedgerEntry(row, self._identity.digest, self._inputs[position].mpp, fingerprint, self._part)
         with self._lock:
             self._ledger.append(entry)
             self._rows[position] = row
@@ -124,9 +130,7 @@ class RunStore:
         with self._lock:
             rows = [(position, self._rows[position]) for position in sorted(self._rows)]
         self._ledger.sync()
-        self.directory.write_predictions([row.values for _, row in rows], self._class_names)
-        failures = [(self._inputs[position], row) for position, row in rows if row.status == "failed"]
-        self.directory.write_failures([_failure(entry, row) for entry, row in failures], FAILURE_COLUMNS)
+        self._write_tables(rows)
         self._refreshed = time.monotonic()
         self._refresh_after_s = max(REFRESH_S, 20 * (self._refreshed - started))
 
@@ -141,6 +145,47 @@ def _failure(entry: SlideInput, row: SlideRow) -> dict[str, Any]:
     return values | {"slide": entry.shown_path, "error": row.values["error"]}
 
 
+@dataclass(slots=True)
+class OpenRun:
+    """A run's folder that is open for writing; made by ``opened_run``.
+
+    Attributes:
+        stores: Of its parts, each made by ``store``.
+        expected: Rows that it will have.
+    """
+
+    directory: RunDirectory
+    ledger: Ledger
+    identity: RunIdentity
+    expected: int
+    stores: list[RunStore] = field(default_factory=list)
+
+    def store(
+        self,
+        inputs: Sequence[SlideInput],
+        write_tables: WriteTables,
+        is_whole: Callable[[SlideInput, SlideRow], bool],
+        *,
+        part: str = "",
+    ) -> RunStore:
+        """Return what is kept, and to be done, of a part of the run; its tables hold what was done before.
+
+        Args:
+            inputs: The slides of this part.
+            write_tables: Writes its tables.
+            is_whole: Whether what else was made of a slide that is done is there.
+            part: Its name.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        made = RunStore(self.directory, self.ledger, self.identity, inputs, write_tables, part=part)
+        self.stores.append(made)
+        made.skip_what_is_done(is_whole)
+        made.refresh(now=True)
+        return made
+
+
 @contextmanager
 def opened_store(
     directory: RunDirectory,
@@ -151,14 +196,43 @@ def opened_store(
     overwrite: bool = False,
     with_overlays: bool = False,
 ) -> Iterator[RunStore]:
+    """Open the folder of a run of ``tnet classify``; see ``opened_run``.
+
+    Args:
+        class_names: The model's classes.
+        with_overlays: Whether slides that are done but have no overlay are done again.
+    """
+
+    def write_tables(rows: Sequence[tuple[int, SlideRow]]) -> None:
+        directory.write_predictions([row.values for _, row in rows], class_names)
+        failures = [_failure(inputs[position], row) for position, row in rows if row.status == "failed"]
+        directory.write_failures(failures, FAILURE_COLUMNS)
+
+    def is_whole(_: SlideInput, row: SlideRow) -> bool:
+        is_drawn = OVERLAY in row.files or not with_overlays or row.status != "ok"
+        return is_drawn and directory.has_files(row)
+
+    with opened_run(directory, identity, inputs, overwrite=overwrite) as run:
+        yield run.store(inputs, write_tables, is_whole)
+
+
+@contextmanager
+def opened_run(
+    directory: RunDirectory,
+    identity: RunIdentity,
+    inputs: Sequence[SlideInput],
+    *,
+    overwrite: bool = False,
+    expected: int | None = None,
+) -> Iterator[OpenRun]:
     """Open a run's folder for writing; whatever ends the block, the tables then hold every row there is.
 
     Args:
         directory: The folder; made if need be.
         identity: What the results depend on.
-        class_names: The model's classes.
+        inputs: All slides of the run.
         overwrite: Begin afresh, whatever is there.
-        with_overlays: Whether slides that are done but have no overlay are done again.
+        expected: Rows that the run will have; None for one of each slide.
 
     Raises:
         UsageError: another run is writing there, has results there that this one would lose, or the folder cannot
@@ -177,12 +251,10 @@ def opened_store(
         directory.clear_drafts()
         with Ledger(directory.ledger_path, afresh=overwrite) as ledger:
             _refuse_to_lose(directory.path, ledger, identity, inputs)
-            store = RunStore(directory, ledger, identity, inputs, class_names)
-            with _stopping_in_a_sentence(store, len(inputs)):
+            run = OpenRun(directory, ledger, identity, len(inputs) if expected is None else expected)
+            with _stopping_in_a_sentence(run):
                 ledger.begin(identity)
-                store.skip_what_is_done(with_overlays=with_overlays)
-                store.refresh(now=True)
-                yield store
+                yield run
 
 
 @contextmanager
@@ -233,7 +305,7 @@ def _holder(directory: RunDirectory) -> str:
 
 
 @contextmanager
-def _stopping_in_a_sentence(store: RunStore, slides: int) -> Iterator[None]:
+def _stopping_in_a_sentence(run: OpenRun) -> Iterator[None]:
     """Write the tables at the end; turn an interrupt, or a disk that cannot be written, into one sentence."""
     problem: OSError | KeyboardInterrupt | None = None
     try:
@@ -242,16 +314,18 @@ def _stopping_in_a_sentence(store: RunStore, slides: int) -> Iterator[None]:
         problem = exc
     finally:
         try:
-            store.refresh(now=True)
+            for store in run.stores:
+                store.refresh(now=True)
         except OSError as exc:
             problem = problem or exc
     if problem is None:
         return
-    done = f"{sum(row.is_done for row in store.rows())} of {slides} slides are done and kept"
+    rows = [row for store in run.stores for row in store.rows()]
+    done = f"{sum(row.is_done for row in rows)} of {run.expected} slides are done and kept"
     if isinstance(problem, KeyboardInterrupt):
         raise InterruptedRunError(problem, f"{done}; run the same command again to go on") from problem
     raise RunStoppedError(
-        f"{store.directory.path}: cannot be written any more: {problem.strerror or problem}; "
+        f"{run.directory.path}: cannot be written any more: {problem.strerror or problem}; "
         f"{done}; make room there and run the same command again to go on"
     ) from problem
 
