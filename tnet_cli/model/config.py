@@ -1,14 +1,34 @@
 """The numbers of a TNet: everything a variant is, in one validated object."""
 
 import math
+import re
 from itertools import pairwise
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
+_UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+LONGEST_CLASS_NAME = 100
+
+
+def problem_of_class_name(name: str) -> str | None:
+    """Say why a name cannot be a class's, whose name becomes a cell and a column of tables and is shown in terminals.
+
+    Returns:
+        What goes on after the name in a sentence, or None where nothing is wrong with it.
+    """
+    if name[:1] in set("=+-@"):
+        return f"begins with {name[0]!r}, which a spreadsheet would run as a formula; give it another name"
+    if _UNSHOWABLE.search(name):
+        return "holds a control character; give it another name"
+    if len(name) > LONGEST_CLASS_NAME:
+        return f"is longer than {LONGEST_CLASS_NAME} characters; give it a shorter name"
+    return None
+
+
 class TNetConfig(BaseModel):
-    """Architecture, scales and default choice of locations.
+    """Architecture, scales and default choice of locations. Its bounds keep what is built of it within reason.
 
     A *slide model* fixes the micrometres per pixel of every processing level; an *image model*, such as the paper's,
     resizes the whole image to ``image_px`` and has one root.
@@ -39,19 +59,19 @@ class TNetConfig(BaseModel):
 
     backbone: str = Field(min_length=1)
     tap: str | None = Field(default=None, min_length=1)
-    class_names: tuple[str, ...] = Field(min_length=2)
-    base_px: int = Field(ge=16)
-    grid: int = Field(ge=2)
+    class_names: tuple[str, ...] = Field(min_length=2, max_length=10_000)
+    base_px: int = Field(ge=16, le=8192)
+    grid: int = Field(ge=2, le=64)
     cell_fraction: float = Field(gt=0, le=1)
-    processing_levels: int = Field(ge=1)
+    processing_levels: int = Field(ge=1, le=20)
     mpp: tuple[float, ...] | None = None
-    image_px: int | None = Field(default=None, ge=16)
+    image_px: int | None = Field(default=None, ge=16, le=100_000)
     choice: Literal["per_grid", "beam"]
     locations: tuple[int, ...]
     location_pool: Literal["slice", "mean", "max"] = "max"
     location_slice: tuple[int, int] | tuple[int, int, int] | None = None
     location_softmax: Literal["plain", "temperature", "l2"] = "plain"
-    position_length: int | None = Field(default=None, ge=12)
+    position_length: int | None = Field(default=None, ge=12, le=65_536)
     position_axes: Literal["yxs", "s"] = "yxs"
     weighting: bool = False
     dropout: float = Field(default=0.5, ge=0, lt=1)
@@ -62,6 +82,9 @@ class TNetConfig(BaseModel):
     def _is_consistent(self) -> Self:
         if len(set(self.class_names)) != len(self.class_names) or not all(name.strip() for name in self.class_names):
             raise ValueError(f"class_names must be different names, none of them empty, not {self.class_names}")
+        for name in self.class_names:
+            if (problem := problem_of_class_name(name)) is not None:
+                raise ValueError(f"the class name {name!r} {problem}")
         if not all(math.isfinite(mean) for mean in self.pixel_mean):
             raise ValueError(f"pixel_mean must be finite, not {self.pixel_mean}")
         if not all(math.isfinite(std) and std > 0 for std in self.pixel_std):
