@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -70,9 +71,11 @@ def server(run: Path) -> Iterator[RunServer]:
 
 
 def ask(
-    server: RunServer, address: str, *, method: str = "GET", host: str | None = None
+    server: RunServer, address: str, *, method: str = "GET", host: str | None = None, token: str | None = None
 ) -> tuple[int, bytes, dict[str, str]]:
-    """Send a request as it stands; no client library tidies the address."""
+    """Send a request as it stands but for the token before it; no client library tidies the address."""
+    token = server.token if token is None else token
+    address = f"/{token}{address}" if address.startswith("/") and token else address
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
     connection.putrequest(method, address, skip_host=True)
     connection.putheader("Host", host or f"127.0.0.1:{server.server_port}")
@@ -172,6 +175,26 @@ def test_a_request_that_names_another_host_is_refused(server, host, address):
     assert ask(server, address, host=f"localhost:{server.server_port}")[0] == 200
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["/", "/report.html", "/predictions.csv", "/view/slide", "/viewer/viewer.js", "/tiles/slide/0/0_0.jpeg",
+     "/slides/slide/overlay.png", "/nothing"],
+)  # fmt: skip
+def test_without_the_token_nothing_is_shown(server, address):
+    for token in ("", "x" * len(server.token), server.token[:-1], server.token.swapcase(), "%ff", "é"):
+        status, body, headers = ask(server, address, token=quote(token, safe="%"))
+        assert status in (400, 403)
+        assert headers["content-type"].startswith("text/plain")
+        assert server.token.encode() not in body
+    assert ask(server, f"/{server.token}", token="")[0] == 403
+
+
+def test_each_server_has_a_token_of_its_own(server, run):
+    with run_server(run) as other:
+        assert len({server.token, other.token}) == 2
+        assert len(other.token) >= 32
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
 def test_nothing_but_reading_is_possible(server, method):
     assert ask(server, "/predictions.csv", method=method)[0] == 501
@@ -202,7 +225,7 @@ def test_the_report_is_made_anew_and_leads_to_the_viewer(server):
         status, body, _ = ask(server, address)
         assert status == 200
         assert b"alert(2)" not in body
-        assert b'<body data-viewer="/view/">' in body
+        assert f'<body data-viewer="/{server.token}/view/">'.encode() in body
         assert b'data-slide="deep/a%3Cb%3E%22%27%26%23%3F%252e"' in body
 
 
@@ -214,7 +237,8 @@ def test_the_page_of_a_slide_has_its_boxes_and_neighbours(server):
     assert '"x": 1024' in text
     assert "weight 75.0 %" in text
     assert "path probability 50.0 %" in text
-    assert f"/view/{quote('deep/' + HOSTILE)}" in text
+    assert f"/{server.token}/view/{quote('deep/' + HOSTILE)}" in text
+    assert not re.search(f'(src|href)="/(?!{server.token}/)', text)
     hostile = ask(server, f"/view/{quote('deep/' + HOSTILE)}")[1].decode()
     assert "<b>" not in hostile
     assert ask(server, "/view/nobody")[0] == 404
@@ -224,7 +248,7 @@ def test_a_slide_that_has_moved_is_told_in_a_sentence(server):
     status, body, _ = ask(server, "/view/moved")
     assert status == 200
     assert b"moved.tif: the slide is not there any more" in body
-    assert b'src="/slides/moved/overlay.png"' in body
+    assert f'src="/{server.token}/slides/moved/overlay.png"'.encode() in body
     assert b"openseadragon" not in body
     assert b"in/broken.svs: no such file" in ask(server, "/view/broken")[1]
 
@@ -276,7 +300,30 @@ def test_the_command_says_its_address_and_ends_with_ctrl_c(run):
         process.kill()
         process.communicate()
     assert process.returncode == 0
-    assert errors == "Ctrl-C ends it\nended\n"
+    assert errors == "Ctrl-C ends it; the link shows the run to whoever has it\nended\n"
+
+
+def test_the_browser_is_not_started_with_the_link_itself(tnet, run, tmp_path, monkeypatch):
+    seen = tmp_path / "seen"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {seen}\ncat "${{1#file://}}" >> {seen}\nkill -INT $PPID\n')
+    browser.chmod(0o700)
+    command = [sys.executable, "-m", "tnet_cli", "view", str(run)]
+    environment = os.environ | {"BROWSER": f"{browser} %s", "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    )
+    address = process.communicate(timeout=60)[0].strip()
+    started_with, page = seen.read_text().split("\n", 1)
+    assert started_with.startswith("file://")
+    assert address not in started_with
+    assert address in page
+    assert not Path(started_with.removeprefix("file://")).exists()
 
 
 def test_a_port_that_is_taken_and_a_folder_without_a_run(tnet, run, tmp_path):

@@ -17,13 +17,15 @@ def view(
     """Serve a run's folder to the browser on this machine: the review, and deep zoom with the attended boxes."""
     import webbrowser
 
-    from tnet_cli.viewer.server import run_server
+    from tnet_cli.files import temporary_file
+    from tnet_cli.viewer.server import leading_to, run_server
 
-    with run_server(directory, port=port) as server:
+    with run_server(directory, port=port) as server, temporary_file(leading_to(server.address), suffix=".html") as page:
         answer(server.address)
         sys.stdout.flush()
-        note("Ctrl-C ends it")
-        if browser and not webbrowser.open(server.address):
+        note("Ctrl-C ends it; the link shows the run to whoever has it")
+        # By way of a file that only this user reads: everybody on a machine sees how a browser was started.
+        if browser and not webbrowser.open(page.as_uri()):
             note("no browser could be opened; open the address yourself")
         try:
             server.serve_forever()

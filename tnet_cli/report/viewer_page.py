@@ -17,6 +17,7 @@ class ViewerPage:
     """What the page shows.
 
     Attributes:
+        base: What the addresses of the viewer's own files begin with.
         says: What was called, in words.
         tiles_address: Where the slide's tiles are, with a slash at its end.
         notice: A sentence when the slide cannot be shown, or failed.
@@ -31,6 +32,7 @@ class ViewerPage:
     slide: str
     path: str
     says: str
+    base: str
     tiles_address: str
     notice: str | None = None
     size: Size | None = None

@@ -23,7 +23,7 @@ from tnet_cli.report.templates import asset_text
 from tnet_cli.report.viewer_page import ViewerPage, render_viewer
 from tnet_cli.results.html_report import report_text
 from tnet_cli.results.layout import PREDICTIONS, RUN_RECORD
-from tnet_cli.results.reader import RunOnDisk, SlideRecord, finite, read_regions, read_run
+from tnet_cli.results.reader import SlideRecord, finite, read_regions, read_run
 from tnet_cli.viewer.deepzoom import TILE_PX, DeepZoom, tile_jpeg
 from tnet_cli.viewer.slides import OpenSlides
 
@@ -44,6 +44,8 @@ _FILE_TYPES = {
     ".geojson": "application/geo+json",
 }
 """What the browser may show of the run's files; all others are bytes to save."""
+
+_SERVED = SERVED_MARK.encode()
 
 _TILE = re.compile(r"/tiles/(.+)/(\d{1,3})/(\d{1,9})_(\d{1,9})\.jpeg")
 
@@ -80,22 +82,25 @@ class _RunNow:
 
     @cached_property
     def report(self) -> bytes:
-        """The report as HTML, with links into this viewer.
+        """The report as HTML.
 
         Made anew and not taken from the folder: what lies there could be anything, and would run in the browser.
         """
-        text = report_text(self.run).replace(SERVED_MARK, SERVED_MARK.replace('""', '"/view/"'), 1)
-        return text.encode("utf-8", "replace")
+        return report_text(self.run).encode("utf-8", "replace")
 
 
 class RunPages:
     """The pages of one run, made from what its folder holds when they are asked for.
 
+    Args:
+        base: What the addresses that pages name begin with, and end before the slash of those that are answered.
+
     Raises:
         UsageError: it holds no run.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, base: str = "/") -> None:
+        self.base = base
         self._path = path
         self._real_path = path.resolve()
         self._slides = OpenSlides(path)
@@ -111,7 +116,8 @@ class RunPages:
     def answer(self, address: str) -> Response:
         """Answer a request for an address: the decoded path, which begins with a slash."""
         if address in ("/", "/report.html"):
-            return Response(200, HTML, self._current().report, {"Content-Security-Policy": "frame-ancestors 'none'"})
+            report = self._current().report.replace(_SERVED, _SERVED.replace(b'""', f'"{self.base}view/"'.encode()), 1)
+            return Response(200, HTML, report, {"Content-Security-Policy": "frame-ancestors 'none'"})
         if address.startswith("/viewer/"):
             return _asset(address.removeprefix("/viewer/"))
         if address.startswith("/view/"):
@@ -142,10 +148,11 @@ class RunPages:
             path=record.path,
             says=_says(record),
             notice=record.text("error"),
-            tiles_address=f"/tiles/{quote(name, errors='replace')}/",
-            overlay_address=_file_address(now.run, record),
-            previous_address=_page_address(names[at - 1]) if at else None,
-            next_address=_page_address(names[at + 1]) if at + 1 < len(names) else None,
+            base=self.base,
+            tiles_address=f"{self.base}tiles/{quote(name, errors='replace')}/",
+            overlay_address=self._file_address(record),
+            previous_address=self._page_address(names[at - 1]) if at else None,
+            next_address=self._page_address(names[at + 1]) if at + 1 < len(names) else None,
         )
         try:
             with self._slides.reading(record) as slide:
@@ -165,6 +172,15 @@ class RunPages:
             page = replace(page, notice=record.text("error") or str(error))
         text = render_viewer(page)
         return Response(200, HTML, text.encode("utf-8", "replace"), {"Content-Security-Policy": _VIEWER_POLICY})
+
+    def _page_address(self, name: str) -> str:
+        return f"{self.base}view/{quote(name, errors='replace')}"
+
+    def _file_address(self, record: SlideRecord) -> str | None:
+        overlay = record.overlay
+        if overlay is None:
+            return None
+        return f"{self.base}{quote(overlay.relative_to(self._path).as_posix(), errors='replace')}"
 
     def _tile(self, name: str, zoom_level: int, column: int, row: int) -> Response:
         record = self._current().by_name.get(name)
@@ -211,15 +227,6 @@ def _version_on_disk(run: Path) -> tuple[float, ...]:
         except OSError:
             times.append(0.0)
     return tuple(times)
-
-
-def _page_address(name: str) -> str:
-    return f"/view/{quote(name, errors='replace')}"
-
-
-def _file_address(run: RunOnDisk, record: SlideRecord) -> str | None:
-    overlay = record.overlay
-    return f"/{quote(overlay.relative_to(run.path).as_posix(), errors='replace')}" if overlay else None
 
 
 def _says(record: SlideRecord) -> str:

@@ -1,10 +1,13 @@
 """A server for one run, for the browser on the same machine and nobody else.
 
 It listens on the loopback address only, answers GET and HEAD only, and refuses requests that name another host: a page
-from elsewhere whose name was made to point here (DNS rebinding) names its own. For one browser on the same machine the
+from elsewhere whose name was made to point here (DNS rebinding) names its own. Other users of the machine reach the
+loopback address too, so every address begins with a token that only the printed link tells; in the address, and not in
+a cookie, which a browser would also send to whatever listens on another port. For one browser on the same machine the
 standard library's server is enough, and nothing more has to be installed or trusted.
 """
 
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,14 +37,19 @@ class RunServer(ThreadingHTTPServer):
     # A browser opens several connections at once, each of them for a tile.
     request_queue_size = 32
 
-    def __init__(self, pages: RunPages, port: int) -> None:
-        self.pages = pages
-        super().__init__((LOOPBACK, port), _Handler)
+    def __init__(self, path: Path, port: int) -> None:
+        self.token = secrets.token_urlsafe(24)
+        self.pages = RunPages(path, base=f"/{self.token}/")
+        try:
+            super().__init__((LOOPBACK, port), _Handler)
+        except BaseException:
+            self.pages.close()
+            raise
 
     @property
     def address(self) -> str:
-        """Where the browser finds it."""
-        return f"http://{LOOPBACK}:{self.server_port}/"
+        """Where the browser finds it; whoever has it sees the run."""
+        return f"http://{LOOPBACK}:{self.server_port}{self.pages.base}"
 
     @property
     def hosts(self) -> frozenset[str]:
@@ -52,6 +60,11 @@ class RunServer(ThreadingHTTPServer):
         """Let a connection that broke end silently: the browser does so whenever it moves on."""
 
 
+def leading_to(address: str) -> bytes:
+    """Return a page that leads to an address at once."""
+    return f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url={address}">'.encode()
+
+
 @contextmanager
 def run_server(path: Path, *, port: int = 0) -> Iterator[RunServer]:
     """Open a server for the run in a folder, and close it with all its slides.
@@ -59,9 +72,8 @@ def run_server(path: Path, *, port: int = 0) -> Iterator[RunServer]:
     Raises:
         UsageError: the folder holds no run, or the port is taken.
     """
-    pages = RunPages(path)
     try:
-        server = RunServer(pages, port)
+        server = RunServer(path, port)
     except (OSError, OverflowError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "no such port"
         raise UsageError(f"--port {port}: {reason}; give another, or 0 for any that is free") from exc
@@ -69,7 +81,7 @@ def run_server(path: Path, *, port: int = 0) -> Iterator[RunServer]:
         yield server
     finally:
         server.server_close()
-        pages.close()
+        server.pages.close()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -91,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> Response:
         if self.headers.get_all("Host", []) not in ([host] for host in self.server.hosts):
-            return refusal(403, f"this server answers to {self.server.address} only")
+            return refusal(403, f"this server answers to {LOOPBACK}:{self.server.server_port} only")
         try:
             # Everything after the first slash is a path, also where it begins with two.
             address = unquote(urlsplit(f"http://x{self.path}").path, errors="strict") if self.path[:1] == "/" else ""
@@ -99,7 +111,10 @@ class _Handler(BaseHTTPRequestHandler):
             address = ""
         if not address:
             return refusal(400, "not an address of this server")
-        return self.server.pages.answer(address)
+        token, slash, place = address[1:].partition("/")
+        if not secrets.compare_digest(token.encode(), self.server.token.encode()) or not slash:
+            return refusal(403, "open the link that tnet view printed: its token is missing here, or of another time")
+        return self.server.pages.answer(f"/{place}")
 
     def _send(self, response: Response) -> None:
         if isinstance(response.body, bytes):
