@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tnet_cli.files import folder_written_whole, open_for_appending, scratch_file, write_text_whole, written_whole
+from tnet_cli.files import open_for_appending, scratch_file, write_folder_whole, write_text_whole, written_whole
 
 
 class PowerCutError(Exception):
@@ -53,32 +53,31 @@ def contents(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
-def write_folder(target: Path, drafts: Path, *, fails: bool = False) -> None:
-    with folder_written_whole(target, drafts=drafts, names=("a.txt", "b.txt")) as draft:
-        (draft / "a.txt").write_text("new")
-        assert not target.exists() or "new" not in contents(target).values()
-        if fails:
-            raise PowerCutError
+NAMES = ("a.txt", "b.txt")
+
+
+def write_folder(target: Path, within: Path, contents: dict[str, bytes]) -> None:
+    write_folder_whole(target, contents, drafts=within / "drafts", within=within, names=NAMES)
 
 
 def test_a_new_folder_appears_with_all_its_files(tmp_path: Path):
-    target, drafts = tmp_path / "deep" / "folder", tmp_path / "drafts"
-    write_folder(target, drafts)
+    target = tmp_path / "deep" / "folder"
+    write_folder(target, tmp_path, {"a.txt": b"new"})
     assert contents(target) == {"a.txt": "new"}
-    assert contents(drafts) == {}
+    assert contents(tmp_path / "drafts") == {}
 
 
 def test_in_an_old_folder_files_are_replaced_and_what_is_of_somebody_else_stays(tmp_path: Path):
-    target, drafts = tmp_path / "folder", tmp_path / "drafts"
+    target = tmp_path / "folder"
     target.mkdir()
-    for name in ("a.txt", "b.txt", "notes.txt"):
+    for name in (*NAMES, "notes.txt"):
         (target / name).write_text("old")
-    with pytest.raises(PowerCutError):
-        write_folder(target, drafts, fails=True)
+    with pytest.raises(FileNotFoundError):
+        write_folder(target, tmp_path, {"a.txt": b"new", "no/such/folder.txt": b"new"})
     assert contents(target) == {"a.txt": "old", "b.txt": "old", "notes.txt": "old"}
-    write_folder(target, drafts)
+    write_folder(target, tmp_path, {"a.txt": b"new"})
     assert contents(target) == {"a.txt": "new", "notes.txt": "old"}
-    assert contents(drafts) == {}
+    assert contents(tmp_path / "drafts") == {}
 
 
 def test_what_is_appended_is_at_the_end_whoever_wrote_before(tmp_path: Path):

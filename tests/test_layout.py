@@ -66,7 +66,7 @@ def test_bare_levels_are_found(text):
     assert list(bare_levels(ast.parse(text)))
 
 
-DRAFTS = {"written_whole", "folder_written_whole", "scratch_file"}
+DRAFTS = {"written_whole", "scratch_file"}
 """What ``files`` gives to whoever writes by another library's means."""
 
 WRITING_METHODS = {

@@ -1,19 +1,183 @@
-"""Files that are written whole or not at all; nothing else in the package opens a file to write.
+"""Files that are written whole or not at all, and whose a folder is; nothing else in the package opens a file to write.
 
-A library that writes by itself is given a path by ``written_whole``; what it wrote is put into place once it is whole.
+A library that writes by itself is given a path by ``written_whole``; what it wrote is put into place once it is whole,
+and on the disk: after a loss of power there is the old file or the new one.
+
+What a command replaces or deletes in a folder is its own: ``held_by_command`` decides that for all of them. Links are
+not followed anywhere inside such a folder; the folder itself may be reached by one.
 """
 
 import csv
+import errno
+import glob
 import io
 import json
 import os
+import re
 import secrets
 import shutil
+import stat
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
+
+from tnet_cli.errors import DISTRIBUTION, UsageError
+from tnet_cli.places import is_url
+
+STATE = ".tnet"
+"""In a folder that a command writes: for each command its claim, and what else a user need not see."""
+
+NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+"""Opens neither what a link leads to nor, for ever waiting, a pipe."""
+
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES}
+"""Of folders on file systems that do not have this."""
+
+
+@dataclass(frozen=True, slots=True)
+class FolderKind:
+    """What a command writes into the folder it is given.
+
+    Attributes:
+        command: As it is called after ``tnet``.
+        names: Of all its files and folders, from the folder, with ``/`` between; that of a folder ends with ``/``, and
+            ``*`` and ``[0-9]`` stand for what they do in a shell.
+        wrote_unclaimed: Tells from the records in it a folder that the command wrote before there were claims.
+    """
+
+    command: str
+    names: tuple[str, ...]
+    wrote_unclaimed: Callable[[Path], bool] = lambda _folder: False
+
+    @property
+    def claim(self) -> str:
+        """Where the folder says that it is this command's."""
+        return f"{STATE}/{self.command}.json"
+
+
+def path_given(text: str | Path, option: str = "--out") -> Path:
+    """Return where a user wants something written.
+
+    Raises:
+        UsageError: it is empty, an address, or no path at all.
+    """
+    said = str(text)
+    if not said.strip():
+        raise UsageError(f"{option} is empty; give a path, or . for the folder you are in")
+    if is_url(said):
+        raise UsageError(f"{option} {said}: is an address; results are written to disks, so give a path")
+    if "\0" in said:
+        raise UsageError(f"{option} {said!r}: holds a character that no path can have")
+    return Path(text)
+
+
+def held_by_command(folder: Path, kind: FolderKind) -> bool:
+    """Decide whose a folder is, for every command that writes into one and before it does.
+
+    It is the command's where the claim or the records that it left there say so in full. Else it may become the
+    command's when nothing in it has a name that the command writes; files of other names are in nobody's way.
+
+    Returns:
+        Whether the command has written there before, so that what has its names is its own.
+
+    Raises:
+        UsageError: the path is no folder; something in it has a name that the command writes, and another wrote it;
+            or something of such a name is a link, or no ordinary file or folder.
+    """
+    try:
+        if not folder.is_dir():
+            _refuse_no_folder(folder)
+            return False
+        found = [(name, path) for name in (f"{STATE}/", kind.claim, *kind.names) for path in _found(folder, name)]
+        for name, path in found:
+            if fault := _fault(path, is_folder=name.endswith("/")):
+                raise UsageError(f"{path}: {fault}; remove it, or give another folder")
+        if _has_claim(folder, kind.command) or kind.wrote_unclaimed(folder):
+            return True
+        for name, path in found:
+            # Of what is not shown, an empty lock or folder is all that a process leaves that is killed at once.
+            if not (name == f"{STATE}/" or (name.startswith(STATE) and _is_empty(path))):
+                raise UsageError(_whose(folder, path, kind.command))
+    except OSError as exc:
+        raise UsageError(f"{folder}: cannot be used: {exc.strerror or exc}; give another folder") from exc
+    return False
+
+
+def claim(folder: Path, kind: FolderKind) -> bool:
+    """Make a folder the command's before anything else is written there; result and errors as ``held_by_command``."""
+    is_held = held_by_command(folder, kind)
+    if not _has_claim(folder, kind.command):
+        from importlib.metadata import version
+
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        said = {"program": DISTRIBUTION, "version": version(DISTRIBUTION), "command": kind.command, "since": since}
+        try:
+            write_json(folder / kind.claim, said)
+        except OSError as exc:
+            raise UsageError(f"{folder}: cannot be written: {exc.strerror or exc}; give another folder") from exc
+    return is_held
+
+
+def _refuse_no_folder(folder: Path) -> None:
+    if folder.exists():
+        raise UsageError(f"{folder}: is a file; give a folder")
+    if folder.is_symlink():
+        raise UsageError(f"{folder}: is a link to what is not there; give a folder")
+
+
+def _found(folder: Path, name: str) -> list[Path]:
+    """Return what has a name, or one of a pattern; links that lead nowhere too."""
+    if re.search(r"[*?\[]", name):
+        return sorted(folder.glob(name.rstrip("/")))
+    return [folder / name] if os.path.lexists(folder / name) else []
+
+
+def _fault(path: Path, *, is_folder: bool) -> str | None:
+    """Say why something cannot be the file or folder that tnet takes it for; None where it can, or is not there."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stat.S_ISLNK(mode):
+        return "is a link, and tnet follows none where it writes"
+    if is_folder:
+        return None if stat.S_ISDIR(mode) else "is no folder"
+    return None if stat.S_ISREG(mode) else "is a folder" if stat.S_ISDIR(mode) else "is no ordinary file"
+
+
+def _is_empty(path: Path) -> bool:
+    return not any(path.iterdir()) if path.is_dir() else path.lstat().st_size == 0
+
+
+def _has_claim(folder: Path, command: str) -> bool:
+    said = read_record(folder / STATE / f"{command}.json")
+    is_whole = {"program", "version", "command", "since"} <= said.keys()
+    return is_whole and (said["program"], said["command"]) == (DISTRIBUTION, command)
+
+
+def _whose(folder: Path, path: Path, command: str) -> str:
+    name = path.relative_to(folder)
+    claims = (file.stem for file in sorted((folder / STATE).glob("*.json")))
+    others = [f"tnet {other}" for other in claims if other != command and _has_claim(folder, other)]
+    if others:
+        return f"{folder}: holds {name} of a run of {' or '.join(others)}; give another folder with --out"
+    what = "folder" if path.is_dir() else "file"
+    return f"{folder}: holds a {what} {name} that no run of tnet {command} left there; give another folder with --out"
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return a JSON document of ours; empty where there is none, by whatever accident or intent."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | NO_LINK)
+        with os.fdopen(descriptor, "rb") as file:
+            document = json.loads(file.read()) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 @contextmanager
@@ -28,42 +192,110 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     Yields:
         A path in the same folder that the block must write and close.
+
+    Raises:
+        OSError: it cannot be written; what is there is no ordinary file, such as a link.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _refuse_fault(path, is_folder=False)
+    _make_folder(path.parent)
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}")
     try:
         yield draft
+        _sync(draft)
         draft.replace(path)
+        _sync(path.parent)
     finally:
         draft.unlink(missing_ok=True)
 
 
-@contextmanager
-def folder_written_whole(folder: Path, *, drafts: Path, names: Collection[str]) -> Iterator[Path]:
-    """Give a temporary folder, and put its files into the target when the block ends well.
+def remove_drafts(path: Path) -> None:
+    """Remove what processes that were killed have left of writing a file whole."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.\d+\.[0-9a-f]{{8}}{re.escape(path.suffix)}")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        if ours.fullmatch(left.name) and not _fault(left, is_folder=False):
+            left.unlink(missing_ok=True)
 
-    A target that is new appears with all of them; in one that is there they are replaced, and what else it has of the
-    names is removed.
+
+def write_folder_whole(
+    folder: Path, contents: Mapping[str, bytes], *, drafts: Path, within: Path, names: Collection[str]
+) -> None:
+    """Write files into a folder; one that is new appears with all of them, in one that is there they are replaced.
 
     Args:
-        drafts: A folder on the same disk, where the temporary one is made.
-        names: Of the files that are written, as a rule; anything else in the target is left alone.
+        contents: Of each file, by name.
+        drafts: A folder on the same disk, where they are written first.
+        within: The folder of the run, below which no link is followed.
+        names: Of the files that are written, as a rule: what of them is not written now is removed. Anything else in
+            the folder is left alone.
+
+    Raises:
+        OSError: they cannot be written; on the way is a link, or where a file shall be is no ordinary one.
     """
+    for place in (drafts, folder):
+        for part in reversed([place, *place.parents][: len(place.relative_to(within).parts)]):
+            _refuse_fault(part, is_folder=True)
+    for name in names:
+        _refuse_fault(folder / name, is_folder=False)
+    _make_folder(drafts)
     draft = drafts / f"{os.getpid()}.{secrets.token_hex(6)}"
-    draft.mkdir(parents=True)
+    draft.mkdir()
     try:
-        yield draft
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            (draft / name).write_bytes(content)
+        # After all are written, so that a file system which syncs more than it is asked to has less left each time.
+        for name in contents:
+            _sync(draft / name)
+        _make_folder(folder.parent)
         if not folder.exists():
+            _sync(draft)
             draft.rename(folder)
+            _sync(folder.parent)
             return
-        written = [path.name for path in draft.iterdir()]
-        for name in written:
+        for name in contents:
             (draft / name).replace(folder / name)
-        for name in set(names) - set(written):
+        for name in set(names) - contents.keys():
             (folder / name).unlink(missing_ok=True)
+        _sync(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def remove_folder_drafts(drafts: Path) -> None:
+    """Remove what processes that were killed have left of writing folders whole."""
+    for left in drafts.glob("*"):
+        if re.fullmatch(r"\d+\.[0-9a-f]{12}", left.name) and not _fault(left, is_folder=True):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _refuse_fault(path: Path, *, is_folder: bool) -> None:
+    if fault := _fault(path, is_folder=is_folder):
+        raise OSError(errno.EINVAL, f"{path} {fault}")
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and what is missing above it, so that they are still there after a loss of power."""
+    if folder.is_dir():
+        return
+    if folder.parent != folder:
+        _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync(folder.parent)
+
+
+def _sync(path: Path) -> None:
+    """See that a file, or the names in a folder, are on the disk."""
+    is_folder = path.is_dir()
+    if is_folder and os.name != "posix":
+        return
+    try:
+        descriptor = os.open(path, (os.O_RDONLY if is_folder else os.O_RDWR) | NO_LINK)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as exc:
+        if not is_folder or exc.errno not in _CANNOT_SYNC:
+            raise
 
 
 def write_bytes_whole(path: Path, content: bytes) -> None:
@@ -78,8 +310,13 @@ def write_text_whole(path: Path, text: str) -> None:
 
 
 def open_for_appending(path: Path) -> int:
-    """Open a file, made if need be, and return its descriptor, by which each write is put at its end at once."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    """Open a file, made if need be, and return its descriptor, by which each write is put at its end at once.
+
+    Raises:
+        OSError: it cannot be opened, or is a link or no ordinary file.
+    """
+    _refuse_fault(path, is_folder=False)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | NO_LINK, 0o666)
 
 
 @contextmanager
@@ -123,6 +360,11 @@ def table_text(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
     return text.getvalue()
 
 
+def json_text(document: dict[str, Any]) -> str:
+    """Return a JSON document as the text of a file, refusing numbers JSON does not have."""
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, document: dict[str, Any]) -> None:
     """Write a JSON document whole, refusing numbers JSON does not have."""
-    write_text_whole(path, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text_whole(path, json_text(document))

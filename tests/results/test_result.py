@@ -127,7 +127,7 @@ def test_rows_of_another_run_are_protected(tmp_path: Path):
 def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path):
     (tmp_path / "out").touch()
     with pytest.raises(UsageError, match="is a file"):
-        RunDirectory(tmp_path / "out").refuse_a_file()
+        RunDirectory(tmp_path / "out").check()
 
 
 def test_a_row_with_an_unknown_column_is_refused():

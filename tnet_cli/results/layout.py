@@ -4,14 +4,27 @@ Besides what a user reads there is ``.tnet``: the ledger, the lock, and drafts o
 """
 
 import csv
-import shutil
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tnet_cli.errors import UsageError
-from tnet_cli.files import folder_written_whole, table_text, write_bytes_whole, write_json, write_text_whole
+from tnet_cli.files import (
+    STATE,
+    FolderKind,
+    claim,
+    held_by_command,
+    json_text,
+    read_record,
+    remove_drafts,
+    remove_folder_drafts,
+    table_text,
+    write_folder_whole,
+    write_json,
+    write_text_whole,
+)
 from tnet_cli.inputs.names import GEOJSON, OVERLAY, REGIONS, RESULT, SLIDE_FILES
 from tnet_cli.report.geojson import regions_geojson
 from tnet_cli.results.result import SlideResult, SlideRow, prediction_columns, region_row
@@ -22,6 +35,22 @@ FAILURES = "failures.csv"
 REPORT = "report.html"
 SLIDES = "slides"
 """Holds a folder for each slide, with ``inputs.names.SLIDE_FILES``."""
+
+LEDGER, LOCK, HOLDER, DRAFTS = f"{STATE}/ledger.jsonl", f"{STATE}/lock", f"{STATE}/holder.json", f"{STATE}/drafts"
+OF_EVERY_RUN = (RUN_RECORD, PREDICTIONS, LEDGER, LOCK, HOLDER, f"{DRAFTS}/")
+"""What every run with rows and a ledger writes, whatever its command; of a folder ``/`` is the end."""
+
+
+def _wrote_unclaimed(folder: Path) -> bool:
+    record, holder = read_record(folder / RUN_RECORD), read_record(folder / HOLDER)
+    is_record = {"version", "finished", "model", "intended_use", "options", "machine", "slides"} <= record.keys()
+    model = record.get("model")
+    digest = model.get("sha256") if isinstance(model, dict) else None
+    is_of_a_model = isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest) is not None
+    return (is_record and is_of_a_model) or (holder.keys() == {"process", "host", "since"} and not record)
+
+
+CLASSIFICATION = FolderKind("classify", (*OF_EVERY_RUN, FAILURES, REPORT, f"{SLIDES}/"), _wrote_unclaimed)
 
 
 def is_finished(record: Mapping[str, Any]) -> bool:
@@ -34,66 +63,76 @@ class RunDirectory:
 
     Args:
         path: The folder; made on the first write.
+        kind: What the run writes there.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kind: FolderKind = CLASSIFICATION) -> None:
         self.path = path
-        self._state = path / ".tnet"
-        self._drafts = self._state / "drafts"
+        self.kind = kind
+        self._drafts = path / DRAFTS
 
     @property
     def ledger_path(self) -> Path:
         """Where the ledger is."""
-        return self._state / "ledger.jsonl"
+        return self.path / LEDGER
 
     @property
     def lock_path(self) -> Path:
         """Where the lock is."""
-        return self._state / "lock"
+        return self.path / LOCK
 
     @property
     def holder_path(self) -> Path:
         """Where it is written who holds the lock, or held it last."""
-        return self._state / "holder.json"
+        return self.path / HOLDER
 
     @property
     def has_ledger(self) -> bool:
         """Whether a run has kept rows here."""
         return self.ledger_path.is_file()
 
-    def make(self) -> None:
-        """Make the folder.
+    def check(self) -> None:
+        """Refuse a folder that is not this command's and cannot become it, before anything else is done.
 
         Raises:
-            OSError: it cannot be made or written.
+            UsageError: see ``files.held_by_command``.
         """
-        self._drafts.mkdir(parents=True, exist_ok=True)
+        held_by_command(self.path, self.kind)
+
+    def make(self) -> None:
+        """Make the folder, and claim it for the command.
+
+        Raises:
+            UsageError: it is not this command's and cannot become it, or cannot be written.
+            OSError: it cannot be written.
+        """
+        claim(self.path, self.kind)
+        self._drafts.mkdir(exist_ok=True)
 
     def clear_drafts(self) -> None:
         """Remove what a run that was killed had begun to write; only for whoever holds the lock."""
-        for left in self._drafts.iterdir():
-            shutil.rmtree(left, ignore_errors=True)
-
-    def refuse_a_file(self) -> None:
-        """Refuse a path that cannot be a folder.
-
-        Raises:
-            UsageError: it is a file.
-        """
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{self.path}: is a file; give a folder with --out")
+        remove_folder_drafts(self._drafts)
+        for name in self.kind.names:
+            if not name.endswith("/"):
+                remove_drafts(self.path / name)
 
     def refuse_if_it_holds_another_run(self, paths: Iterable[str]) -> None:
-        """Protect the rows of an earlier run that this one would not write again.
+        """Protect the rows of an earlier run that this one would not write again, where only the table tells of them.
 
         Raises:
-            UsageError: the folder's table lists slides that are not among ``paths``.
+            UsageError: the folder's table lists slides that are not among ``paths``, or is no table any more.
         """
         table = self.path / PREDICTIONS
-        if not table.exists():
+        try:
+            with table.open(newline="", encoding="utf-8") as file:
+                earlier = {row.get("path") or "" for row in csv.DictReader(file)}
+        except FileNotFoundError:
             return
-        with table.open(newline="", encoding="utf-8") as file:
-            earlier = {row.get("path") or "" for row in csv.DictReader(file)}
+        except (OSError, ValueError, csv.Error) as exc:
+            raise UsageError(
+                f"{table}: is not the table that tnet {self.kind.command} wrote there ({exc}); "
+                "give another folder with --out, or replace everything in this one with --overwrite"
+            ) from exc
         refuse_to_lose(self.path, sorted(earlier - set(paths)))
 
     def slide_folder(self, name: str) -> Path:
@@ -124,11 +163,11 @@ class RunDirectory:
         Raises:
             OSError: the disk is full or gone.
         """
+        contents = _contents(result, overlay)
         folder = self.slide_folder(result.slide)
-        with folder_written_whole(folder, drafts=self._drafts, names=SLIDE_FILES) as draft:
-            _write_files(draft, result, overlay)
-            files = {path.name: path.stat().st_size for path in draft.iterdir()}
-        return SlideRow(values=result.row(), notes=result.notes, files=files)
+        write_folder_whole(folder, contents, drafts=self._drafts, within=self.path, names=SLIDE_FILES)
+        files = {name: len(content) for name, content in contents.items()}
+        return SlideRow(values=result.row(), reasons=result.reasons, files=files)
 
     def write_predictions(self, rows: Sequence[dict[str, Any]], class_names: Sequence[str]) -> None:
         """Write ``predictions.csv``: one row for every input that has ended, in input order."""
@@ -156,22 +195,24 @@ def refuse_to_lose(out: Path, lost: Sequence[str]) -> None:
         )
 
 
-def _write_files(folder: Path, result: SlideResult, overlay: bytes | None) -> None:
+def _contents(result: SlideResult, overlay: bytes | None) -> dict[str, bytes]:
+    """Return what is written of a slide: name of a file -> its bytes."""
     details = result.row() | {
         "logits": list(result.logits),
         "width": result.size.width if result.size else None,
         "height": result.size.height if result.size else None,
         "bytes_read": result.bytes_read,
+        "checks": [asdict(check) for check in result.checks],
+        "calibration_error": result.calibration_error and result.calibration_error.model_dump(),
         "notes": list(result.notes),
         "doubts": [asdict(doubt) for doubt in result.doubts],
     }
-    write_json(folder / RESULT, details)
-    if result.status == "ok":
+    texts = {RESULT: json_text(details)}
+    if result.was_looked_at:
         rows = [region_row(region, result.class_names) for region in result.regions]
-        write_text_whole(folder / REGIONS, table_text(list(rows[0]), rows))
-        write_json(folder / GEOJSON, _geojson(result))
-    if overlay is not None:
-        write_bytes_whole(folder / OVERLAY, overlay)
+        texts |= {REGIONS: table_text(list(rows[0]), rows), GEOJSON: json_text(_geojson(result))}
+    contents = {name: text.encode() for name, text in texts.items()}
+    return contents if overlay is None else contents | {OVERLAY: overlay}
 
 
 def _geojson(result: SlideResult) -> dict[str, Any]:
