@@ -240,7 +240,7 @@ def opened_run(
         RunStoppedError: the disk is full or gone.
         InterruptedRunError: the user interrupted the block.
     """
-    directory.refuse_a_file()
+    directory.check()
     if not directory.has_ledger and not overwrite:
         directory.refuse_if_it_holds_another_run([entry.shown_path for entry in inputs])
     try:
