@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tnet_cli.errors import ManifestError, UsageError
-from tnet_cli.inputs.inputs import find_inputs, read_manifest
+from tnet_cli.inputs.inputs import find_inputs, read_labelled, read_manifest
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -180,8 +180,10 @@ def test_patient_and_split_are_read(tmp_path):
         b'slide;label;mpp\n"a, b.tif";yes;0,5\n;;\n\n',
         b"slide\tlabel\tmpp\na, b.tif\tyes\t0.5\n",
         b' slide , label , mpp,\n"a, b.tif", yes ,"0,5",\n   ,,,\n',
+        b"sep=;\r\nSlide;Label;MPP\r\na, b.tif;yes;0,5\r\n",
+        "slide\tlabel\tmpp\na, b.tif\tyes\t0.5\n".encode("utf-16"),
     ],
-    ids=["excel", "semicolons", "tabs", "spaces and empty columns"],
+    ids=["excel", "semicolons", "tabs", "spaces and empty columns", "separator line and capitals", "utf-16"],
 )
 def test_manifests_of_all_spreadsheets_are_read(tmp_path, content):
     manifest = tmp_path / "m.csv"
@@ -233,11 +235,67 @@ def test_a_wrong_manifest_says_what_is_wrong(tmp_path, text, complaint):
         read_manifest(manifest)
 
 
-def test_a_manifest_in_utf_16_is_refused_in_a_sentence(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("slide,label\na.tif,h\u00e9matome\n".encode("latin-1"), "it is not UTF-8 text; save the table as CSV UTF-8"),
+        (b"II*\0" + bytes(9000), "it is not UTF-8 text"),
+        (b"PK\x03\x04 and more", "is a workbook and no CSV; save its table as CSV UTF-8"),
+        (b"\xff\xfes\0l\0i", "it is not UTF-8 text"),
+        (b'slide,label\na.tif,"x\n', "cannot be read as a CSV manifest: unexpected end of data"),
+    ],
+    ids=["latin-1", "a slide", "a workbook", "half a character", "a quote that never ends"],
+)
+def test_what_is_no_such_table_is_refused_in_a_sentence(tmp_path, content, complaint):
     manifest = tmp_path / "m.csv"
-    manifest.write_text("slide\na.tif\n", encoding="utf-16")
-    with pytest.raises(ManifestError, match=r"m\.csv: cannot be read as a CSV manifest: it is not UTF-8 text"):
+    manifest.write_bytes(content)
+    with pytest.raises(ManifestError, match=rf"m\.csv: .*{complaint}"):
         read_manifest(manifest)
+
+
+def test_a_line_is_counted_in_the_file_whatever_comes_first(tmp_path):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text('sep=;\nslide;mpp\n"a\nb.tif";fine\n')
+    with pytest.raises(ManifestError, match="line 4: mpp 'fine' is not a number"):
+        read_manifest(manifest)
+
+
+def test_splits_are_spelled_freely(tmp_path):
+    manifest = tmp_path / "m.csv"
+    words = ["Train", " TRAINING ", "Val", "validation", "tune", "TEST", "holdout", ""]
+    manifest.write_text("slide,split\n" + "".join(f"{n}.tif,{word}\n" for n, word in enumerate(words)))
+    expected = ["train", "train", "validation", "validation", "validation", "test", "holdout", None]
+    assert [row.split for row in read_manifest(manifest)] == expected
+
+
+def test_a_slide_that_is_labelled_differently_by_two_ways_to_it_is_refused(tmp_path):
+    (tmp_path / "a.tif").write_bytes(b"slide")
+    (tmp_path / "again.tif").symlink_to("a.tif")
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("slide,label\na.tif,x\nagain.tif,x\n")
+    notes: list[str] = []
+    assert len(read_labelled(manifest, on_note=notes.append)) == 1
+    assert notes == [f"{tmp_path}/again.tif: the same slide as {tmp_path}/a.tif; it counts once"]
+    manifest.write_text("slide,label\na.tif,x\nagain.tif,y\n")
+    with pytest.raises(ManifestError, match=r"again\.tif is listed as .*a\.tif too, with the label 'x' and 'y'"):
+        read_labelled(manifest)
+
+
+@pytest.mark.parametrize("label", ["=1+1", "-", "@x", '"a\nb"', "a\x1b[31m"])
+def test_a_label_that_is_no_name_for_a_class_is_refused(tmp_path, label):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"slide,label\na.tif,{label}\n")
+    with pytest.raises(ManifestError, match=r"the label .* of 1 slide (begins with|holds a control character)"):
+        read_labelled(manifest)
+
+
+def test_a_label_that_may_mean_that_nothing_is_known_is_kept_and_remarked_on(tmp_path):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("slide,label\na.tif,NA\nb.tif,x\nc.tif,NA\n")
+    notes: list[str] = []
+    assert [row.label for row in read_labelled(manifest, on_note=notes.append)] == ["NA", "x", "NA"]
+    assert len(notes) == 1
+    assert "the label 'NA' of 2 slides is taken for the name of a class" in notes[0]
 
 
 def test_a_missing_manifest_is_named(tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tnet_cli.errors import ManifestError
 from tnet_cli.inputs.annotation import areas_that_count
-from tnet_cli.inputs.inputs import SlideInput, find_inputs
+from tnet_cli.inputs.inputs import SlideInput, read_labelled, split_name
 
 JUDGED_BY_DEFAULT = "test"
 EVERY_SPLIT = "all"
@@ -52,9 +52,8 @@ def select_rows(
         ManifestError: the manifest cannot be used, a split is empty or shares slides or patients with the other, a
             label is missing or unknown to the model, or an annotation cannot be read.
     """
-    if manifest.suffix.lower() not in {".csv", ".tsv"}:
-        raise ManifestError(f"{manifest}: expected a manifest ending in .csv or .tsv, with columns slide and label")
-    rows = find_inputs([str(manifest)], on_note=on_note)
+    rows = read_labelled(manifest, on_note=on_note)
+    split, calibrate = split and split_name(split), calibrate and split_name(calibrate)
     if not any(row.label for row in rows):
         raise ManifestError(f"{manifest}: no row has a label; evaluate needs a column 'label'")
     has_splits = any(row.split for row in rows)

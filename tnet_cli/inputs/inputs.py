@@ -1,14 +1,12 @@
 """What the user asked to classify: slides by name, folders and patterns, and manifests that list slides."""
 
-import csv
-import io
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Self
-from urllib.parse import unquote, urlsplit
 
 from tnet_cli.errors import ManifestError, UsageError
 from tnet_cli.inputs.discovery import (
@@ -25,9 +23,20 @@ from tnet_cli.inputs.discovery import (
 )
 from tnet_cli.inputs.formats import INDEX_SUFFIXES, SLIDE_SUFFIXES, is_folder, listed_in, suffix_of
 from tnet_cli.inputs.names import NameSource, unique_names
-from tnet_cli.urls import is_url, redacted
+from tnet_cli.inputs.table import Cells, read_table
+from tnet_cli.model.config import problem_of_class_name
+from tnet_cli.places import Place, is_url
 
 MANIFEST_COLUMNS = ("slide", "label", "mpp", "patient", "split", "annotation", "error")
+
+NO_LABELS = frozenset({"na", "n/a", "nan", "null", "none", "?", "unknown"})
+"""What tables have in cells where nothing is known."""
+
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("validation", "validate", "valid", "val", "dev", "tune", "tuning"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 
 MANIFEST_SUFFIXES = frozenset({".csv", ".tsv"})
 
@@ -40,14 +49,14 @@ class SlideInput:
     """One slide to work on, with what a manifest says of it.
 
     Attributes:
-        path: As the user gave it, or resolved against the manifest's folder.
+        path: As the user gave it, or resolved against the manifest's folder; as text it holds no secret.
         name: Unique among the inputs; names the slide's folder of results. Its parts, if there are several, are
             joined by ``/``.
         annotation: GeoJSON of what is drawn on it.
         split: What it is set aside for.
     """
 
-    path: str
+    path: Place
     name: str
     mpp: float | None = None
     label: str | None = None
@@ -57,12 +66,12 @@ class SlideInput:
 
     @property
     def shown_path(self) -> str:
-        """The path as it may be shown and written down: a URL without credentials and query."""
-        return redacted(self.path)
+        """The path as it may be shown and written down: the text of ``path``."""
+        return str(self.path)
 
     def from_anywhere(self) -> Self:
         """Return it with paths that hold whatever the working folder is; links in them stay, and so does a URL."""
-        path = self.path if is_url(self.path) else os.path.abspath(self.path)  # noqa: PTH100  `absolute` keeps `..`
+        path = self.path if self.path.is_url else Place(os.path.abspath(self.path))  # noqa: PTH100  `absolute` keeps `..`
         return replace(self, path=path, annotation=self.annotation and Path(os.path.abspath(self.annotation)))  # noqa: PTH100
 
 
@@ -83,7 +92,7 @@ class _Candidate:
 
 
 def find_inputs(
-    given: Sequence[str],
+    given: Sequence[str | Place],
     *,
     recursive: bool = True,
     out: Path | None = None,
@@ -108,47 +117,50 @@ def find_inputs(
     """
     candidates: list[_Candidate] = []
     empty: list[str] = []
-    for text in given:
+    for place in map(Place, given):
+        text = place.opened_whole()
         if not text.strip():
             raise UsageError("one of the inputs is empty; expected a slide, folder, pattern, URL or manifest")
         if not is_writable(text):
-            empty.append(f"{shown(text)}: left out, since its name is not UTF-8 and could not be written down")
-        elif is_url(text) or os.path.lexists(text) or not is_pattern(text):
-            path = Path(text)
-            if not is_url(text) and is_folder(path):
-                found, problem = _in_folder(path, recursive=recursive, out=out, on_note=on_note)
+            empty.append(f"{shown(str(place))}: left out, since its name is not UTF-8 and could not be written down")
+        elif place.is_url or os.path.lexists(text) or not is_pattern(text):
+            if not place.is_url and is_folder(text):
+                found, problem = _in_folder(Path(place), recursive=recursive, out=out, on_note=on_note)
                 candidates.extend(found)
                 empty.extend([problem] if problem else [])
-            elif suffix_of(urlsplit(text).path if is_url(text) else path.name) in MANIFEST_SUFFIXES:
-                candidates.extend(_in_manifest(text, on_note))
+            elif place.suffix in MANIFEST_SUFFIXES:
+                candidates.extend(_in_manifest(place, on_note))
             else:
-                candidates.append(_given(text))
+                candidates.append(_given(place))
         else:
             candidates.extend(_matching(text, recursive=recursive, out=out, on_note=on_note))
     if not candidates:
         raise UsageError("; ".join(empty) or "no inputs are given")
     for problem in empty:
         on_note(problem)
-    kept = _each_once(candidates, on_note)
-    names = unique_names([candidate.source for candidate in kept])
-    return [replace(candidate.entry, name=name) for candidate, name in zip(kept, names, strict=True)]
+    return _named(_each_once(candidates, on_note))
 
 
-def _given(text: str) -> _Candidate:
+def _named(candidates: Sequence[_Candidate]) -> list[SlideInput]:
+    names = unique_names([candidate.source for candidate in candidates])
+    return [replace(candidate.entry, name=name) for candidate, name in zip(candidates, names, strict=True)]
+
+
+def _given(place: Place) -> _Candidate:
     """Make a candidate of a slide that is named, whatever it is."""
-    if is_url(text):
-        parts = urlsplit(redacted(text))
-        place = PurePosixPath(unquote(parts.path))
-        folders = (parts.netloc, *(part for part in place.parent.parts if part not in {"/", "."}))
-        source = NameSource(folders, place.stem or parts.netloc, place.suffix)
-        return _Candidate(SlideInput(path=text, name=source.stem), source, text)
-    path = Path(text)
+    if place.is_url:
+        *folders, name = place.parts
+        file = PurePosixPath(name)
+        # What tells its address from others is in its name, so that no later run takes one for the other.
+        stem = "-".join(filter(None, (file.stem, place.query)))
+        return _Candidate(SlideInput(place, stem), NameSource(tuple(folders), stem, file.suffix), str(place))
+    path = Path(place)
     identity = identity_of(path)
     parts_of_it: tuple[str, ...] = ()
     if suffix_of(path.name) in INDEX_SUFFIXES:
         real = Path(os.path.realpath(path)).parent
         parts_of_it = tuple(str(real / name) for name in listed_in(path))
-    return _Candidate(SlideInput(path=text, name=path.stem), _name_source(path, 0), identity, parts_of_it)
+    return _Candidate(SlideInput(place, path.stem), _name_source(path, 0), identity, parts_of_it)
 
 
 def _name_source(path: Path, depth: int) -> NameSource:
@@ -158,7 +170,7 @@ def _name_source(path: Path, depth: int) -> NameSource:
 
 def _found(file: FoundFile) -> _Candidate:
     return _Candidate(
-        SlideInput(path=str(file.path), name=file.path.stem), _name_source(file.path, len(file.below)), file.identity
+        SlideInput(Place(file.path), file.path.stem), _name_source(file.path, len(file.below)), file.identity
     )
 
 
@@ -188,19 +200,19 @@ def _matching(pattern: str, *, recursive: bool, out: Path | None, on_note: NoteF
     candidates: list[_Candidate] = []
     for file in found:
         if suffix_of(file.path.name) in MANIFEST_SUFFIXES:
-            candidates.extend(_in_manifest(str(file.path), on_note))
+            candidates.extend(_in_manifest(Place(file.path), on_note))
         else:
             candidates.append(_found(file))
     return candidates
 
 
-def _in_manifest(text: str, on_note: NoteFunction) -> list[_Candidate]:
-    if is_url(text):
-        raise ManifestError(f"{redacted(text)}: manifests are read from this machine; download it and give the file")
-    manifest = Path(text)
+def _in_manifest(place: Place, on_note: NoteFunction) -> list[_Candidate]:
+    if place.is_url:
+        raise ManifestError(f"{place}: manifests are read from this machine; download it and give the file")
+    manifest = Path(place)
     candidates = []
     for entry in read_manifest(manifest, on_note=on_note):
-        if is_url(entry.path):
+        if entry.path.is_url:
             candidate = _given(entry.path)
         else:
             path = Path(entry.path)
@@ -210,8 +222,14 @@ def _in_manifest(text: str, on_note: NoteFunction) -> list[_Candidate]:
     return candidates
 
 
-def _each_once(candidates: list[_Candidate], on_note: NoteFunction) -> list[_Candidate]:
-    """Drop what is given again, or is part of another slide that is given; what a manifest says of it is kept."""
+def _each_once(
+    candidates: list[_Candidate], on_note: NoteFunction, same_manifest: Path | None = None
+) -> list[_Candidate]:
+    """Drop what is given again, or is part of another slide that is given; what a manifest says of it is kept.
+
+    Args:
+        same_manifest: Lists all of them, and must not say different things of one.
+    """
     wholes = {part: candidate for candidate in candidates for part in candidate.parts}
     kept: dict[str, _Candidate] = {}
     again: list[str] = []
@@ -227,6 +245,8 @@ def _each_once(candidates: list[_Candidate], on_note: NoteFunction) -> list[_Can
             )
             again.append(f"{same}; it counts once")
             kept[candidate.identity] = replace(first, entry=_completed(first.entry, candidate.entry))
+            if same_manifest is not None:
+                _refuse_contradiction(same_manifest, first.entry, candidate.entry)
         else:
             kept[candidate.identity] = candidate
     for sentence in again[:NOTES_OF_A_KIND]:
@@ -241,11 +261,25 @@ def _completed(first: SlideInput, again: SlideInput) -> SlideInput:
     return replace(first, **{name: value for name, value in asdict(again).items() if getattr(first, name) is None})
 
 
+def _refuse_contradiction(manifest: Path, first: SlideInput, again: SlideInput) -> None:
+    for name in ("label", "patient", "split", "mpp", "annotation"):
+        one, other = getattr(first, name), getattr(again, name)
+        if one != other:
+            how = "twice" if first.path == again.path else f"as {first.shown_path} too"
+            raise ManifestError(
+                f"{manifest}: {again.shown_path} is listed {how}, with the {name} {_shown(one)} and {_shown(other)}; "
+                "leave one of the rows out"
+            )
+
+
+def _shown(value: object) -> str:
+    return "nothing" if value is None else repr(value if isinstance(value, float) else str(value))
+
+
 def read_manifest(path: Path, *, on_note: NoteFunction = lambda _note: None) -> list[SlideInput]:
     """Read a manifest: a table with a column ``slide`` and optionally label, mpp, patient, split, annotation.
 
-    Columns are separated by commas, semicolons or tabs, as spreadsheets of all countries write them. Relative paths
-    are relative to the manifest; URLs and absolute paths stay. A folder stands for the one slide in it.
+    Relative paths are relative to the manifest; URLs and absolute paths stay. A folder stands for the one slide in it.
 
     Args:
         on_note: Told of slides that are listed twice; they count once.
@@ -254,91 +288,74 @@ def read_manifest(path: Path, *, on_note: NoteFunction = lambda _note: None) -> 
         ManifestError: the file is missing, is not such a table, a value cannot be used, or a slide is listed twice
             with different values.
     """
-    try:
-        text = _text_of(path)
-        table = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
-        columns = tuple(column.strip() for column in next(table, []))
-        _check_columns(path, columns)
-        rows: dict[str, SlideInput] = {}
-        for values in table:
-            if not any(value.strip() for value in values):
-                continue
-            if len(values) > len(columns):
-                raise ManifestError(
-                    f"{path}, line {table.line_num}: {len(values)} values for {len(columns)} columns; "
-                    "put values that hold a separator in quotes"
-                )
-            cells = {column: value.strip() or None for column, value in zip(columns, values, strict=False)}
-            row = _manifest_row(path, table.line_num, cells)
-            if (first := rows.setdefault(row.path, row)) is row:
-                continue
-            if first != row:
-                raise ManifestError(
-                    f"{path}, line {table.line_num}: {row.shown_path} is listed before with other values"
-                )
-            on_note(f"{path}, line {table.line_num}: {row.shown_path} is listed twice; it counts once")
-    except (OSError, csv.Error) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
-        raise ManifestError(f"{path}: cannot be read as a CSV manifest: {reason}") from exc
+    rows: dict[Place, SlideInput] = {}
+    for line, cells in read_table(path, MANIFEST_COLUMNS):
+        row = _manifest_row(path, line, cells)
+        if (first := rows.setdefault(row.path, row)) is row:
+            continue
+        if first != row:
+            raise ManifestError(f"{path}, line {line}: {row.shown_path} is listed before with other values")
+        on_note(f"{path}, line {line}: {row.shown_path} is listed twice; it counts once")
     if not rows:
         raise ManifestError(f"{path}: lists no slides")
     return list(rows.values())
 
 
-def _text_of(path: Path) -> str:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise ManifestError(
-            f"{path}: cannot be read as a CSV manifest: it is not UTF-8 text; save the table as CSV UTF-8"
-        )
-    return text
+def read_labelled(path: Path, *, on_note: NoteFunction = lambda _note: None) -> list[SlideInput]:
+    """Read a manifest of slides to learn from or to be judged on, each once and by a name of its own.
+
+    Args:
+        on_note: Told of slides that are listed twice, which count once, and of labels that may mean that there is none.
+
+    Raises:
+        ManifestError: as ``read_manifest``; also where a slide is listed twice by different ways to it, and where a
+            label is no name for a class.
+    """
+    entries = _named(_each_once(_in_manifest(Place(path), on_note), on_note, same_manifest=path))
+    labels = Counter(entry.label for entry in entries if entry.label is not None)
+    for label, count in labels.items():
+        if (problem := problem_of_class_name(label)) is not None:
+            raise ManifestError(f"{path}: the label {label!r} of {counted(count, 'slide')} {problem}")
+        if label.casefold() in NO_LABELS:
+            on_note(
+                f"{path}: the label {label!r} of {counted(count, 'slide')} is taken for the name of a class; "
+                "leave the cell empty if it means that the class is not known"
+            )
+    return entries
 
 
-def _delimiter(text: str) -> str:
-    header = text.partition("\n")[0]
-    return max(",;\t", key=header.count) if header else ","
+def split_name(text: str) -> str:
+    """Return what a split is called here, however it is spelled; one of no known meaning keeps its name."""
+    return SPLIT_WORDS.get(text.strip().casefold(), text)
 
 
-def _check_columns(path: Path, columns: tuple[str, ...]) -> None:
-    if "slide" not in columns:
-        raise ManifestError(f"{path}: no column 'slide'; found {', '.join(columns) or 'nothing'}")
-    for column in columns:
-        if column and column not in MANIFEST_COLUMNS:
-            raise ManifestError(f"{path}: unknown column {column!r}; expected some of {', '.join(MANIFEST_COLUMNS)}")
-        if column and columns.count(column) > 1:
-            raise ManifestError(f"{path}: the column {column!r} is there twice")
-
-
-def _manifest_row(manifest: Path, line: int, cells: dict[str, str | None]) -> SlideInput:
+def _manifest_row(manifest: Path, line: int, cells: Cells) -> SlideInput:
     slide, annotation, mpp = cells.get("slide"), cells.get("annotation"), cells.get("mpp")
     if not slide:
         raise ManifestError(f"{manifest}, line {line}: the column 'slide' is empty")
-    path = slide if is_url(slide) else _local_slide(manifest, line, slide)
+    path = Place(slide if is_url(slide) else _local_slide(manifest, line, slide))
     return SlideInput(
         path=path,
-        name=_given(path).source.stem if is_url(path) else Path(path).stem,
+        name=_given(path).source.stem if path.is_url else Path(path).stem,
         mpp=_mpp(manifest, line, mpp) if mpp else None,
         label=cells.get("label"),
         annotation=manifest.parent / annotation if annotation else None,
         patient=cells.get("patient"),
-        split=cells.get("split"),
+        split=split_name(cells.get("split") or "") or None,
     )
 
 
-def _local_slide(manifest: Path, line: int, slide: str) -> str:
+def _local_slide(manifest: Path, line: int, slide: str) -> Path:
     """Return a slide's path; of a folder, such as a DICOM series, that of the only slide in it."""
     path = manifest.parent / slide
     if suffix_of(path.name) in SLIDE_SUFFIXES or not is_folder(path):
-        return str(path)
+        return path
     found = slides_in(path, recursive=False, tally=Tally())
     if len(found) != 1:
         raise ManifestError(
             f"{manifest}, line {line}: {path} is a folder with {counted(len(found), 'slide')}; expected one slide"
         )
-    return str(found[0].path)
+    return found[0].path
 
 
 def _mpp(manifest: Path, line: int, text: str) -> float:

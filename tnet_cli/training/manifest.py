@@ -6,15 +6,16 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from tnet_cli.errors import ManifestError
-from tnet_cli.inputs.inputs import SlideInput, read_manifest
-from tnet_cli.urls import is_url
+from tnet_cli.inputs.discovery import NoteFunction
+from tnet_cli.inputs.inputs import SlideInput, read_labelled
+from tnet_cli.places import Place
 
 Split = Literal["train", "validation", "test"]
 
-SPLIT_WORDS: dict[str, Split] = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +51,25 @@ class TrainingManifest:
     digest: str
 
     @classmethod
-    def read(cls, path: Path, classes: Sequence[str] | None = None, normal_class: str | None = None) -> Self:
+    def read(
+        cls,
+        path: Path,
+        classes: Sequence[str] | None = None,
+        normal_class: str | None = None,
+        on_note: NoteFunction = lambda _note: None,
+    ) -> Self:
         """Read a manifest ``slide,label[,patient,split,mpp,annotation]``.
 
         Args:
             classes: All classes in the order of the logits; the labels, sorted, when None.
             normal_class: Class of what is not annotated; the first class when ``classes`` does not order them.
+            on_note: Told of slides that are listed twice, and of labels that may mean that there is none.
 
         Raises:
             ManifestError: the file cannot be used, or its labels, patients, splits or slides contradict themselves.
         """
-        entries = read_manifest(path)
+        entries = read_labelled(path, on_note=on_note)
         _refuse_missing_labels(path, entries)
-        _refuse_duplicates(path, entries)
         class_names = _order_classes(path, [entry.label or "" for entry in entries], classes, normal_class)
         keys = [_from_folder(path, entry.path) for entry in entries]
         groups = [
@@ -91,16 +98,6 @@ def _refuse_missing_labels(path: Path, entries: Sequence[SlideInput]) -> None:
             f"{path}: {len(missing)} of {len(entries)} slides have no label, such as {missing[0].path}; "
             "give each its class, or leave its row out"
         )
-
-
-def _refuse_duplicates(path: Path, entries: Sequence[SlideInput]) -> None:
-    first: dict[str, SlideInput] = {}
-    for entry in entries:
-        identity = entry.path if is_url(entry.path) else os.path.realpath(entry.path)
-        earlier = first.setdefault(identity, entry)
-        if earlier is not entry:
-            how = "is listed twice" if earlier.path == entry.path else f"is the same file as {earlier.path}"
-            raise ManifestError(f"{path}: {entry.path} {how}; leave one of the two rows out")
 
 
 def _order_classes(
@@ -133,14 +130,15 @@ def _order_classes(
 def _splits_of_groups(path: Path, entries: Sequence[SlideInput], groups: Sequence[str]) -> dict[str, Split | None]:
     said: dict[str, dict[Split, SlideInput]] = defaultdict(dict)
     for entry, group in zip(entries, groups, strict=True):
-        word = (entry.split or "").lower()
-        if word and word not in SPLIT_WORDS:
+        if entry.split is None:
+            continue
+        split = next((known for known in SPLITS if known == entry.split), None)
+        if split is None:
             raise ManifestError(
-                f"{path}: {entry.path} has the split {entry.split!r}; "
-                "expected train, validation (or val), test, or nothing"
+                f"{path}: {entry.shown_path} has the split {entry.split!r}; "
+                "expected train, validation (or val, tune), test, or nothing"
             )
-        if word:
-            said[group].setdefault(SPLIT_WORDS[word], entry)
+        said[group].setdefault(split, entry)
     for ways in said.values():
         if len(ways) > 1:
             (one, first), (other, second) = list(ways.items())[:2]
@@ -151,9 +149,10 @@ def _splits_of_groups(path: Path, entries: Sequence[SlideInput], groups: Sequenc
     return {group: next(iter(said[group]), None) if group in said else None for group in groups}
 
 
-def _from_folder(manifest: Path, path: str | Path) -> str:
-    """Return a path from the manifest's folder; a URL is the same from everywhere."""
-    return str(path) if is_url(str(path)) else Path(os.path.relpath(path, manifest.parent)).as_posix()
+def _from_folder(manifest: Path, path: Place | Path) -> str:
+    """Return a path from the manifest's folder; a URL, as it may be shown, is the same from everywhere."""
+    is_address = isinstance(path, Place) and path.is_url
+    return str(path) if is_address else Path(os.path.relpath(path, manifest.parent)).as_posix()
 
 
 def _digest(manifest: Path, slides: Sequence[LabelledSlide]) -> str:

@@ -124,13 +124,16 @@ def run_train(request: TrainRequest, progress: Progress | None = None, *, fit: F
     """
     tables = ConfigTables.read(request.config, request.overrides, request.over_the_configuration())
     device = choose_device(request.device)
-    manifest = TrainingManifest.read(request.manifest, tables.data.classes, tables.training.normal_class)
+    progress = progress or Progress()
+    manifest = TrainingManifest.read(
+        request.manifest, tables.data.classes, tables.training.normal_class, on_note=progress.note
+    )
     config = tables.complete(manifest.class_names, on_gpu=device.type == "cuda")
     try:
         TNet(config.network)  # names what is wrong with it before any slide is read
     except ValueError as exc:
         raise UsageError(f"[model] {exc}") from exc
-    run = _Run(request, config, manifest, device, progress or Progress(), fit)
+    run = _Run(request, config, manifest, device, progress, fit)
     folder, data, seed = TrainingFolder(request.out), config.data, config.split_seed
     if data.folds is not None:
         splits = fold_slides(manifest, folds=data.folds, seed=seed)
