@@ -65,30 +65,83 @@ def read_region(
         uint8 (height_px, width_px, 3).
     """
     read, downsample = partial(_padded, read_box, stored.size, background), stored.downsample
-    left, top = region.x / downsample, region.y / downsample
-    x, y, width, height = _covering_box(left, top, region.right / downsample, region.bottom / downsample)
     across, down = region.width / downsample / width_px, region.height / downsample / height_px
-    if width * height <= most_px or across < 1 or down < 1:
-        box = (left - x, top - y, left - x + region.width / downsample, top - y + region.height / downsample)
-        return fit(read(x, y, width, height), box, width_px, height_px, exact=exact)
-    block = block_size(Size(width, height), unit, most_px)
-    columns, rows = max(1, int(block.width / across)), max(1, int(block.height / down))
-    result = np.empty((height_px, width_px, 3), np.uint8)
-    for row in range(0, height_px, rows):
-        for column in range(0, width_px, columns):
-            part = result[row : row + rows, column : column + columns]
-            x0, y0 = left + column * across, top + row * down
-            x1, y1 = x0 + part.shape[1] * across, y0 + part.shape[0] * down
-            x, y, width, height = _covering_box(x0, y0, x1, y1)
-            box = (x0 - x, y0 - y, x1 - x, y1 - y)
-            part[...] = fit(read(x, y, width, height), box, part.shape[1], part.shape[0], exact=exact)
+    shrinks = across >= 1 - EDGE / width_px and down >= 1 - EDGE / height_px
+    # As ``fit`` has it: an average ends at the pixel's own edges, a blend at the neighbours' centres.
+    reach = 0.5 if across >= 1 - EDGE / width_px else 1.0
+    xs = _Axis(region.x / downsample, across, width_px, stored.size.width, reach, cuts=shrinks)
+    ys = _Axis(region.y / downsample, down, height_px, stored.size.height, reach, cuts=shrinks)
+    columns, rows = xs.inside(), ys.inside()
+    if not columns or not rows:
+        return _framed(height_px, width_px, range(0), range(0), background)
+    (x, right), (y, bottom) = xs.covered(columns), ys.covered(rows)
+    step = Size(width_px, height_px)
+    if shrinks and (right - x) * (bottom - y) > most_px:
+        block = block_size(Size(right - x, bottom - y), unit, most_px)
+        step = Size(max(1, int(block.width / across)), max(1, int(block.height / down)))
+
+    def part(row: int, column: int) -> np.ndarray:
+        own_columns, own_rows = columns[column : column + step.width], rows[row : row + step.height]
+        (x, right), (y, bottom) = xs.covered(own_columns), ys.covered(own_rows)
+        (x0, x1), (y0, y1) = xs.edges(own_columns), ys.edges(own_rows)
+        box = (x0 - x, y0 - y, x1 - x, y1 - y)
+        return fit(read(x, y, right - x, bottom - y), box, len(own_columns), len(own_rows), exact=exact)
+
+    if (len(columns), len(rows)) == (width_px, height_px) and step.width >= width_px and step.height >= height_px:
+        return part(0, 0)
+    result = _framed(height_px, width_px, rows, columns, background)
+    inside = result[rows.start : rows.stop, columns.start : columns.stop]
+    for row in range(0, len(rows), step.height):
+        for column in range(0, len(columns), step.width):
+            inside[row : row + step.height, column : column + step.width] = part(row, column)
     return result
 
 
-def _covering_box(left: float, top: float, right: float, bottom: float) -> tuple[int, int, int, int]:
-    """Return the smallest box of whole stored pixels that covers one with fractional edges: x, y, width, height."""
-    x, y = math.floor(left + EDGE), math.floor(top + EDGE)
-    return x, y, max(1, math.ceil(right - EDGE) - x), max(1, math.ceil(bottom - EDGE) - y)
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """An axis of a region, and how the pixels of the result lie on those that are stored.
+
+    Attributes:
+        start: Where the region begins, in stored pixels.
+        step: Stored pixels for each pixel of the result.
+        count: Pixels of the result.
+        stored: Stored pixels.
+        reach: How far from its centre stored pixels count for a pixel of the result, in steps, of one at least.
+        cuts: Whether what lies beyond a pixel's own edges does not count for it.
+    """
+
+    start: float
+    step: float
+    count: int
+    stored: int
+    reach: float
+    cuts: bool
+
+    def inside(self) -> range:
+        """Return the pixels of the result for which stored pixels may count; the others are background."""
+        reach = self.reach * max(1.0, self.step) + 1
+        first = math.floor((-reach - self.start) / self.step - 0.5)
+        last = math.ceil((self.stored + reach - self.start) / self.step - 0.5)
+        return range(min(max(0, first), self.count), max(0, min(last + 1, self.count)))
+
+    def edges(self, pixels: range) -> tuple[float, float]:
+        """Return where some pixels of the result begin and end, in stored pixels."""
+        return self.start + pixels.start * self.step, self.start + pixels.stop * self.step
+
+    def covered(self, pixels: range) -> tuple[int, int]:
+        """Return the whole stored pixels that count for some pixels of the result; none lie beyond the region."""
+        low, high = _whole(*self.edges(pixels))
+        if not self.cuts and len(pixels) < self.count:
+            beyond = math.ceil(self.reach * max(1.0, self.step)) + 1
+            least, most = _whole(*self.edges(range(self.count)))
+            low, high = max(low - beyond, least), min(high + beyond, most)
+        return low, high
+
+
+def _whole(low: float, high: float) -> tuple[int, int]:
+    """Return the whole pixels that cover those between two fractional edges, at least one."""
+    first = math.floor(low + EDGE)
+    return first, max(first + 1, math.ceil(high - EDGE))
 
 
 def fit(
@@ -116,8 +169,8 @@ def fit(
         and (round(box[2] - box[0]), round(box[3] - box[1])) == (width, height)
     ):
         return pixels
-    shrinks = box[2] - box[0] >= width_px
-    if exact and shrinks and box[3] - box[1] >= height_px:
+    shrinks = box[2] - box[0] >= width_px - EDGE
+    if exact and shrinks and box[3] - box[1] >= height_px - EDGE:
         rows = _average_rows(pixels.astype(np.float32), box[1], box[3], height_px)
         columns = _average_rows(rows.transpose(1, 0, 2), box[0], box[2], width_px)
         return np.ascontiguousarray((columns + 0.5).astype(np.uint8).transpose(1, 0, 2))
@@ -145,15 +198,20 @@ def _padded(
     x0, y0, x1, y1 = max(x, 0), max(y, 0), min(x + width, size.width), min(y + height, size.height)
     if (x0, y0, x1, y1) == (x, y, x + width, y + height):
         return read_box(x, y, width, height)
-    pixels = np.empty((height, width, 3), np.uint8)
     if x0 >= x1 or y0 >= y1:
-        pixels[...] = background
-        return pixels
+        return _framed(height, width, range(0), range(0), background)
+    pixels = _framed(height, width, range(y0 - y, y1 - y), range(x0 - x, x1 - x), background)
+    pixels[y0 - y : y1 - y, x0 - x : x1 - x] = read_box(x0, y0, x1 - x0, y1 - y0)
+    return pixels
+
+
+def _framed(height: int, width: int, rows: range, columns: range, background: tuple[int, int, int]) -> np.ndarray:
+    """Return pixels that have the background colour but in some rows and columns, which are yet to be filled."""
     # A colour is laid over many pixels slowly, and of a whole slide nearly all lie inside.
-    inside = pixels[y0 - y : y1 - y]
-    pixels[: y0 - y], pixels[y1 - y :] = background, background
-    inside[:, : x0 - x], inside[:, x1 - x :] = background, background
-    inside[:, x0 - x : x1 - x] = read_box(x0, y0, x1 - x0, y1 - y0)
+    pixels = np.empty((height, width, 3), np.uint8)
+    pixels[: rows.start], pixels[rows.stop :] = background, background
+    inside = pixels[rows.start : rows.stop]
+    inside[:, : columns.start], inside[:, columns.stop :] = background, background
     return pixels
 
 

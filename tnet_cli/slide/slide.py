@@ -140,6 +140,8 @@ class Slide(ABC):
         self._check_open()
         if width_px < 1 or height_px < 1:
             raise ValueError(f"a region is read as at least one pixel, not {width_px} x {height_px}")
+        if region.intersect(Region(0, 0, self.size.width, self.size.height)) is None:
+            return np.full((height_px, width_px, 3), self.background, np.uint8)
         wanted = min(region.width / width_px, region.height / height_px)
         pyramid_level = self._pyramid_level_for(wanted)
         stored = self.pyramid[pyramid_level]
