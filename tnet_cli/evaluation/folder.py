@@ -10,8 +10,18 @@ from tnet_cli.evaluation.arms import ARMS
 from tnet_cli.evaluation.judge import JudgedSlide
 from tnet_cli.evaluation.metrics import Metrics
 from tnet_cli.evaluation.plots import PLOTS
-from tnet_cli.files import table_text, write_bytes_whole, write_json, write_text_whole
-from tnet_cli.results.layout import PREDICTIONS, RUN_RECORD
+from tnet_cli.files import (
+    FolderKind,
+    claim,
+    held_by_command,
+    read_record,
+    table_text,
+    write_bytes_whole,
+    write_json,
+    write_text_whole,
+)
+from tnet_cli.modelfile.card import MODEL_FILE
+from tnet_cli.results.layout import OF_EVERY_RUN, PREDICTIONS, RUN_RECORD
 from tnet_cli.results.result import prediction_columns
 
 METRICS = "metrics.json"
@@ -46,6 +56,19 @@ FILES = frozenset({METRICS, PREDICTIONS, RUN_RECORD, *TABLES, *PLOTS, *(predicti
 """Every name that an evaluation writes, but for the calibrated model, which is not removed once it is there."""
 
 
+def _wrote_unclaimed(folder: Path) -> bool:
+    of_run = {"version", "finished", "model", "calibrated_model", "intended_use", "manifest", "options", "arms"}
+    of_metrics = {"model", "manifest", "split", "options", "slides", "decision", "arms", "files"}
+    return of_run <= read_record(folder / RUN_RECORD).keys() or of_metrics <= read_record(folder / METRICS).keys()
+
+
+EVALUATION = FolderKind(
+    "evaluate",
+    tuple(sorted({*OF_EVERY_RUN, *FILES, MODEL_FILE, str(Path(MODEL_FILE).with_suffix(".md"))})),
+    _wrote_unclaimed,
+)
+
+
 class EvaluationFolder:
     """The folder an evaluation writes into. Nothing in it that tnet did not write is touched.
 
@@ -61,10 +84,9 @@ class EvaluationFolder:
         """Protect what another run has written.
 
         Raises:
-            UsageError: the path is a file, or the folder holds results and may not be written over.
+            UsageError: the folder is another's, or holds results and may not be written over.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{self.path}: is a file; give a folder with --out")
+        held_by_command(self.path, EVALUATION)
         taken = [name for name in (METRICS, PREDICTIONS, RUN_RECORD) if (self.path / name).exists()]
         if taken and not overwrite:
             raise UsageError(
@@ -73,15 +95,12 @@ class EvaluationFolder:
             )
 
     def make(self) -> None:
-        """Make the folder.
+        """Make the folder, and claim it.
 
         Raises:
-            UsageError: it cannot be made.
+            UsageError: it cannot be made, or is another's.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as exc:
-            raise UsageError(f"{self.path}: cannot be made: {exc.strerror or exc}; give a folder with --out") from exc
+        claim(self.path, EVALUATION)
 
     def note_model(self, target: Path) -> None:
         """Take note of the calibrated model and its card, where they are in the folder."""
