@@ -25,6 +25,7 @@ from tnet_cli.model.choice import TopK
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Look, Traversal, Wanted
 from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model
+from tnet_cli.places import Place
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.slide import Slide
 
@@ -63,7 +64,7 @@ class Comparison:
 
 def fast(path: Path, model: LoadedModel) -> Answer:
     """Classify a slide as the command does."""
-    entry = SlideInput(path=str(path), name=path.stem)
+    entry = SlideInput(path=Place(path), name=path.stem)
     ((_, result),) = classify_slides([entry], model)
     if result.status != "ok":
         raise RuntimeError(result.error)

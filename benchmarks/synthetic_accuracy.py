@@ -23,6 +23,7 @@ from tnet_cli.inputs.options import DEFAULT_MODEL, TraversalOptions
 from tnet_cli.metrics.estimate import wilson
 from tnet_cli.model.choice import LocationSampler, RandomChoice, TopK
 from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model
+from tnet_cli.places import Place
 from tnet_cli.results.result import SlideResult
 from tnet_cli.synth.synthesis import write_synthetic_slide
 
@@ -35,7 +36,7 @@ def classify_one(model: LoadedModel, path: Path, arm: str, seed: int) -> SlideRe
     sampler: LocationSampler = RandomChoice(np.random.default_rng(seed)) if arm == "random" else TopK()
     options = TraversalOptions(locations=(EVERYTHING,) * steps if arm == "exhaustive" else None)
     engine = EngineOptions(slides_in_flight=1, readers=1)
-    entry = SlideInput(path=str(path), name=path.stem)
+    entry = SlideInput(path=Place(path), name=path.stem)
     ((_, result),) = classify_slides([entry], model, options, engine, sampler_of=lambda _: sampler)
     return result
 

@@ -19,6 +19,7 @@ from tnet_cli.inputs.options import DEFAULT_MODEL
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.traversal import Look, TraversalPlan, traverse
 from tnet_cli.modelfile.modelfile import find_model, load_model
+from tnet_cli.places import Place
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.tissue.tissue import TissueMask
 
@@ -70,7 +71,7 @@ def test_tiles_on_the_grid_are_decoded_once_for_each_patch(made_slide):
     with open_slide(str(made_slide)) as slide:
         prepare(slide, model.card.network)
         before_px = slide.pixels_read
-    entry = SlideInput(path=str(made_slide), name="made")
+    entry = SlideInput(path=Place(made_slide), name="made")
     ((_, result),) = classify_slides([entry], model, engine=EngineOptions(readers=1))
     for_patches = (result.pixels_read - before_px) / (len(result.regions) * model.card.network.base_px**2)
     assert for_patches < PIXELS_A_PATCH, for_patches

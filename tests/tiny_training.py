@@ -20,6 +20,7 @@ from tnet_cli.learning.slides import PackedMask, TrainingSlide, load_training_sl
 from tnet_cli.learning.state import Precision, TrainingState
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
+from tnet_cli.places import Place
 from tnet_cli.synth.synthesis import CLASS_NAMES
 from tnet_cli.tissue.roots import Root
 from tnet_cli.tissue.tissue import TissueMask
@@ -128,7 +129,7 @@ def mask_of(*boxes: Region) -> TissueMask:
 def slide_with(annotated: TissueMask | None, tissue: TissueMask | None = None, path: str = "none.png") -> TrainingSlide:
     """A slide of one root with the label 1, of which somebody may have drawn something."""
     return TrainingSlide(
-        entry=SlideInput(path=path, name="s", mpp=1.0),
+        entry=SlideInput(path=Place(path), name="s", mpp=1.0),
         label=1,
         scale=Scale(root_side_px=SIDE, finest_side_px=SIDE // 16, processing_levels=3, mpp=(16.0, 4.0, 1.0), notes=()),
         roots=(Root(region=ROOT, tissue_share=1.0),),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tnet_cli.inputs.options import DEFAULT_MODEL, TraversalOptions
+from tnet_cli.places import Place
 
 if TYPE_CHECKING:
     from tnet_cli.classification.run import RunReport
@@ -37,7 +38,7 @@ def open_slide(path: str | Path, *, mpp: float | None = None, reader: str | None
     """
     from tnet_cli.slide.opening import open_slide as opened
 
-    return opened(str(path), mpp=mpp, reader=reader)
+    return opened(path, mpp=mpp, reader=reader)
 
 
 def load_model(name: str | Path = DEFAULT_MODEL) -> "LoadedModel":
@@ -116,7 +117,7 @@ def classify(
     from tnet_cli.classification.run import RunRequest, run_classify
 
     request = RunRequest(
-        inputs=[str(each) for each in ([inputs] if isinstance(inputs, str | Path) else inputs)],
+        inputs=[Place(each) for each in ([inputs] if isinstance(inputs, str | Path) else inputs)],
         out=Path(out),
         model=str(model),
         traversal=TraversalOptions(locations=locations, budget=budget, stop_at=stop_at, mpp=mpp, reader=reader),

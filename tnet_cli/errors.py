@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from tnet_cli.urls import redacted
+from tnet_cli.places import Place, redacted, scrubbed
 
 DISTRIBUTION = "tnet-cli"
 """The name on the package index, where ``tnet`` is another project."""
@@ -35,9 +35,12 @@ def install_hint(extra: str) -> str:
 
 
 class TnetError(Exception):
-    """An error that is shown to the user as one sentence, without a traceback."""
+    """An error that is shown to the user as one sentence, without a traceback, and without secrets of addresses in it."""
 
     exit_code = 1
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(scrubbed(sentence))
 
 
 class SlideError(TnetError):
@@ -45,16 +48,16 @@ class SlideError(TnetError):
 
     exit_code = 3
 
-    def __init__(self, path: str | Path, problem: str) -> None:
+    def __init__(self, path: str | Path | Place, problem: str) -> None:
         self.path = redacted(path)
         super().__init__(f"{self.path}: {problem}")
-        self.problem = problem
+        self.problem = scrubbed(problem)
 
     @classmethod
-    def saying(cls, path: str | Path, sentence: str) -> Self:
+    def saying(cls, path: str | Path | Place, sentence: str) -> Self:
         """Return the error of a slide whose sentence is whole already, as a row of a table has it."""
         error = cls(path, "")
-        error.args = (sentence,)
+        error.args = (scrubbed(sentence),)
         return error
 
 

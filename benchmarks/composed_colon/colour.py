@@ -67,7 +67,7 @@ def slide_aurocs(manifest: Path) -> dict[str, dict[str, float]]:
     inputs = [entry for entry in read_manifest(manifest) if entry.split in ("train", "test")]
     train = np.array([entry.split == "train" for entry in inputs])
     labels = np.array([CLASS_NAMES.index(str(entry.label)) for entry in inputs])
-    kinds = np.array([difficulty_of(entry.path) if entry.split == "test" else "" for entry in inputs])
+    kinds = np.array([difficulty_of(entry.shown_path) if entry.split == "test" else "" for entry in inputs])
     aurocs = {}
     for mpp in SCALES_MPP:
         rows = np.stack([_slide_histogram(entry, mpp) for entry in inputs])

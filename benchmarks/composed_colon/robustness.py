@@ -18,6 +18,7 @@ from benchmarks.composed_colon.distortion import DISTORTIONS, Distortion, distor
 from tnet_cli.inference.classify import classify_slides
 from tnet_cli.inputs.inputs import SlideInput, read_manifest
 from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model
+from tnet_cli.places import Place
 from tnet_cli.results.result import SlideResult
 
 
@@ -51,7 +52,7 @@ def chosen_slides(manifest: Path, count: int) -> list[SlideInput]:
 
 def classify(paths: list[Path], entries: list[SlideInput], model: LoadedModel) -> list[SlideResult]:
     """Classify copies of slides."""
-    inputs = [SlideInput(path=str(path), name=entry.name) for path, entry in zip(paths, entries, strict=True)]
+    inputs = [SlideInput(path=Place(path), name=entry.name) for path, entry in zip(paths, entries, strict=True)]
     ended = dict(classify_slides(inputs, model))
     return [ended[number] for number in range(len(inputs))]
 
@@ -87,7 +88,7 @@ def main() -> None:
     for distortion in DISTORTIONS:
         rows.append(row_of(distortion.name, distorted(distortion, entries, model, given.work), before, entries))
         print(rows[-1], flush=True)
-    kinds = [difficulty_of(entry.path) for entry in entries]
+    kinds = [difficulty_of(entry.shown_path) for entry in entries]
     print(json.dumps({"kinds": {kind or "benign": kinds.count(kind) for kind in sorted(set(kinds))}}))
     print("| slides | right | calls that differ | AUROC | said to be out of domain |\n|---|---|---|---|---|")
     for row in rows:

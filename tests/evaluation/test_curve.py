@@ -11,6 +11,7 @@ from tnet_cli.geometry import Region
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.modelfile.modelfile import LoadedModel
+from tnet_cli.places import Place
 from tnet_cli.slide.slide import Slide
 
 POINTS = [CurvePoint("tnet", 2), CurvePoint("tnet", 7), CurvePoint("random", 3), CurvePoint("random", 7)]
@@ -43,7 +44,7 @@ def test_one_pass_gives_what_each_budget_alone_gives(entries, tiny_model, monkey
     found = dict(classify_for_curve(POINTS, comparing(entries, tiny_model(), seed=9)))
 
     # A slide that is opened is prepared, which takes its thumbnail.
-    assert thumbnails == {entry.path: 1 for entry in entries}
+    assert thumbnails == {entry.shown_path: 1 for entry in entries}
     assert len(read) == len(set(read))
     assert set(found) == {0, 1}
     for number, of_budget in enumerate(expected):
@@ -81,7 +82,7 @@ def test_the_coarse_arm_sees_roots_and_the_exhaustive_arm_everything(entries, ti
 def test_a_slide_that_cannot_be_read_fails_at_every_point(tmp_path, entries, tiny_model):
     broken = tmp_path / "broken.tif"
     broken.write_bytes(b"no slide")
-    entries = [SlideInput(str(broken), "broken"), *entries[:1]]
+    entries = [SlideInput(Place(broken), "broken"), *entries[:1]]
     with closing(classify_for_curve(POINTS, comparing(entries, tiny_model()))) as results:
         found = dict(results)
     assert [each.status for each in found[0]] == ["failed"] * len(POINTS)

@@ -7,6 +7,7 @@ import pytest
 from tnet_cli.evaluation.localisation import SlideLocalisation, localise, summarise_localisation
 from tnet_cli.geometry import Region, Size
 from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.places import Place
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.results.result import SlideResult
 
@@ -47,7 +48,7 @@ def draw(tmp_path):
         ]
         path = tmp_path / "drawn.geojson"
         path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-        return SlideInput("s.tif", "s", annotation=path)
+        return SlideInput(Place("s.tif"), "s", annotation=path)
 
     return make
 
@@ -94,7 +95,7 @@ def test_what_gives_no_localisation(draw):
     roots_only = located(result_with([seen(Region(0, 0, 2000, 2000), 0)]), entry)
     assert (roots_only.finest_locations, roots_only.share, roots_only.is_hit) == (0, None, False)
     assert localise(result_with([], status="failed"), entry) is None
-    assert localise(result_with([seen(Region(0, 0, 9, 9), 0)]), SlideInput("s.tif", "s")) is None
+    assert localise(result_with([seen(Region(0, 0, 9, 9), 0)]), SlideInput(Place("s.tif"), "s")) is None
     assert localise(result_with([seen(Region(0, 0, 9, 9), 0)]), draw()) is None
 
 

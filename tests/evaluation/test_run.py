@@ -15,6 +15,7 @@ from tnet_cli.evaluation.run import run_evaluation
 from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.modelfile.modelfile import load_model
+from tnet_cli.places import Place
 from tnet_cli.slide.slide import Slide
 
 
@@ -40,7 +41,7 @@ def manifest(path: Path, splits: Mapping[str, Sequence[SlideInput]]) -> Path:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["slide", "label", "split"])
-        writer.writerows([entry.path, entry.label, split] for split, entries in splits.items() for entry in entries)
+        writer.writerows([entry.shown_path, entry.label, split] for split, entries in splits.items() for entry in entries)
     return path
 
 
@@ -51,7 +52,7 @@ def calibrating(entries, tmp_path) -> Path:
     for number in range(8):
         entry = entries[number % 4]
         copy = shutil.copy(entry.path, tmp_path / f"{number}.tif")
-        copies.append(SlideInput(str(copy), str(number), label=entry.label))
+        copies.append(SlideInput(Place(copy), str(number), label=entry.label))
     return manifest(tmp_path / "labels.csv", {"test": entries[:2], "validation": copies})
 
 

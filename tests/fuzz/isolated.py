@@ -23,6 +23,7 @@ from tnet_cli.geometry import Region
 from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.modelfile.modelfile import LoadedModel, load_model
+from tnet_cli.places import Place
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.slide import Slide
 
@@ -47,7 +48,7 @@ def classify_one(path: Path, model: LoadedModel) -> dict[str, Any]:
 
     Slide.read = noting  # type: ignore[method-assign,assignment]
     engine = EngineOptions(readers=2, slides_in_flight=1, slide_timeout_s=0)
-    ((_, result),) = classify_slides([SlideInput(path=str(path), name="mutant", mpp=0.5)], model, engine=engine)
+    ((_, result),) = classify_slides([SlideInput(path=Place(path), name="mutant", mpp=0.5)], model, engine=engine)
     while_classified = list(raised)
     try:
         with open_slide(path, mpp=0.5) as slide:

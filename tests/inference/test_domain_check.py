@@ -17,12 +17,13 @@ from tnet_cli.errors import ModelFileError
 from tnet_cli.evaluation.calibrate import fit_domain
 from tnet_cli.geometry import Region
 from tnet_cli.inference.classify import classify_slides
-from tnet_cli.inference.domain_check import slide_distance
+from tnet_cli.inference.trust import slide_distance
 from tnet_cli.inputs.inputs import SlideInput, read_manifest
 from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.card import DomainLimits
 from tnet_cli.modelfile.modelfile import copy_model, load_model, save_model
+from tnet_cli.places import Place
 from tnet_cli.slide.opening import open_slide
 
 NETWORK = tiny_network().model_copy(update={"locations": (6, 16)})
@@ -39,7 +40,7 @@ def write_flat(path, pixels):
         resolution=(10_000, 10_000),
         resolutionunit="CENTIMETER",
     )
-    return SlideInput(path=str(path), name=path.stem)
+    return SlideInput(path=Place(path), name=path.stem)
 
 
 @pytest.fixture(scope="module")

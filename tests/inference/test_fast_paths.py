@@ -7,12 +7,13 @@ from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.inputs.options import DEFAULT_MODEL, TraversalOptions
 from tnet_cli.modelfile.modelfile import find_model, load_model
+from tnet_cli.places import Place
 
 
 @pytest.fixture(scope="module")
 def inputs(drawn_slide):
     labels = ("benign", "lesion")
-    return [SlideInput(path=str(drawn_slide(seed=5, side_px=6000, label=label)), name=label) for label in labels]
+    return [SlideInput(path=Place(drawn_slide(seed=5, side_px=6000, label=label)), name=label) for label in labels]
 
 
 def results(inputs, options, engine=None):

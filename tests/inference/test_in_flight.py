@@ -10,6 +10,7 @@ from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inference.engine import drive
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.modelfile.modelfile import load_model
+from tnet_cli.places import Place
 from tnet_cli.results.result import SlideResult
 from tnet_cli.slide.slide import Slide
 from tnet_cli.slide.tiff_backend import TiffSlide
@@ -20,7 +21,7 @@ def entries(drawn_slide, tmp_path_factory: pytest.TempPathFactory) -> list[Slide
     slides = [drawn_slide(seed=seed) for seed in (4, 5, 6)]
     cut = tmp_path_factory.mktemp("cut") / "3.tif"
     cut.write_bytes(slides[0].read_bytes()[:60_000])
-    return [SlideInput(path=str(path), name=str(number)) for number, path in enumerate([*slides, cut])]
+    return [SlideInput(path=Place(path), name=str(number)) for number, path in enumerate([*slides, cut])]
 
 
 @pytest.fixture(scope="module")

@@ -22,11 +22,12 @@ from tnet_cli.model.choice import TopK
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Traversal, TraversalPlan, Wanted, traverse
 from tnet_cli.modelfile.modelfile import LoadedModel
+from tnet_cli.places import Place
 from tnet_cli.results.layout import RunDirectory
 from tnet_cli.slide.opening import open_slide
 
 CARD = card_of(tiny_network())
-ENTRY = SlideInput(path="https://user:secret@host/a.svs?token=abc", name="a")
+ENTRY = SlideInput(path=Place("https://user:secret@host/a.svs?token=abc"), name="a")
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def test_a_dicom_series_is_one_slide_shown_by_its_finest_resolution(dicom):
 def test_files_of_one_dicom_series_given_by_name_are_one_slide(dicom):
     notes: list[str] = []
     found = find_inputs([str(dicom / name) for name in ("one/a.dcm", "one/b.dcm", "two")], on_note=notes.append)
-    assert [entry.path for entry in found] == [str(dicom / "one/a.dcm"), str(dicom / "two/b.dcm")]
+    assert [entry.shown_path for entry in found] == [str(dicom / "one/a.dcm"), str(dicom / "two/b.dcm")]
     assert f"{dicom}/one/b.dcm: the same slide as {dicom}/one/a.dcm; it counts once" in notes
 
 
@@ -264,8 +264,8 @@ def test_names_from_a_pattern_begin_where_it_begins_to_vary(tmp_path):
 
 def test_patterns_are_relative_to_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(touch(tmp_path, "a/1.svs", "2.svs"))
-    assert [(e.path, e.name) for e in find_inputs(["**/*.svs"])] == [("2.svs", "2"), ("a/1.svs", "a/1")]
-    assert [e.path for e in find_inputs(["."])] == ["2.svs", "a/1.svs"]
+    assert [(e.shown_path, e.name) for e in find_inputs(["**/*.svs"])] == [("2.svs", "2"), ("a/1.svs", "a/1")]
+    assert [e.shown_path for e in find_inputs(["."])] == ["2.svs", "a/1.svs"]
 
 
 # Order and size

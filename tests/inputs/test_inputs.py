@@ -22,7 +22,7 @@ def names(*given: object, **options) -> list[str]:
 
 def test_slides_keep_their_order_and_their_paths_as_given():
     found = find_inputs(["b/two.svs", "a/one.tif"])
-    assert [(entry.path, entry.name) for entry in found] == [("b/two.svs", "two"), ("a/one.tif", "one")]
+    assert [(entry.shown_path, entry.name) for entry in found] == [("b/two.svs", "two"), ("a/one.tif", "one")]
 
 
 def test_slides_of_the_same_stem_get_different_names():
@@ -32,7 +32,7 @@ def test_slides_of_the_same_stem_get_different_names():
 def test_a_folder_is_searched_with_those_below_it(tmp_path):
     touch(tmp_path, "x/one.svs", "x/y/one.tif", "two.png")
     found = find_inputs([str(tmp_path)])
-    assert [entry.path for entry in found] == [str(tmp_path / p) for p in ("two.png", "x/one.svs", "x/y/one.tif")]
+    assert [entry.shown_path for entry in found] == [str(tmp_path / p) for p in ("two.png", "x/one.svs", "x/y/one.tif")]
     assert [entry.name for entry in found] == ["two", "x/one", "x/y/one"]
     assert names(tmp_path, recursive=False) == ["two"]
 
@@ -80,7 +80,7 @@ def test_what_a_manifest_knows_of_a_slide_given_before_is_kept(tmp_path):
     touch(tmp_path, "one.svs")
     (tmp_path / "m.csv").write_text("slide,mpp,patient\none.svs,0.25,p7\n")
     (found,) = find_inputs([str(tmp_path), str(tmp_path / "m.csv")])
-    assert (found.path, found.mpp, found.patient) == (str(tmp_path / "one.svs"), 0.25, "p7")
+    assert (found.shown_path, found.mpp, found.patient) == (str(tmp_path / "one.svs"), 0.25, "p7")
 
 
 def test_a_named_file_is_always_a_row_whatever_it_is(tmp_path):
@@ -158,7 +158,7 @@ def test_absolute_paths_urls_and_paths_outside_stay_as_they_are(tmp_path):
     manifest = tmp_path / "lists" / "m.csv"
     manifest.parent.mkdir()
     manifest.write_text("slide\n/far/away/a.tif\nhttps://host/p/b.svs?x=1\n../c.tif\n")
-    assert [(e.path, e.name) for e in find_inputs([str(manifest)])] == [
+    assert [(e.shown_path, e.name) for e in find_inputs([str(manifest)])] == [
         ("/far/away/a.tif", "a"),
         ("https://host/p/b.svs?x=1", "b"),
         (str(tmp_path / "lists" / ".." / "c.tif"), "c"),
@@ -189,7 +189,7 @@ def test_manifests_of_all_spreadsheets_are_read(tmp_path, content):
     manifest = tmp_path / "m.csv"
     manifest.write_bytes(content)
     (row,) = read_manifest(manifest)
-    assert (row.path, row.label, row.mpp) == (str(tmp_path / "a, b.tif"), "yes", 0.5)
+    assert (row.shown_path, row.label, row.mpp) == (str(tmp_path / "a, b.tif"), "yes", 0.5)
 
 
 def test_a_slide_listed_twice_alike_counts_once(tmp_path):

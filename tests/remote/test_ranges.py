@@ -2,6 +2,7 @@
 
 import pytest
 
+from tnet_cli.places import Place
 from tnet_cli.remote.ranges import BLOCK_BYTES, MOST_RUN_BYTES, BlockStream, ByteRange, RemoteFile, joined
 
 pytest.importorskip("aiohttp", reason="needs the extra 'remote'")
@@ -19,7 +20,7 @@ def test_ranges_are_joined_where_they_touch():
 def test_a_stream_equals_the_file_whatever_is_read(server, tmp_path, rng):
     content = rng.bytes(5 * BLOCK_BYTES + 1234)
     (tmp_path / "a.bin").write_bytes(content)
-    file = RemoteFile(f"{server.url}/a.bin")
+    file = RemoteFile(Place(f"{server.url}/a.bin"))
     stream = BlockStream(file)
     for _ in range(200):
         offset, count = int(rng.integers(0, len(content) + 50)), int(rng.integers(0, 2 * BLOCK_BYTES))

@@ -15,7 +15,7 @@ IDENTITY = RunIdentity(model="ab" * 32, options=TraversalOptions(mpp=0.25).recor
 
 def entry(name: str, status: str = "ok") -> LedgerEntry:
     values = {"slide": name, "path": f"x/{name}.svs", "status": status, "probability": 0.123457, "error": None}
-    row = SlideRow(values=values, notes=("ünusual",), files={"result.json": 7})
+    row = SlideRow(values=values, reasons=("ünusual",), files={"result.json": 7})
     return LedgerEntry(row=row, run=IDENTITY.digest, given_mpp=None, fingerprint={"size": 5, "mtime_ns": 2**62})
 
 

@@ -12,6 +12,7 @@ from tnet_cli.errors import InterruptedRunError, RunStoppedError, UsageError
 from tnet_cli.inputs.fingerprint import fingerprint_of
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.places import Place
 from tnet_cli.results.layout import FAILURES, PREDICTIONS, RunDirectory
 from tnet_cli.results.ledger import RunIdentity
 from tnet_cli.results.resume import opened_store
@@ -23,7 +24,7 @@ IDENTITY = RunIdentity("ab" * 32, TraversalOptions().record((2, 3)))
 @pytest.fixture
 def inputs(tmp_path: Path) -> list[SlideInput]:
     (tmp_path / "in").mkdir()
-    entries = [SlideInput(path=str(tmp_path / "in" / f"{name}.svs"), name=name) for name in "abc"]
+    entries = [SlideInput(path=Place(tmp_path / "in" / f"{name}.svs"), name=name) for name in "abc"]
     for entry in entries:
         Path(entry.path).write_text(entry.name)
     return entries
@@ -39,7 +40,7 @@ def keep_all(store, inputs, *, overlay: bytes | None = b"png") -> None:
     for position in list(store.pending):
         entry = inputs[position]
         result = failed_result(entry.name) if entry.name == "c" else done(entry.name)
-        row = store.directory.write_slide(replace(result, path=entry.path), overlay if result.status == "ok" else None)
+        row = store.directory.write_slide(replace(result, path=entry.shown_path), overlay if result.status == "ok" else None)
         store.keep(position, row, fingerprint_of(entry.path))
 
 

@@ -28,7 +28,7 @@ def test_slides_of_a_patient_are_one_group_and_share_its_split(tmp_path):
     manifest = TrainingManifest.read(path)
     assert [slide.group for slide in manifest.slides] == ["patient p1", "patient p1", "slide x/c.tif", "patient p2"]
     assert [slide.split for slide in manifest.slides] == ["validation", "validation", None, "test"]
-    assert manifest.slides[2].entry.path == str(tmp_path / "x" / "c.tif")
+    assert manifest.slides[2].entry.shown_path == str(tmp_path / "x" / "c.tif")
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_a_run_leaves_a_model_with_its_card_and_all_that_tells_of_it(labelled_sl
     assert metrics == report.validation == json.loads((out / "run.json").read_text())["validation"]
     assert (metrics["slides"], metrics["not classified"]) == (2, 0)
     predicted = rows_of(out / "validation.csv")
-    assert [row["path"] for row in predicted] == [entry.path for entry in fit.validation]
+    assert [row["path"] for row in predicted] == [entry.shown_path for entry in fit.validation]
     right = sum(row["label"] == row["prediction"] for row in predicted)
     assert metrics["accuracy"] == right / 2
     assert metrics[WILSON] == accuracy_metrics([("x", "x")] * right + [("x", "y")] * (2 - right), ["x", "y"])[WILSON]

@@ -20,11 +20,13 @@ from tnet_cli.inference.device import choose_devices, describe_machine, reader_t
 from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import SlideInput, find_inputs
 from tnet_cli.inputs.options import TraversalOptions, at_least
+from tnet_cli.modelfile.card import calibration_words
 from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model
+from tnet_cli.places import Place
 from tnet_cli.results.html_report import write_report
 from tnet_cli.results.layout import FAILURES, REPORT, RunDirectory
 from tnet_cli.results.ledger import RunIdentity
-from tnet_cli.results.result import SlideResult, SlideRow
+from tnet_cli.results.result import STATUSES, SlideResult, SlideRow
 from tnet_cli.results.resume import RunStore, opened_store
 
 Rows = Generator[tuple[int, SlideRow], None, None]
@@ -35,7 +37,7 @@ Rows = Generator[tuple[int, SlideRow], None, None]
 class RunRequest:
     """What the user asked of ``tnet classify``; the fields are its options."""
 
-    inputs: Sequence[str]
+    inputs: Sequence[str | Place]
     out: Path
     model: str
     traversal: TraversalOptions = field(default_factory=TraversalOptions)
@@ -43,6 +45,7 @@ class RunRequest:
     batch_size: int = 16
     workers: int | None = None
     overlay: bool = True
+    answer_anyway: bool = False
     report: bool = True
     overwrite: bool = False
     fail_fast: bool = False
@@ -66,6 +69,7 @@ class RunReport:
         page: Where the page of the run is, or None where none was wanted.
         inputs: How many slides there were.
         skipped: How many of them had been done before.
+        calibration: How far its probabilities can be relied on, in a few words.
     """
 
     record: dict[str, Any]
@@ -74,6 +78,12 @@ class RunReport:
     page: Path | None
     inputs: int
     skipped: int
+    calibration: str
+
+    @property
+    def abstained(self) -> int:
+        """How many slides have no answer that counts."""
+        return sum(row.status == "abstained" for row in self.rows)
 
     def raise_for_failures(self) -> None:
         """Turn failed slides into the error whose exit code says so.
@@ -110,6 +120,7 @@ def run_classify(request: RunRequest, progress: Progress | None = None) -> RunRe
         model.card.network.class_names,
         overwrite=request.overwrite,
         with_overlays=request.overlay,
+        answer_anyway=request.answer_anyway,
     )
     with store_of_run as store:
         directory.write_run(run_record(request, model, devices, store.rows(), None))
@@ -133,6 +144,7 @@ def run_classify(request: RunRequest, progress: Progress | None = None) -> RunRe
         page=page,
         inputs=len(inputs),
         skipped=store.skipped,
+        calibration=calibration_words(model.card.calibration_error),
     )
 
 
@@ -174,7 +186,7 @@ def _rows_here(
     engine = engine_options(request, device)
 
     def write(number: int, result: SlideResult) -> SlideRow:
-        row = write_drawn(store.directory, *drawn(result, model.card, overlay=request.overlay))
+        row = write_drawn(store.directory, *drawn(result, model.card, overlay=request.overlay, answer_anyway=request.answer_anyway))
         store.keep(store.pending[number], row, result.fingerprint)
         return row
 
@@ -204,6 +216,7 @@ def _plan(request: RunRequest, model: LoadedModel, weights: Path | bytes, engine
         engine=engine,
         device=request.device,
         overlay=request.overlay,
+        answer_anyway=request.answer_anyway,
         package=version(DISTRIBUTION),
     )
 
@@ -254,8 +267,9 @@ def run_record(
             "cluster": request.cluster,
             "batch_size": request.batch_size,
             "workers": reader_threads(request.workers),
+            "answer_anyway": request.answer_anyway,
         },
         "machine": describe_machine(),
-        "slides": {status: statuses.count(status) for status in ("ok", "no_tissue", "failed")},
+        "slides": {status: statuses.count(status) for status in STATUSES},
         "seconds": None if seconds is None else round(seconds, 3),
     }

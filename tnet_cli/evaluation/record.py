@@ -96,10 +96,10 @@ def metrics_record(
             "patients": len(patients) or None,
         },
         "failed": [
-            {"slide": slide.result.slide, "path": slide.entry.path, "arm": arm, "error": slide.result.error}
+            {"slide": slide.result.slide, "path": slide.entry.shown_path, "arm": arm, "error": slide.result.error}
             for arm, slide in failures
         ],
-        "no_tissue": [{"slide": slide.result.slide, "path": slide.entry.path} for slide in run.of_status("no_tissue")],
+        "no_tissue": [{"slide": slide.result.slide, "path": slide.entry.shown_path} for slide in run.of_status("no_tissue")],
         "classes": list(class_names),
         "positive_class": class_names[1] if is_binary else None,
         "decision": {

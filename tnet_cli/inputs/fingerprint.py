@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tnet_cli.errors import SlideError
+from tnet_cli.places import Place
 from tnet_cli.remote.ranges import version_of
-from tnet_cli.urls import is_url
 
 Fingerprint = dict[str, Any]
 """JSON values; equal fingerprints mean the same content."""
@@ -25,19 +25,20 @@ SIBLING_FORMATS = frozenset({".vms", ".vmu", ".svslide"})
 """Formats whose pixels lie in files beside the slide that begin with its name, or share its folder."""
 
 
-def fingerprint_of(path: str) -> Fingerprint | None:
+def fingerprint_of(slide: str | Path | Place) -> Fingerprint | None:
     """Return a slide's fingerprint, or None when nobody can tell: it is missing, or far away and mute.
 
     Of a file: size, time of change, and a hash of its first and last 64 KiB; of the files that belong to it: names,
     sizes and times. Of a URL: what its server says, if that names the content.
     """
-    if is_url(path):
+    place = Place(slide)
+    if place.is_url:
         try:
-            size, version = version_of(path)
+            size, version = version_of(place)
         except SlideError:
             return None  # then opening it says why
         return {"size": size, "version": version} if version else None
-    file = Path(path)
+    file = Path(place)
     try:
         if file.is_dir():
             return {"files": _listing(file)}

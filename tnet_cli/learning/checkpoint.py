@@ -67,7 +67,7 @@ def save_checkpoint(state: TrainingState, checkpoint: Checkpoint) -> None:
     header = {
         "version": VERSION,
         "run_digest": state.run_digest,
-        "slides": [slide.entry.path for slide in state.slides],
+        "slides": [slide.entry.shown_path for slide in state.slides],
         **{name: getattr(checkpoint, name) for name in IN_HEADER},
     }
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -114,7 +114,7 @@ def _check_same_run(path: Path, header: dict[str, Any], state: TrainingState) ->
             f"{path}: is a checkpoint of another training (other slides, model or settings); "
             "give the same ones to go on with it, or another folder to begin anew"
         )
-    paths = [slide.entry.path for slide in state.slides]
+    paths = [slide.entry.shown_path for slide in state.slides]
     if header["slides"] != paths:
         changed = sorted(set(header["slides"]) ^ set(paths))
         raise UsageError(

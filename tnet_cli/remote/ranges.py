@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from cachetools import LRUCache
 
 from tnet_cli.errors import SlideError
+from tnet_cli.places import Place
 from tnet_cli.remote.failures import POLICY, LastingError, RetryPolicy, persist
 from tnet_cli.remote.store import Reply, Store, open_store
-from tnet_cli.urls import redacted
 
 BLOCK_BYTES = 64 * 1024
 """Two or three tiles of a directory's neighbours; larger blocks move more of what nobody wants."""
@@ -76,11 +76,11 @@ class RemoteFile:
     tries would not mend, every read is that same error at once, so that a batch does not wait for it again and again.
 
     Args:
-        url: Of a scheme in ``remote_store.STORES``.
+        place: An address of a scheme in ``store.STORES``.
         head_bytes: Asked for at once.
 
     Attributes:
-        path: The URL as it may be shown.
+        path: The address as it may be shown.
         size: Bytes of the object.
         version: As its server names it; empty when it does not.
         head: Its first bytes.
@@ -90,13 +90,14 @@ class RemoteFile:
         SlideError: it cannot be read; the sentence says why.
     """
 
-    def __init__(self, url: str, head_bytes: int = BLOCK_BYTES) -> None:
-        self.path = redacted(url)
+    def __init__(self, place: Place, head_bytes: int = BLOCK_BYTES) -> None:
+        self.place = place
+        self.path = str(place)
         self.bytes_moved = 0
         self._policy = POLICY
         self._failure: str | None = None
         self._lock = threading.Lock()
-        self._store: Store | None = open_store(url, self._policy)
+        self._store: Store | None = open_store(place, self._policy)
         first = self._fetch([ByteRange(0, head_bytes)])[0]
         self.head, self.size, self.version = first.data, first.size, first.version
 
@@ -186,13 +187,13 @@ async def _fetch_all(store: Store, runs: list[ByteRange], policy: RetryPolicy) -
         raise
 
 
-def version_of(url: str) -> tuple[int, str]:
+def version_of(place: Place) -> tuple[int, str]:
     """Ask a server for the size of an object, bytes, and for the name of its version; empty when it names none.
 
     Raises:
         SlideError: it cannot be had; the sentence says why.
     """
-    file = RemoteFile(url, head_bytes=1)
+    file = RemoteFile(place, head_bytes=1)
     file.close()
     return file.size, file.version
 

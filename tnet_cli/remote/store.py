@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Any
 
 from tnet_cli.errors import SlideError, install_hint
+from tnet_cli.places import Place
 from tnet_cli.remote.failures import (
     OTHER_BYTES,
     LastingError,
@@ -194,22 +195,25 @@ STORES: dict[str, type[HttpStore | S3Store]] = {
 INSTALL_HINTS = {"gs": "pip install gcsfs"}
 
 
-def open_store(url: str, policy: RetryPolicy) -> Store:
+def open_store(place: Place, policy: RetryPolicy) -> Store:
     """Return the store of a URL. Nothing is asked of it yet.
 
     Raises:
         SlideError: the scheme is unknown, the URL names no object, or a package is missing.
     """
+    if place.problem is not None:
+        raise SlideError(place, place.problem)
+    url = place.opened_whole()
     scheme = url.partition("://")[0].lower()
     if scheme not in STORES:
-        raise SlideError(url, f"{scheme}:// is not known; expected https://, http://, s3:// or gs://")
-    host, _, place = url.partition("://")[2].partition("/")
-    if not host or not place:
-        raise SlideError(url, "names no file; expected a URL such as https://host/slide.svs or s3://bucket/slide.svs")
+        raise SlideError(place, f"{scheme}:// is not known; expected https://, http://, s3:// or gs://")
+    host, _, name = url.partition("://")[2].partition("/")
+    if not host or not name:
+        raise SlideError(place, "names no file; expected a URL such as https://host/slide.svs or s3://bucket/slide.svs")
     try:
         return STORES[scheme](url, policy)
     except ImportError as exc:
         hint = INSTALL_HINTS.get(scheme) or install_hint("remote")
-        raise SlideError(url, f"reading from {scheme}:// needs more packages; install them with: {hint}") from exc
+        raise SlideError(place, f"reading from {scheme}:// needs more packages; install them with: {hint}") from exc
     except (ValueError, OSError) as exc:
-        raise SlideError(url, f"cannot be asked for ({type(exc).__name__}); check the address and credentials") from exc
+        raise SlideError(place, f"cannot be asked for ({type(exc).__name__}); check the address and credentials") from exc

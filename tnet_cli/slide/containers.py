@@ -9,7 +9,7 @@ from pathlib import PurePath
 import tifffile
 from PIL import Image
 
-from tnet_cli.urls import redacted
+from tnet_cli.places import redacted
 
 EXPORT = "export it as OME-TIFF or SVS"
 

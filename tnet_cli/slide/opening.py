@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tnet_cli.errors import MissingMppError, SlideError, UnsupportedSlideError, UsageError
+from tnet_cli.places import Place
 from tnet_cli.slide.containers import closed_format
 from tnet_cli.slide.openslide_backend import PLAIN_TIFFS, OpenSlideSlide, detect_vendor
 from tnet_cli.slide.pillow_backend import PillowSlide
 from tnet_cli.slide.slide import ProgressFunction, Slide
 from tnet_cli.slide.tiff_backend import TIFF_STARTS, TiffSlide
-from tnet_cli.urls import is_url
 
 READERS: dict[str, Callable[..., Slide]] = {
     "openslide": OpenSlideSlide,
@@ -19,7 +19,7 @@ READERS: dict[str, Callable[..., Slide]] = {
 
 
 def open_slide(
-    path: str | Path,
+    path: str | Path | Place,
     *,
     reader: str | None = None,
     mpp: float | None = None,
@@ -42,13 +42,14 @@ def open_slide(
         MissingMppError: the scale is implausible; a missing one is no error here.
         UsageError: there is no such reader.
     """
-    text = str(path)
+    place = Place(path)
     if reader is not None and reader not in READERS:
         raise UsageError(f"--reader {reader}: expected one of {', '.join(READERS)}")
-    if is_url(text):
+    if place.is_url:
         from tnet_cli.slide.remote_slide import open_remote_slide
 
-        return open_remote_slide(text, reader=reader, mpp=mpp, on_progress=on_progress)
+        return open_remote_slide(place, reader=reader, mpp=mpp, on_progress=on_progress)
+    text = place.opened_whole()
     start = _first_bytes(text)
     vendor = detect_vendor(text)
     closed = closed_format(text, start, vendor)

@@ -6,13 +6,13 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import PurePosixPath
 from typing import IO, cast
 
 import numpy as np
 import tifffile
 
 from tnet_cli.errors import SlideError
+from tnet_cli.places import Place
 from tnet_cli.remote.ranges import BlockStream, ByteRange, RemoteFile
 from tnet_cli.slide.containers import FORMAT_STARTS, OPENSLIDE_NAMES, closed_format, foreign_content
 from tnet_cli.slide.pillow_backend import PillowSlide
@@ -31,7 +31,7 @@ PICTURE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
 def open_remote_slide(
-    url: str, *, reader: str | None = None, mpp: float | None = None, on_progress: ProgressFunction | None = None
+    place: Place, *, reader: str | None = None, mpp: float | None = None, on_progress: ProgressFunction | None = None
 ) -> Slide:
     """Open a slide behind a URL, as ``open_slide`` does; the reader is chosen by its first bytes.
 
@@ -39,8 +39,8 @@ def open_remote_slide(
         SlideError: it cannot be reached, or its format is not one that is read from a URL.
     """
     if reader == "openslide":
-        raise SlideError(url, "OpenSlide reads no URLs; download the slide first, or leave out --reader")
-    file = RemoteFile(url)
+        raise SlideError(place, "OpenSlide reads no URLs; download the slide first, or leave out --reader")
+    file = RemoteFile(place)
     try:
         if (reader or _reader_for(file)) == "pillow":
             return _open_picture(file, mpp, on_progress)
@@ -51,7 +51,7 @@ def open_remote_slide(
 
 
 def _reader_for(file: RemoteFile) -> str:
-    _, by_name, _ = OPENSLIDE_NAMES.get(PurePosixPath(file.path).suffix.lower(), (None, None, None))
+    _, by_name, _ = OPENSLIDE_NAMES.get(file.place.suffix, (None, None, None))
     if by_name is None and file.head[128:132] == b"DICM":
         by_name = "DICOM"
     foreign = None if by_name == "DICOM" else foreign_content(file.head)

@@ -126,7 +126,7 @@ def fold_table(folds: Sequence[DataSplit]) -> str:
 
 
 def _row(slide: LabelledSlide) -> dict[str, object]:
-    return {"slide": slide.entry.from_anywhere().path, "label": slide.label, "patient": slide.entry.patient}
+    return {"slide": slide.entry.from_anywhere().shown_path, "label": slide.label, "patient": slide.entry.patient}
 
 
 def _divided(manifest: TrainingManifest, parts: dict[str, Split]) -> DataSplit:

@@ -16,7 +16,7 @@ from tnet_cli.learning.checkpoint import Checkpoint, load_checkpoint, save_check
 from tnet_cli.learning.distributed import own_device, process_group
 from tnet_cli.learning.loop import Stage, StageRun
 from tnet_cli.learning.patch_store import read_again
-from tnet_cli.learning.settings import TrainingSettings
+from tnet_cli.learning.settings import TrainingSettings, identity_of
 from tnet_cli.learning.slides import TrainingSlide, load_training_slides
 from tnet_cli.learning.state import Precision, TrainingState, seed_torch
 from tnet_cli.model.config import TNetConfig
@@ -105,10 +105,8 @@ def train(
 
 def _run_digest(inputs: Sequence[SlideInput], config: TNetConfig, settings: TrainingSettings) -> str:
     """Name a run by all that decides what it learns."""
-    # How often it is saved, how many threads read, and how much memory it takes decide nothing.
-    said = settings.model_dump(mode="json", exclude={"checkpoint_every", "readers", "accumulate"})
-    slides = [[entry.path, entry.label, entry.mpp, str(entry.annotation)] for entry in inputs]
-    whole = json.dumps([slides, config.model_dump(mode="json"), said], sort_keys=True)
+    slides = [[entry.shown_path, entry.label, entry.mpp, str(entry.annotation)] for entry in inputs]
+    whole = json.dumps([slides, config.model_dump(mode="json"), identity_of(settings)], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tnet_cli.errors import SlideError
-from tnet_cli.urls import is_url, redacted
+from tnet_cli.places import is_url, redacted
 
 
 @pytest.mark.parametrize(
