@@ -20,7 +20,6 @@ from tnet_cli.files import (
     write_json,
     write_text_whole,
 )
-from tnet_cli.modelfile.card import MODEL_FILE
 from tnet_cli.results.layout import OF_EVERY_RUN, PREDICTIONS, RUN_RECORD
 from tnet_cli.results.result import prediction_columns
 
@@ -62,11 +61,7 @@ def _wrote_unclaimed(folder: Path) -> bool:
     return of_run <= read_record(folder / RUN_RECORD).keys() or of_metrics <= read_record(folder / METRICS).keys()
 
 
-EVALUATION = FolderKind(
-    "evaluate",
-    tuple(sorted({*OF_EVERY_RUN, *FILES, MODEL_FILE, str(Path(MODEL_FILE).with_suffix(".md"))})),
-    _wrote_unclaimed,
-)
+EVALUATION = FolderKind("evaluate", tuple(sorted({*OF_EVERY_RUN, *FILES})), _wrote_unclaimed)
 
 
 class EvaluationFolder:
