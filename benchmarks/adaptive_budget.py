@@ -23,7 +23,7 @@ from tnet_cli.inference.engine import drive
 from tnet_cli.inference.prepare import prepare
 from tnet_cli.inference.stopping import StandsStill, probabilities_of
 from tnet_cli.inference.traversal_job import traversal_job
-from tnet_cli.inputs.options import DEFAULT_MODEL, TraversalOptions
+from tnet_cli.inputs.options import DEMO_MODEL, TraversalOptions
 from tnet_cli.metrics.estimate import wilson
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.normalisation import fold_normalisation
@@ -40,7 +40,7 @@ def measure_slide(task: tuple[int, int, int, Path]) -> dict[str, Any]:
     """Classify one slide with the full budget, and note the answer after every few locations of a best-first one."""
     seed, size, budget, kept = task
     torch.set_num_threads(1)
-    model = load_model(find_model(DEFAULT_MODEL))
+    model = load_model(find_model(DEMO_MODEL))
     path = kept / f"{seed}-{size}.tif"
     if not path.exists():
         write_synthetic_slide(path, seed=seed, side_px=size, label=("benign", "lesion")[seed % 2], workers=1)
@@ -140,7 +140,7 @@ def main() -> None:
         rows = list(pool.map(measure_slide, tasks))
     if given.rows:
         given.rows.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    threshold = load_model(find_model(DEFAULT_MODEL)).card.threshold
+    threshold = load_model(find_model(DEMO_MODEL)).card.threshold
     print(json.dumps(summarise(rows, threshold), indent=2))
 
 

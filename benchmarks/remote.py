@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tnet_cli.inputs.options import DEFAULT_MODEL
+from tnet_cli.inputs.options import DEMO_MODEL
 from tnet_cli.synth.synthesis import write_synthetic_slide
 
 BUCKET = "slides"
@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--slide", type=Path)
     parser.add_argument("--side", type=int, default=38_730)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--model", default=DEMO_MODEL)
     given = parser.parse_args()
     if shutil.which("nginx") is None:
         sys.exit("nginx is not installed; it is needed to serve the slide")

@@ -20,7 +20,7 @@ from tnet_cli.inference.classify import classify_slides
 from tnet_cli.inference.prepare import prepare
 from tnet_cli.inference.traversal_job import traversal_job
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.inputs.options import DEFAULT_MODEL, TraversalOptions
+from tnet_cli.inputs.options import DEMO_MODEL, TraversalOptions
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Look, Traversal, Wanted
@@ -127,7 +127,7 @@ def main() -> None:
     """Print a line for each slide that differs, and the sum of all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("slides", type=Path, nargs="+")
-    parser.add_argument("-m", "--model", default=DEFAULT_MODEL)
+    parser.add_argument("-m", "--model", default=DEMO_MODEL)
     given = parser.parse_args()
     # Classifying folds the normalisation of the one; the other stays as it was trained.
     model, untouched = (load_model(find_model(given.model)) for _ in range(2))

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tnet_cli.inputs.options import DEFAULT_MODEL
+from tnet_cli.inputs.options import DEMO_MODEL
 from tnet_cli.synth.synthesis import write_synthetic_slide
 
 
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--sides", default="5000,20000,60000")
     parser.add_argument("--budget", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--model", default=DEMO_MODEL)
     given = parser.parse_args()
     _, torch_mb, _ = run_measured(["-c", "import torch"])
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ from sklearn.metrics import roc_auc_score
 from tnet_cli.evaluation.arms import EVERYTHING
 from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.inputs.options import DEFAULT_MODEL, TraversalOptions
+from tnet_cli.inputs.options import DEMO_MODEL, TraversalOptions
 from tnet_cli.metrics.estimate import wilson
 from tnet_cli.model.choice import LocationSampler, RandomChoice, TopK
 from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--size", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=900_000, help="seeds are SEED .. SEED + COUNT - 1")
-    parser.add_argument("--model", default=DEFAULT_MODEL)
+    parser.add_argument("--model", default=DEMO_MODEL)
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--keep", type=Path, help="keep the slides in this folder, and use those already there")

@@ -15,7 +15,7 @@ from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inference.prepare import prepare
 from tnet_cli.inference.reader_threads import ReaderThreads
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.inputs.options import DEFAULT_MODEL
+from tnet_cli.inputs.options import DEMO_MODEL
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.traversal import Look, TraversalPlan, traverse
 from tnet_cli.modelfile.modelfile import find_model, load_model
@@ -67,7 +67,7 @@ def test_a_location_costs_a_traversal_few_calls_and_no_more_on_a_larger_slide():
 
 def test_tiles_on_the_grid_are_decoded_once_for_each_patch(made_slide):
     """A synthetic slide's tiles are the finest patches; coarser patches share the tiles of coarser pyramid levels."""
-    model = load_model(find_model(DEFAULT_MODEL))
+    model = load_model(find_model(DEMO_MODEL))
     with open_slide(str(made_slide)) as slide:
         prepare(slide, model.card.network)
         before_px = slide.pixels_read

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tnet_cli.inputs.options import DEFAULT_MODEL, TraversalOptions
+from tnet_cli.inputs.options import TraversalOptions, named_model
 from tnet_cli.places import Place
 
 if TYPE_CHECKING:
@@ -41,8 +41,12 @@ def open_slide(path: str | Path, *, mpp: float | None = None, reader: str | None
     return opened(path, mpp=mpp, reader=reader)
 
 
-def load_model(name: str | Path = DEFAULT_MODEL) -> "LoadedModel":
-    """Load a model: the name of a bundled one, a ``.safetensors`` file, or ``hf://owner/repo``.
+def load_model(name: str | Path | None = None) -> "LoadedModel":
+    """Load a model.
+
+    Args:
+        name: Of a bundled model, a ``.safetensors`` file, or ``hf://owner/repo``; when None that of the environment's
+            ``TNET_MODEL``, else the bundled model of real tissue.
 
     Returns:
         Its network, in evaluation mode on the CPU, with its card and digest.
@@ -53,14 +57,14 @@ def load_model(name: str | Path = DEFAULT_MODEL) -> "LoadedModel":
     from tnet_cli.modelfile.modelfile import find_model
     from tnet_cli.modelfile.modelfile import load_model as loaded
 
-    return loaded(find_model(str(name)))
+    return loaded(find_model(named_model(name)))
 
 
 def classify(
     inputs: str | Path | Sequence[str | Path],
     *,
     out: str | Path = "tnet-out",
-    model: str | Path = DEFAULT_MODEL,
+    model: str | Path | None = None,
     locations: tuple[int, ...] | None = None,
     budget: int | None = None,
     stop_at: float | None = None,
@@ -69,6 +73,7 @@ def classify(
     device: str = "auto",
     batch_size: int = 16,
     workers: int | None = None,
+    answer_anyway: bool = False,
     overlay: bool = True,
     report: bool = True,
     overwrite: bool = False,
@@ -85,7 +90,7 @@ def classify(
     Args:
         inputs: Slides, folders, patterns, URLs or manifests (``.csv`` with a column ``slide``).
         out: Folder for the results.
-        model: Bundled name, file or ``hf://owner/repo``.
+        model: Bundled name, file or ``hf://owner/repo``; as for ``load_model`` when None.
         locations: Attended locations for each processing level after the first; None for the model's default.
         budget: Attended locations in all; excludes ``locations``.
         stop_at: Attend the most probable locations first, and end when the probabilities move by less than this.
@@ -94,6 +99,7 @@ def classify(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; several, with commas, share the slides.
         batch_size: Patches in one forward pass.
         workers: Threads that read and decode, or processes of ``cluster="local"``; one a core when None.
+        answer_anyway: Also give answers that do not count; their status stays ``abstained``.
         overlay: Draw an overlay for each slide.
         report: Write the run on one page, ``report.html``; without it one that an earlier run left is removed.
         overwrite: Do everything again, in place of what is in the folder.
@@ -119,11 +125,12 @@ def classify(
     request = RunRequest(
         inputs=[Place(each) for each in ([inputs] if isinstance(inputs, str | Path) else inputs)],
         out=Path(out),
-        model=str(model),
+        model=named_model(model),
         traversal=TraversalOptions(locations=locations, budget=budget, stop_at=stop_at, mpp=mpp, reader=reader),
         device=device,
         batch_size=batch_size,
         workers=workers,
+        answer_anyway=answer_anyway,
         overlay=overlay,
         report=report,
         overwrite=overwrite,
@@ -202,7 +209,7 @@ def train(
 
 def evaluate(
     manifest: str | Path,
-    model: str | Path,
+    model: str | Path | None = None,
     *,
     out: str | Path = "tnet-evaluation",
     arms: str | Sequence[str] = ("tnet",),
@@ -262,7 +269,7 @@ def evaluate(
 
     request = EvaluateRequest(
         manifest=Path(manifest),
-        model=str(model),
+        model=named_model(model),
         out=Path(out),
         arms=_several(arms),
         traversal=TraversalOptions(locations=locations, budget=budget, stop_at=stop_at, mpp=mpp, reader=reader),

@@ -35,7 +35,7 @@ def install_hint(extra: str) -> str:
 
 
 class TnetError(Exception):
-    """An error that is shown to the user as one sentence, without a traceback, and without secrets of addresses in it."""
+    """An error that is shown to the user as one sentence: without a traceback, and without secrets of addresses."""
 
     exit_code = 1
 

@@ -180,6 +180,11 @@ def read_record(path: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
+def is_sha256(value: object) -> bool:
+    """Tell the digest of a file or a document, as it stands in a record."""
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a temporary path beside the target, and put it in the target's place when the block ends well.

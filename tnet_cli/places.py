@@ -20,7 +20,9 @@ _START = re.compile(
     rf"\s*(?:(?P<scheme>[a-z][a-z0-9+.-]+)(?P<slashes>://+)|(?P<known>{_KNOWN})(?P<wrong>:[/\\]+)|(?P<web>https?):)",
     re.IGNORECASE,
 )
-_INSIDE = re.compile(rf"[a-z][a-z0-9+.-]+://|(?<![a-z0-9])(?:{_KNOWN}):[/\\]", re.IGNORECASE)
+_INSIDE = re.compile(
+    rf"(?<![a-z0-9+.-])(?:[a-z][a-z0-9+.-]{{1,30}}://|(?:{_KNOWN}):[/\\]|https?:(?=\S{{0,2000}}@))", re.IGNORECASE
+)
 _RUN = re.compile(rf"(?:{_INSIDE.pattern})[^\s'\"<>]*", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d{0,5})?")
 _SHORTENED = re.compile(r"\.\.\.[0-9a-f]{12}")
@@ -41,7 +43,7 @@ _SAID = re.compile(
     r"|accesskeyid|(?:api|access)[-_]?key)|x-(?:amz|goog)-[\w-]+)(?:=|%3D))(?!\.\.\.)[^\s&;/'\"<>]+",
     re.IGNORECASE,
 )
-_LOGIN = re.compile(r"//[^\s/'\"@]*:[^\s'\"@]*@")
+_LOGIN = re.compile(r"//[^\s/'\"@]{0,500}:[^\s'\"@]{0,500}@")
 
 _UNCLEAR = (
     "is not a valid address: where its host begins is not clear; expected one such as https://host/slide.svs or "
@@ -88,7 +90,7 @@ class Place:
     """
 
     def __init__(self, whole: "str | os.PathLike[str] | Place") -> None:
-        self._whole: str = whole._whole if isinstance(whole, Place) else os.fspath(whole)
+        self._whole: str = whole.opened_whole() if isinstance(whole, Place) else os.fspath(whole)
         self._address: _Address | None = None
         if is_url(self._whole):
             self._whole = self._whole.strip()
@@ -133,6 +135,9 @@ class Place:
 
     def __repr__(self) -> str:
         return f"Place({self._text!r})"
+
+    def __format__(self, spec: str) -> str:
+        return format(self._text, spec)
 
     def __fspath__(self) -> str:
         if self.is_url:
@@ -212,7 +217,7 @@ def _address(whole: str) -> _Address:
 
 def _is_unclear(scheme: str, authority: str, tail: str, *, is_malformed: bool) -> bool:
     """Tell whether some of a password might pass for the host, the path or the query."""
-    user, at, host = authority.rpartition("@")
+    _, at, host = authority.rpartition("@")
     # Some letters look like these and become them on the way.
     authority, tail = (unicodedata.normalize("NFKC", text) for text in (authority, tail))
     if _HOST.fullmatch(host) is None or (is_malformed and re.search("[@:]", authority + tail)):

@@ -1,8 +1,9 @@
-"""Classifies damaged slides, each in a fork with a limit of memory, so that nothing one of them does reaches another.
+"""Does what a job says with damaged files, each in a fork with limits, so that nothing one of them does reaches another.
 
-A job is a line of JSON on stdin: ``path`` and ``companions``. The answer is a line of JSON: the row's status and error,
-``raised`` (what reads raised), and ``unforeseen`` (exceptions that are no errors of slides); or ``ended``, how the
-fork ended without an answer; or ``hung``.
+A job is a line of JSON on stdin: ``kind`` and ``path``. The answer is a line of JSON: ``status`` and ``error``,
+``raised`` (what reads of the slide raised), ``unforeseen`` (exceptions that are no errors for users) and ``refused``
+(what an independent reader has against pixels that were classified); or ``ended``, how the fork ended without an
+answer; or ``hung``.
 """
 
 import json
@@ -10,72 +11,161 @@ import logging
 import os
 import resource
 import select
+import shutil
 import signal
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import openslide
+import tifffile
 import torch
+from PIL import Image
 
-from tnet_cli.errors import SlideError
-from tnet_cli.geometry import Region
-from tnet_cli.inference.classify import EngineOptions, classify_slides
-from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.modelfile.modelfile import LoadedModel, load_model
-from tnet_cli.places import Place
-from tnet_cli.slide.opening import open_slide
+from tnet_cli.classification.run import RunRequest, run_classify
+from tnet_cli.errors import SlideError, TnetError
+from tnet_cli.geometry import Region, Size
+from tnet_cli.inputs.annotation import read_annotation
+from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.modelfile.tensorflow.import_model import import_model
 from tnet_cli.slide.slide import Slide
 
 MEMORY_BYTES = 3 * 1024**3
 TIME_S = 120.0
+READ_BY_OTHERS_PX = 60_000_000
+"""Larger pages are not decoded by an independent reader as a whole."""
+
+Reads = list[tuple[Region, int, int]]
 
 
-def classify_one(path: Path, model: LoadedModel) -> dict[str, Any]:
-    """Classify a slide and read some of it plainly; tell what came of it."""
+def classified(given: Path, model: Path, out: Path) -> dict[str, Any]:
+    """Classify a slide, or the slides of a manifest, as ``tnet classify`` does; tell what came of it."""
     raised: list[str] = []
     unforeseen: list[str] = []
+    reads: Reads = []
     real = Slide.read
 
     def noting(slide: Slide, region: Region, width_px: int, height_px: int) -> Any:
         try:
-            return real(slide, region, width_px, height_px)
+            pixels = real(slide, region, width_px, height_px)
         except Exception as exc:
             raised.append(f"{type(exc).__name__}: {exc}")
             if not isinstance(exc, SlideError):
                 unforeseen.append(raised[-1])
             raise
+        reads.append((region, width_px, height_px))
+        return pixels
 
     Slide.read = noting  # type: ignore[method-assign,assignment]
-    engine = EngineOptions(readers=2, slides_in_flight=1, slide_timeout_s=0)
-    ((_, result),) = classify_slides([SlideInput(path=Place(path), name="mutant", mpp=0.5)], model, engine=engine)
-    while_classified = list(raised)
+    request = RunRequest(
+        inputs=[str(given)], out=out, model=str(model), traversal=TraversalOptions(mpp=0.5), device="cpu", workers=2
+    )
+    report = run_classify(request)
+    row = report.rows[0]
+    told = {"status": row.status, "error": row.values["error"], "raised": raised, "unforeseen": unforeseen}
+    if row.status != "failed" and given.suffix != ".csv":
+        told["refused"] = refused(given, str(row.values["reader"]), reads)
+    return told
+
+
+def refused(slide: Path, reader: str, reads: Reads) -> str | None:
+    """Read with another reader what was read of a slide; return what that one has against it, None where nothing.
+
+    A file that the other cannot open at all says nothing about its pixels.
+    """
+    if reader != "openslide":
+        try:
+            opened = openslide.OpenSlide(slide)
+        except openslide.OpenSlideError:
+            opened = None
+        if opened is not None:
+            with opened:
+                return _by_openslide(opened, reads)
     try:
-        with open_slide(path, mpp=0.5) as slide:
-            for x, y in ((0, 0), (slide.size.width // 2, slide.size.height // 2), (slide.size.width - 300, 0)):
-                slide.read(Region(x, y, 256, 256), 256, 256)
-    except SlideError:
+        with tifffile.TiffFile(slide) as tif:
+            page = tif.pages.first
+            if page.size <= 3 * READ_BY_OTHERS_PX:
+                try:
+                    page.asarray()
+                except Exception as exc:  # noqa: BLE001 (whatever it is, it refuses)
+                    return f"tifffile: {type(exc).__name__}: {exc}"
+            return None
+    except Exception:  # noqa: BLE001, S110 (no TIFF)
         pass
-    except Exception as exc:  # noqa: BLE001 (what else a reader lets out is what is looked for)
-        unforeseen.append(f"{type(exc).__name__}: {exc}")
-    return {
-        "status": result.status,
-        "error": result.error,
-        "raised": while_classified,
-        "unforeseen": unforeseen,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-    }
+    try:
+        picture = Image.open(slide)
+    except Exception:  # noqa: BLE001 (no picture)
+        return None
+    try:
+        picture.load()
+    except Exception as exc:  # noqa: BLE001 (whatever it is, it refuses)
+        return f"pillow: {type(exc).__name__}: {exc}"
+    return None
 
 
-def in_fork(path: Path, model: LoadedModel) -> dict[str, Any]:
-    """Have a fork classify a slide, and wait for its answer no longer than the limit."""
+def _by_openslide(slide: openslide.OpenSlide, reads: Reads) -> str | None:
+    for region, width_px, _ in reads:
+        stored = slide.get_best_level_for_downsample(max(1.0, region.width / width_px))
+        factor = slide.level_downsamples[stored]
+        size = (min(4096, int(region.width / factor) + 1), min(4096, int(region.height / factor) + 1))
+        try:
+            slide.read_region((region.x, region.y), stored, size)
+        except openslide.OpenSlideError as exc:
+            return f"openslide: {exc}"
+    return None
+
+
+def annotation_read(given: Path, model: Path, out: Path) -> dict[str, Any]:
+    """Read an annotation as training does."""
+    read_annotation(given, Size(4000, 3000), on_note=lambda _: None)
+    return {"status": "ok"}
+
+
+def model_used(given: Path, model: Path, out: Path) -> dict[str, Any]:
+    """Classify a sound slide with a damaged model; the slide lies beside the sound one."""
+    return classified(model.with_name("slide.tif"), given, out)
+
+
+def model_imported(given: Path, model: Path, out: Path) -> dict[str, Any]:
+    """Import a damaged checkpoint of the authors' code."""
+    import_model(given, out / "imported.safetensors")
+    return {"status": "ok"}
+
+
+JOBS: dict[str, Callable[[Path, Path, Path], dict[str, Any]]] = {
+    "slide": classified,
+    "manifest": classified,
+    "annotation": annotation_read,
+    "model": model_used,
+    "checkpoint": model_imported,
+}
+
+
+def answer_to(job: dict[str, str], model: Path, out: Path) -> dict[str, Any]:
+    """Do a job; an error for users is a failed one, any other exception is unforeseen."""
+    told: dict[str, Any] = {"raised": [], "unforeseen": [], "refused": None, "error": None}
+    try:
+        told |= JOBS[job["kind"]](Path(job["path"]), model, out)
+    except TnetError as exc:
+        told |= {"status": "failed", "error": str(exc)}
+    except Exception as exc:  # noqa: BLE001 (what else is let out is what is looked for)
+        told |= {"status": "failed", "error": str(exc), "unforeseen": [f"{type(exc).__name__}: {exc}"]}
+    return told | {"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+
+
+def in_fork(job: dict[str, str], model: Path) -> dict[str, Any]:
+    """Have a fork do a job, and wait for its answer no longer than the limit."""
     here, there = os.pipe()
+    out = Path(tempfile.mkdtemp(prefix="tnet-fuzz-"))
     child = os.fork()
     if child == 0:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        os.write(there, json.dumps(classify_one(path, model)).encode())
+        os.write(there, json.dumps(answer_to(job, model, out), default=str).encode())
         os._exit(0)
     os.close(there)
     said, until = b"", time.monotonic() + TIME_S
@@ -88,6 +178,7 @@ def in_fork(path: Path, model: LoadedModel) -> dict[str, Any]:
         os.kill(child, signal.SIGKILL)
     os.close(here)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    shutil.rmtree(out, ignore_errors=True)
     if code == -signal.SIGKILL and time.monotonic() >= until:
         return {"hung": TIME_S}
     answer: dict[str, Any] = json.loads(said) if code == 0 and said else {"ended": code}
@@ -97,7 +188,6 @@ def in_fork(path: Path, model: LoadedModel) -> dict[str, Any]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    loaded = load_model(Path(sys.argv[1]))
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(in_fork(Path(line.strip()), loaded)) + "\n")
+        sys.stdout.write(json.dumps(in_fork(json.loads(line), Path(sys.argv[1]))) + "\n")
         sys.stdout.flush()

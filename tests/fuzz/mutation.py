@@ -1,6 +1,5 @@
 """Damage to slides, seeded: the same seed damages the same file in the same way."""
 
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +53,10 @@ def anatomy(path: Path) -> Anatomy:
                 tags=tuple((tag.offset, length) for page in pages for tag in page.tags),
                 chain=tuple(zip(nexts, (page.offset for page in pages), strict=True)),
                 scans=tuple(
-                    span for page in pages for span in zip(page.dataoffsets, page.databytecounts, strict=True) if span[1]
+                    span
+                    for page in pages
+                    for span in zip(page.dataoffsets, page.databytecounts, strict=True)
+                    if span[1]
                 ),
             )
     except (tifffile.TiffFileError, ValueError, IndexError, KeyError, OSError):
@@ -248,14 +250,3 @@ def mutant(path: Path, seed: int, *, other: Path | None = None) -> bytes:
     if some.content:
         kinds[int(rng.integers(0, len(kinds)))](some)
     return bytes(some.content)
-
-
-def second_reader_refuses(path: Path, pages: int = 1) -> str | None:
-    """Return what an independent reader has against the pixels of a slide, or None.
-
-    TIFFs are read by tifffile's own decoder, page by page, everything else by OpenSlide.
-    """
-    return None
-
-
-_ = struct

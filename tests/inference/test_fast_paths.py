@@ -5,7 +5,7 @@ import pytest
 
 from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.inputs.options import DEFAULT_MODEL, TraversalOptions
+from tnet_cli.inputs.options import DEMO_MODEL, TraversalOptions
 from tnet_cli.modelfile.modelfile import find_model, load_model
 from tnet_cli.places import Place
 
@@ -18,7 +18,7 @@ def inputs(drawn_slide):
 
 def results(inputs, options, engine=None):
     """Classify with the bundled model, and return the results in the order of the inputs."""
-    ended = dict(classify_slides(inputs, load_model(find_model(DEFAULT_MODEL)), options, engine))
+    ended = dict(classify_slides(inputs, load_model(find_model(DEMO_MODEL)), options, engine))
     return [ended[position] for position in range(len(inputs))]
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,9 +67,45 @@ def test_a_line_damaged_in_the_middle_loses_that_slide_alone(tmp_path: Path):
     lines[2] = b"\0" * (len(lines[2]) - 1) + b"\n"
     lines.insert(1, b'{"row": 5}\n')
     lines.insert(1, b"[]\n")
+    lines.insert(1, b"[" * 100_000 + b"]" * 100_000 + b"\n")
+    lines.insert(1, b'{"run": "x", "identity": 5}\n')
+    lines.insert(1, lines[-1].replace(b'"status"', b'"statuses"'))
     path.write_bytes(b"".join(lines))
     with Ledger(path) as ledger:
         assert list(ledger.entries) == [("", "a"), ("", "c")]
+
+
+def test_a_slide_that_was_under_way_when_the_process_died_is_a_suspect_until_it_has_ended(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    written(path, "a")
+    with Ledger(path) as ledger:
+        for name in ("a", "b", "c"):
+            ledger.attempt(("", name))
+        ledger.append(entry("c"))
+    with Ledger(path) as ledger:
+        assert ledger.suspects == {("", "a"), ("", "b")}
+        assert list(ledger.entries) == [("", "a"), ("", "c")]
+        ledger.attempt(("", "a"))
+        ledger.append(entry("a"))
+        ledger.attempt(("arm", "d"))
+        ledger.append(replace(entry("e"), fatal=True))
+    with Ledger(path, afresh=True) as ledger:
+        assert ledger.suspects == {("", "b"), ("", "e"), ("arm", "d")}
+        assert ledger.entries == {}
+    with Ledger(path) as ledger:
+        assert ledger.suspects == {("", "b"), ("", "e"), ("arm", "d")}, "also where all is done again"
+
+
+def test_a_slide_that_a_process_gives_up_as_it_ends_is_no_suspect(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    with Ledger(path) as ledger:
+        ledger.attempt(("", "suspect"))
+    with Ledger(path) as ledger:
+        ledger.attempt(("", "suspect"))
+        ledger.attempt(("", "innocent"))
+        ledger.end_attempts()
+    with Ledger(path) as ledger:
+        assert ledger.suspects == {("", "suspect")}, "it was not read to its end, so nothing new is known of it"
 
 
 def test_afresh_it_is_empty(tmp_path: Path):

@@ -186,7 +186,8 @@ def _rows_here(
     engine = engine_options(request, device)
 
     def write(number: int, result: SlideResult) -> SlideRow:
-        row = write_drawn(store.directory, *drawn(result, model.card, overlay=request.overlay, answer_anyway=request.answer_anyway))
+        ended = drawn(result, model.card, overlay=request.overlay, answer_anyway=request.answer_anyway)
+        row = write_drawn(store.directory, *ended)
         store.keep(store.pending[number], row, result.fingerprint)
         return row
 

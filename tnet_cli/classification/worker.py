@@ -46,6 +46,7 @@ class WorkerPlan:
         engine: Batches and threads; the device is the process's own.
         device: Where its network runs, as ``--device`` has it.
         overlay: Whether overlays are drawn.
+        answer_anyway: Whether answers that do not count are given with the others.
         package: Version of tnet, which must be the worker's too.
         torch_threads: How many threads the network may use on a processor.
         writers: Threads that draw and write, on the run's own machine.
@@ -57,6 +58,7 @@ class WorkerPlan:
     engine: EngineOptions
     device: str
     overlay: bool
+    answer_anyway: bool
     package: str
     torch_threads: int = 1
     writers: int = 1
@@ -64,7 +66,8 @@ class WorkerPlan:
     @property
     def key(self) -> str:
         """Names everything a result depends on."""
-        said = f"{self.digest} {self.options} {self.engine} {self.device} {self.overlay} {self.package}"
+        shown = f"{self.overlay} {self.answer_anyway}"
+        said = f"{self.digest} {self.options} {self.engine} {self.device} {shown} {self.package}"
         return hashlib.sha256(said.encode()).hexdigest()[:24]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -124,7 +127,7 @@ def classify_on_worker(plan: WorkerPlan, entry: SlideInput) -> tuple[SlideResult
     model = plan.model
     with closing(classify_slides([entry], model, plan.options, plan.own_engine)) as results:
         ((_, result),) = results
-    return drawn(result, model.card, overlay=plan.overlay)
+    return drawn(result, model.card, overlay=plan.overlay, answer_anyway=plan.answer_anyway)
 
 
 def work_for_parent(connection: Connection, plan: WorkerPlan, out: Path) -> None:
@@ -166,7 +169,7 @@ def _classify_for_parent(connection: Connection, plan: WorkerPlan, directory: Ru
             yield next_slide[1]
 
     def write(_number: int, result: SlideResult) -> tuple[SlideRow, Fingerprint | None]:
-        row = write_drawn(directory, *drawn(result, model.card, overlay=plan.overlay))
+        row = write_drawn(directory, *drawn(result, model.card, overlay=plan.overlay, answer_anyway=plan.answer_anyway))
         return row, result.fingerprint
 
     told = _ToldToParent(connection)

@@ -10,7 +10,7 @@ from typing import TypeVar
 from PIL.Image import Image
 
 from tnet_cli.inference.outcome import sentence_of
-from tnet_cli.modelfile.card import ModelCard
+from tnet_cli.modelfile.card import ModelCard, calibration_words
 from tnet_cli.report.overlay import OverlayPatch, OverlaySubject, draw_overlay
 from tnet_cli.report.thumbnail import overlay_file
 from tnet_cli.results.layout import RunDirectory
@@ -27,11 +27,18 @@ FAULTS_OF_A_NAME = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EINVA
 Written = TypeVar("Written")
 
 
-def drawn(result: SlideResult, card: ModelCard, *, overlay: bool) -> tuple[SlideResult, bytes | None]:
+def drawn(
+    result: SlideResult, card: ModelCard, *, overlay: bool, answer_anyway: bool = False
+) -> tuple[SlideResult, bytes | None]:
     """Return a slide's result without what it is drawn from, and the bytes of its overlay's file where one is wanted.
 
     A slide that cannot be drawn has failed.
+
+    Args:
+        answer_anyway: Whether an answer that does not count is given with the others.
     """
+    if answer_anyway and result.status == "abstained":
+        result = result.answered()
     bare = replace(result, evidence=None)
     try:
         picture = overlay_of(result, card) if overlay else None
@@ -56,14 +63,14 @@ def write_drawn(directory: RunDirectory, result: SlideResult, overlay: bytes | N
 
 
 def overlay_of(result: SlideResult, card: ModelCard) -> Image | None:
-    """Draw the overlay of a slide that was classified; None for one that was not."""
+    """Draw the overlay of a slide that was looked at; None for one that was not."""
     seen = result.evidence
-    if result.status != "ok" or seen is None or result.size is None:
+    if not result.was_looked_at or seen is None or result.size is None:
         return None
     shown = [
         OverlayPatch(attended=region, pixels=pixels)
         for region, pixels in zip(result.regions, seen.patches, strict=True)
-        if region.processing_level > 0
+        if region.is_location
     ]
     shown.sort(key=lambda patch: -patch.attended.weight)
     subject = OverlaySubject(
@@ -72,13 +79,14 @@ def overlay_of(result: SlideResult, card: ModelCard) -> Image | None:
         mpp=result.mpp,
         class_names=result.class_names,
         probabilities=result.probabilities,
-        prediction=result.prediction or "",
+        prediction=result.prediction,
         model_name=card.name,
         intended_use=card.intended_use,
         location_count=result.locations,
         fraction_read=result.fraction_read or 0.0,
         seconds=result.seconds,
-        warning=result.warning,
+        reasons=result.reasons,
+        calibration=calibration_words(result.calibration_error),
     )
     return draw_overlay(seen.thumbnail, subject, result.regions, shown[:PATCHES_SHOWN])
 

@@ -9,7 +9,7 @@ from tnet_cli.cli import options
 from tnet_cli.cli.loading import load
 from tnet_cli.cli.terminal import answer, answer_json, counting
 from tnet_cli.errors import UsageError
-from tnet_cli.inputs.options import DEFAULT_MODEL
+from tnet_cli.inputs.options import named_model
 
 if TYPE_CHECKING:
     from tnet_cli.benchmark.run import BenchReport, BenchRow
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def bench(
     slides: Annotated[list[str], typer.Argument(metavar="SLIDE...", help="Slides or URLs.")],
-    model: options.Model = DEFAULT_MODEL,
+    model: options.Model = None,
     budgets: Annotated[
         str | None,
         typer.Option(metavar="N,N,...", help="Locations to attend in all, a row each.  [default: the model's]"),
@@ -56,7 +56,7 @@ def bench(
 
     request = BenchRequest(
         slides=slides,
-        model=model,
+        model=named_model(model),
         budgets=wanted,
         stop_at=stop_at,
         rounds=rounds,

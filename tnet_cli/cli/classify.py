@@ -10,7 +10,7 @@ from tnet_cli import api
 from tnet_cli.cli import options
 from tnet_cli.cli.loading import load
 from tnet_cli.cli.terminal import answer, answer_json, note, slide_progress
-from tnet_cli.inputs.options import DEFAULT_MODEL, TraversalOptions
+from tnet_cli.inputs.options import TraversalOptions
 
 if TYPE_CHECKING:
     from tnet_cli.results.result import SlideRow
@@ -26,7 +26,7 @@ def classify(
     ],
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("tnet-out"),
-    model: options.Model = DEFAULT_MODEL,
+    model: options.Model = None,
     traversal: TraversalOptions,
     device: Annotated[
         str,
@@ -39,6 +39,10 @@ def classify(
         int | None,
         typer.Option("--workers", "-j", min=1, help="Threads that read and decode; with --cluster local, processes."),
     ] = None,
+    answer_anyway: Annotated[
+        bool,
+        typer.Option("--answer-anyway", help="Also give answers that do not count; their status stays 'abstained'."),
+    ] = False,
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Draw an overlay for each slide.")] = True,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write the run on one page, report.html.")
@@ -72,6 +76,7 @@ def classify(
             device=device,
             batch_size=batch_size,
             workers=workers,
+            answer_anyway=answer_anyway,
             overlay=overlay,
             report=report,
             overwrite=overwrite,
@@ -85,30 +90,43 @@ def classify(
         answer_json({"run": run.record, "slides": [row.values for row in run.rows]})
     else:
         for row, picture in zip(run.rows, run.overlays, strict=True):
-            answer(describe(row, picture))
-            for line in row.notes:
-                note(f"{row.values['slide']}: {line}")
+            answer(describe(row, run.calibration, picture))
         note(f"results: {out}; review them in {run.page}" if run.page else f"results: {out}")
     if run.skipped:
         note(f"{run.skipped} of {run.inputs} slides were done before and have not changed; they were skipped")
+    if run.abstained:
+        note(without_answer(run.abstained, len(run.rows)))
     run.raise_for_failures()
 
 
-def describe(row: "SlideRow", overlay: Path | None) -> str:
-    """Return the line of a slide's answer."""
+def describe(row: "SlideRow", calibration: str, overlay: Path | None) -> str:
+    """Return the line of a slide's answer, or of why there is none.
+
+    Args:
+        calibration: How far the probability can be relied on.
+    """
     said = row.values
-    if row.status == "no_tissue":
-        return f"{said['slide']}: no tissue found"
-    if row.status == "failed":
-        return f"{said['slide']}: failed"
-    line = (
-        f"{said['slide']}: {said['prediction']}, probability {said['probability']:.3f}; "
-        f"{said['locations']} locations, {percent(said['fraction_read'] or 0)} of the slide read, "
-        f"{said['seconds']:.1f} s"
-    )
-    return f"{line}; overlay: {overlay}" if overlay else line
+    if not row.was_looked_at:
+        return f"{said['slide']}: {'no tissue found' if row.status == 'no_tissue' else 'failed'}"
+    parts = [f"NO ANSWER: {'; '.join(row.reasons)}"] if row.status == "abstained" else []
+    if said["prediction"] is not None:
+        asked = "asked for anyway, does not count: " if parts else ""
+        parts.append(f"{asked}{said['prediction']}, probability {said['probability']:.3f} ({calibration})")
+    count = said["locations"]
+    parts.append(f"{count} location{'' if count == 1 else 's'}, {share_read(said['fraction_read'])}")
+    parts.append(f"{said['seconds']:.1f} s")
+    if overlay:
+        parts.append(f"overlay: {overlay}")
+    return f"{said['slide']}: {'; '.join(parts)}"
 
 
-def percent(fraction: float) -> str:
-    """Write a fraction as per cent with two significant figures."""
-    return f"{100 * fraction:.2g} %" if fraction < 0.995 else f"{100 * fraction:.0f} %"
+def without_answer(abstained: int, slides: int) -> str:
+    """Count the slides without an answer that counts, in a sentence."""
+    return f"{abstained} of {slides} slide{'' if slides == 1 else 's'}: no answer that counts (status 'abstained')"
+
+
+def share_read(fraction: float | None) -> str:
+    """Say how much of a slide was read: per cent with two significant figures, or all of it."""
+    if fraction is None or fraction >= 0.995:
+        return "read whole"
+    return f"{100 * fraction:.2g} % of the slide read"

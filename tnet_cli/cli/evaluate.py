@@ -20,8 +20,8 @@ def evaluate(
         Path,
         typer.Argument(metavar="MANIFEST.csv", help="Columns slide, label; perhaps patient, split, annotation, mpp."),
     ],
-    model: options.Model,
     *,
+    model: options.Model = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("tnet-evaluation"),
     arms: Annotated[
         str,

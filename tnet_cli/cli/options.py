@@ -8,12 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from tnet_cli.errors import UsageError
-from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.inputs.options import DEFAULT_MODEL, MODEL_VARIABLE, TraversalOptions
 
 Model = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--model", "-m", metavar="NAME|FILE|hf://owner/repo", help="Bundled model, model file or hub repository."
+        "--model",
+        "-m",
+        metavar="NAME|FILE|hf://owner/repo",
+        help=f"Bundled model, model file or hub repository.  [default: ${MODEL_VARIABLE}, else {DEFAULT_MODEL}]",
     ),
 ]
 Mpp = Annotated[

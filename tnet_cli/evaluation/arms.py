@@ -1,8 +1,8 @@
 """The arms of a comparison: the same slides and weights, other locations; the difference is the attention's worth."""
 
+import hashlib
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.model.choice import LocationSampler, RandomChoice, TopK
+from tnet_cli.model.config import TNetConfig
 from tnet_cli.modelfile.modelfile import LoadedModel
 from tnet_cli.results.result import SlideResult
 
@@ -56,28 +57,38 @@ class NoLocation:
         return np.empty(0, dtype=np.int64)
 
 
-def sampler_of(arm: str, seed: int, position: int) -> LocationSampler:
+def sampler_of(arm: str, seed: int, slide: str) -> LocationSampler:
     """Return how an arm chooses on one slide.
 
     Args:
         arm: One of ``ARMS``.
-        seed: Of the random arm. Each slide draws from its own generator, seeded with this and its position, so its
-            locations do not depend on which slide is read first.
-        position: Of the slide among those evaluated.
+        seed: Of the random arm. Each slide draws from its own generator, seeded with this and its name, so its
+            locations do not depend on what other slides there are.
+        slide: The slide's name.
     """
     if arm == "random":
-        return RandomChoice(np.random.default_rng([seed, position]))
+        return RandomChoice(np.random.default_rng([seed, *hashlib.sha256(slide.encode()).digest()]))
     return NoLocation() if arm == "coarse" else TopK()
+
+
+def options_of(arm: str, options: TraversalOptions, config: TNetConfig) -> TraversalOptions:
+    """Return what holds for an arm of the options that were given."""
+    if arm == "exhaustive":
+        options = replace(options, locations=(EVERYTHING,) * len(config.locations), budget=None)
+    return options if arm == "tnet" else replace(options, stop_at=None)
 
 
 def classify_by_arm(arm: str, comparison: Comparison) -> Generator[tuple[int, SlideResult], None, None]:
     """Classify slides the way of one of ``ARMS``; what is yielded and raised is as for ``classify_slides``."""
-    model, options, engine = comparison.model, comparison.options, comparison.engine
+    model, inputs, engine = comparison.model, comparison.inputs, comparison.engine
     if arm == "exhaustive":
         # A slide in which everything is looked at fills the memory alone.
         engine = replace(engine, slides_in_flight=1)
-        options = replace(options, locations=(EVERYTHING,) * len(model.card.network.locations), budget=None)
-    if arm != "tnet":
-        options = replace(options, stop_at=None)
-    sampler = partial(sampler_of, arm, comparison.seed)
-    return classify_slides(comparison.inputs, model, options, engine, sampler_of=sampler, progress=comparison.progress)
+    return classify_slides(
+        inputs,
+        model,
+        options_of(arm, comparison.options, model.card.network),
+        engine,
+        sampler_of=lambda position: sampler_of(arm, comparison.seed, inputs[position].name),
+        progress=comparison.progress,
+    )

@@ -11,7 +11,7 @@ import torch
 from tnet_cli.errors import UsageError
 from tnet_cli.evaluation.judge import ArmRun
 from tnet_cli.files import rounded
-from tnet_cli.inference.domain_check import slide_distance
+from tnet_cli.inference.trust import slide_distance
 from tnet_cli.metrics.calibration import (
     Fitted,
     choose_threshold,

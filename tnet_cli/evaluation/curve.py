@@ -64,7 +64,7 @@ class CurveSession(SlideSession):
 
     def __init__(self, position: int, entry: SlideInput, comparison: Comparison, points: Sequence[CurvePoint]) -> None:
         super().__init__(position, entry, comparison.model, comparison.options, TopK(), comparison.progress)
-        self._points = [(point.budget, sampler_of(point.arm, comparison.seed, position)) for point in points]
+        self._points = [(point.budget, sampler_of(point.arm, comparison.seed, entry.name)) for point in points]
         self._traversals: list[Traversal] = []
 
     def job(self, slide: Slide, preparation: Preparation | ImagePreparation) -> TraversalJob | None:

@@ -1,9 +1,9 @@
-"""Slides judged by one arm: what it found beside what they are labelled."""
+"""Slides judged by one arm: what it found beside what they are labelled, as it is kept while the arm goes on."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,17 @@ from tnet_cli.evaluation.arms import Comparison, classify_by_arm
 from tnet_cli.evaluation.curve import CurvePoint, classify_for_curve
 from tnet_cli.evaluation.localisation import SlideLocalisation, localise
 from tnet_cli.files import rounded
+from tnet_cli.inputs.fingerprint import Fingerprint, fingerprint_of
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.metrics.bootstrap import patient_or_slide
 from tnet_cli.metrics.predictions import Predictions, softmax
 from tnet_cli.modelfile.card import ModelCard
-from tnet_cli.results.result import SlideResult
+from tnet_cli.results.result import SlideResult, SlideRow
+from tnet_cli.results.resume import RunStore
 
-OnSlide = Callable[[int, "JudgedSlide"], None]
+KeepFeatures = Callable[[str, Mapping[int, np.ndarray]], None]
+"""Keeps a slide's features, by its name, to calibrate on: processing level -> float32 (N, D), of every region looked at
+there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,44 +31,59 @@ class JudgedSlide:
 
     Attributes:
         entry: The slide, its label, patient and split.
-        result: What one arm found, without regions and evidence: those of thousands of slides would fill the memory.
-        found: Where its locations lie against the annotation, or None.
-        features: Processing level -> float32 (N, D), of every region looked at there; for calibration.
+        row: What one arm found; beside the row of ``predictions.csv``, what ``kept_of`` says.
     """
 
     entry: SlideInput
-    result: SlideResult
-    found: SlideLocalisation | None = None
-    features: Mapping[int, np.ndarray] = field(default_factory=dict)
+    row: SlideRow
+
+    @property
+    def status(self) -> str:
+        """How the slide ended."""
+        return self.row.status
+
+    @property
+    def error(self) -> str | None:
+        """One sentence when the slide failed."""
+        said = self.row.values["error"]
+        return None if said is None else str(said)
+
+    @property
+    def logits(self) -> list[float]:
+        """The network's own outputs, before temperature and softmax."""
+        return list(self.row.kept["logits"])
+
+    @property
+    def found(self) -> SlideLocalisation | None:
+        """Where its locations lie against the annotation, or None."""
+        found = self.row.kept.get("localisation")
+        return SlideLocalisation(**found) if found else None
 
     def decided_by(self, card: ModelCard) -> "JudgedSlide":
         """Return the same slide with the probabilities and the call that another temperature and threshold give."""
-        if self.result.status != "ok":
+        if self.status != "ok":
             return self
-        probabilities = [float(p) for p in softmax(np.asarray(self.result.logits), card.temperature)]
+        names = card.network.class_names
+        probabilities = [float(p) for p in softmax(np.asarray(self.logits), card.temperature)]
         called = card.decide(probabilities)
-        result = replace(
-            self.result,
-            prediction=card.network.class_names[called],
-            probability=probabilities[called],
-            probabilities=tuple(probabilities),
-        )
-        return replace(self, result=result)
+        decided = {"prediction": names[called], "probability": rounded(probabilities[called])}
+        decided |= {f"prob_{name}": rounded(p) for name, p in zip(names, probabilities, strict=True)}
+        return replace(self, row=replace(self.row, values=self.row.values | decided))
 
-    def row(self) -> dict[str, Any]:
+    def cells(self) -> dict[str, Any]:
         """Return the slide's row of ``predictions.csv``: that of ``tnet classify``, and label, patient and split."""
         labels = {"label": self.entry.label, "patient": self.entry.patient, "split": self.entry.split}
-        return self.result.row() | labels
+        return self.row.values | labels
 
     def lesion_row(self, arm: str) -> dict[str, Any]:
         """Return the row of ``localisation.csv`` of a slide whose annotation has an area."""
         found = self.found or SlideLocalisation(finest_locations=0, on_lesion=0)
         return {
             "arm": arm,
-            "slide": self.result.slide,
+            "slide": self.row.values["slide"],
             "label": self.entry.label,
             "patient": self.entry.patient,
-            "prediction": self.result.prediction,
+            "prediction": self.row.values["prediction"],
             "finest_locations": found.finest_locations,
             "on_lesion": found.on_lesion,
             "share_on_lesion": rounded(found.share),
@@ -79,14 +98,19 @@ class ArmRun:
     Attributes:
         arm: One of ``arms.ARMS``.
         slides: In the order of the manifest.
-        seconds: Wall time of the arm; None for a point of the curve, whose pass is shared.
         budget: Locations asked for in all, for a point of the curve; None for the model's default or the user's.
     """
 
     arm: str
     slides: tuple[JudgedSlide, ...]
-    seconds: float | None
     budget: int | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time of the arm, all runs that it took together; None for a point of the curve, whose pass is shared."""
+        if self.budget is not None:
+            return None
+        return sum(float(slide.row.kept.get("wall_s", 0)) for slide in self.slides)
 
     def decided_by(self, card: ModelCard) -> "ArmRun":
         """Return the same run decided by another card's temperature and threshold."""
@@ -104,52 +128,45 @@ class ArmRun:
 
     def of_status(self, status: str) -> list[JudgedSlide]:
         """Return the slides that ended as ``failed``, ``no_tissue`` or ``ok``."""
-        return [slide for slide in self.slides if slide.result.status == status]
+        return [slide for slide in self.slides if slide.status == status]
 
     def predictions(self, card: ModelCard) -> Predictions:
         """Return the judged slides as arrays, decided by a card's temperature and threshold."""
         judged = self.judged
         return predictions_from_logits(
-            np.array([slide.result.logits for slide in judged], dtype=np.float64),
+            np.array([slide.logits for slide in judged], dtype=np.float64),
             [card.network.class_names.index(str(slide.entry.label)) for slide in judged],
-            [patient_or_slide(slide.entry.patient, slide.entry.path) for slide in judged],
+            [patient_or_slide(slide.entry.patient, slide.entry.shown_path) for slide in judged],
             card,
         )
 
 
-def run_arm(
-    arm: str, comparison: Comparison, *, keep_features: bool = False, on_slide: OnSlide | None = None
-) -> ArmRun:
-    """Run one arm over labelled slides.
+def run_arm(arm: str, comparison: Comparison, store: RunStore, *, keep_features: KeepFeatures | None = None) -> ArmRun:
+    """Run one arm over the labelled slides that it has not done before.
 
     Args:
         arm: One of ``arms.ARMS``.
         comparison: What it shares with the others.
-        keep_features: Whether each slide keeps its features, to calibrate on.
-        on_slide: Told each slide's place among the inputs and what was found, as it ends.
+        store: Knows what is pending, and keeps the rows.
+        keep_features: To calibrate on.
 
     Raises:
         UsageError: the options do not fit the model.
         ManifestError: an annotation cannot be read.
         RunStoppedError: the device or the storage answers no more.
+        OSError: the disk is full or gone.
     """
-    ended: dict[int, JudgedSlide] = {}
-    started, aside = time.perf_counter(), 0.0
-    with closing(classify_by_arm(arm, comparison)) as results:
-        for position, result in results:
-            left = time.perf_counter()
-            entry = comparison.inputs[position]
-            features = result.evidence.features if keep_features and result.evidence is not None else {}
-            ended[position] = JudgedSlide(entry, _without_regions(result), localise(result, entry), features)
-            if on_slide is not None:
-                on_slide(position, ended[position])
-            comparison.progress.slide_done(ended[position].row())
-            aside += time.perf_counter() - left
-    return ArmRun(arm=arm, slides=_in_order(ended), seconds=time.perf_counter() - started - aside)
+    pending = replace(comparison, inputs=[comparison.inputs[position] for position in store.pending])
+    alone = ((number, (result,)) for number, result in classify_by_arm(arm, pending))
+    _keep_as_they_end(alone, [store], comparison, store.pending, keep_features)
+    return ArmRun(arm, _judged(comparison, store))
 
 
-def run_curve(points: Sequence[CurvePoint], comparison: Comparison) -> list[ArmRun]:
-    """Run the points of the curve over labelled slides in one pass.
+def run_curve(points: Sequence[CurvePoint], comparison: Comparison, stores: Sequence[RunStore]) -> list[ArmRun]:
+    """Run the points of the curve, in one pass, over the labelled slides that not all of them have done before.
+
+    Args:
+        stores: One for each point.
 
     Returns:
         One run for each point, without localisation.
@@ -157,27 +174,58 @@ def run_curve(points: Sequence[CurvePoint], comparison: Comparison) -> list[ArmR
     Raises:
         UsageError: a budget does not fit the model.
         RunStoppedError: the device or the storage answers no more.
+        OSError: the disk is full or gone.
     """
-    if not points:
-        return []
-    ended: list[dict[int, JudgedSlide]] = [{} for _ in points]
-    with closing(classify_for_curve(points, comparison)) as results:
-        for position, each in results:
-            for of_point, result in zip(ended, each, strict=True):
-                of_point[position] = JudgedSlide(comparison.inputs[position], _without_regions(result))
-            comparison.progress.slide_done(ended[0][position].row())
+    positions = sorted({position for store in stores for position in store.pending})
+    pending = replace(comparison, inputs=[comparison.inputs[position] for position in positions])
+    _keep_as_they_end(classify_for_curve(points, pending), stores, comparison, positions)
     return [
-        ArmRun(arm=point.arm, slides=_in_order(of_point), seconds=None, budget=point.budget)
-        for point, of_point in zip(points, ended, strict=True)
+        ArmRun(point.arm, _judged(comparison, store), budget=point.budget)
+        for point, store in zip(points, stores, strict=True)
     ]
 
 
-def _without_regions(result: SlideResult) -> SlideResult:
-    return replace(result, regions=(), evidence=None)
+def _keep_as_they_end(
+    results: Generator[tuple[int, tuple[SlideResult, ...]], None, None],
+    stores: Sequence[RunStore],
+    comparison: Comparison,
+    positions: Sequence[int],
+    keep_features: KeepFeatures | None = None,
+) -> None:
+    """Keep a row in each store as slides end; ``positions`` gives the place among all inputs of those looked at."""
+    since = time.perf_counter()
+    with closing(results):
+        for number, each in results:
+            wall_s = time.perf_counter() - since
+            entry = comparison.inputs[positions[number]]
+            for store, result in zip(stores, each, strict=True):
+                if keep_features is not None and result.evidence is not None:
+                    keep_features(entry.name, result.evidence.features)
+                kept = kept_of(result, entry) | {"wall_s": wall_s}
+                row = SlideRow(values=result.row(), reasons=result.reasons, kept=kept)
+                store.keep(positions[number], row, result.fingerprint)
+                store.refresh()
+            comparison.progress.slide_done(JudgedSlide(entry, row).cells())
+            since = time.perf_counter()
 
 
-def _in_order(ended: Mapping[int, JudgedSlide]) -> tuple[JudgedSlide, ...]:
-    return tuple(ended[position] for position in sorted(ended))
+def kept_of(result: SlideResult, entry: SlideInput) -> dict[str, Any]:
+    """Return what is kept of a slide beside its row, to judge it without opening it again: name -> JSON value."""
+    found = localise(result, entry)
+    return {
+        "logits": list(result.logits),
+        "localisation": asdict(found) if found else None,
+        "annotation": annotation_fingerprint(entry),
+    }
+
+
+def annotation_fingerprint(entry: SlideInput) -> Fingerprint | None:
+    """Tell an annotation that was drawn anew from the one that a slide was judged by."""
+    return fingerprint_of(str(entry.annotation)) if entry.annotation else None
+
+
+def _judged(comparison: Comparison, store: RunStore) -> tuple[JudgedSlide, ...]:
+    return tuple(JudgedSlide(entry, row) for entry, row in zip(comparison.inputs, store.rows(), strict=True))
 
 
 def failures_of(runs: Sequence[ArmRun]) -> list[tuple[str, JudgedSlide]]:
@@ -185,7 +233,7 @@ def failures_of(runs: Sequence[ArmRun]) -> list[tuple[str, JudgedSlide]]:
     failed: dict[str, tuple[str, JudgedSlide]] = {}
     for run in runs:
         for slide in run.of_status("failed"):
-            failed.setdefault(slide.entry.path, (run.arm, slide))
+            failed.setdefault(slide.entry.shown_path, (run.arm, slide))
     return list(failed.values())
 
 

@@ -57,7 +57,7 @@ class ArmMetrics:
     @property
     def locations(self) -> float | None:
         """Mean number of attended locations; None without slides."""
-        return _mean(slide.result.locations for slide in self.run.judged)
+        return _mean(slide.row.values["locations"] for slide in self.run.judged)
 
     def record(self) -> dict[str, Any]:
         """Return it as it stands in ``metrics.json``: what weights, slides and seed determine."""
@@ -84,7 +84,7 @@ class ArmMetrics:
         Mean share of the level-0 pixels that was decoded, and wall time over the slides, failed ones included.
         """
         run = self.run
-        read = None if run.seconds is None else _mean(slide.result.fraction_read or 0.0 for slide in run.judged)
+        read = None if run.seconds is None else _mean(slide.row.values["fraction_read"] or 0.0 for slide in run.judged)
         seconds = run.seconds / len(run.slides) if run.slides and run.seconds is not None else None
         return {"fraction_read": rounded(read), "seconds_per_slide": rounded(seconds)}
 
@@ -174,7 +174,7 @@ def _arm_metrics(run: ArmRun, card: ModelCard, draws: int, seed: int) -> ArmMetr
 
 
 def _localisation(run: ArmRun, draws: int, seed: int) -> Localisation:
-    patients = [patient_or_slide(slide.entry.patient, slide.result.slide) for slide in run.lesions]
+    patients = [patient_or_slide(slide.entry.patient, slide.row.values["slide"]) for slide in run.lesions]
     found = [slide.found for slide in run.lesions if slide.found is not None]
     return summarise_localisation(found, patients, draws=draws, seed=seed)
 

@@ -24,9 +24,13 @@ from tnet_cli.modelfile.modelfile import LoadedModel
 
 
 def run_record(
-    request: EvaluateRequest, model: LoadedModel, device: torch.device, metrics: Metrics, seconds: float
+    request: EvaluateRequest, model: LoadedModel, device: torch.device, metrics: Metrics | None, seconds: float
 ) -> dict[str, Any]:
-    """Return what ``run.json`` says: where the evaluation ran and what it took, which another need not take again."""
+    """Return what ``run.json`` says: where the evaluation ran and what it took, which another need not take again.
+
+    Args:
+        metrics: None while the evaluation has not come to its end.
+    """
     machine = {
         "device": str(device),
         "batch_size": request.batch_size,
@@ -34,19 +38,20 @@ def run_record(
     }
     return {
         "version": version(DISTRIBUTION),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds") if metrics else None,
         "model": {"name": model.card.name, "path": str(model.path), "sha256": model.digest},
         "calibrated_model": str(request.calibrated_model) if request.calibrated_model else None,
         "intended_use": model.card.intended_use,
         "manifest": str(request.manifest),
-        "options": _options(request, model) | machine,
+        "options": options_record(request, model) | machine,
         "machine": describe_machine(),
-        "arms": {each.arm: each.cost() for each in metrics.arms},
-        "seconds": round(seconds, 3),
+        "arms": {each.arm: each.cost() for each in metrics.arms} if metrics else {},
+        "seconds": round(seconds, 3) if metrics else None,
     }
 
 
-def _options(request: EvaluateRequest, model: LoadedModel) -> dict[str, Any]:
+def options_record(request: EvaluateRequest, model: LoadedModel) -> dict[str, Any]:
+    """Return the options that, with the model, the manifest and its slides, all metrics depend on."""
     traversal = request.traversal.record(model.card.network.locations)
     return traversal | {
         "arms": list(request.arms),
@@ -86,7 +91,7 @@ def metrics_record(
         "model": {"name": model.card.name, "sha256": model.digest},
         "manifest": request.manifest.name,
         "split": selection.split,
-        "options": _options(request, model),
+        "options": options_record(request, model),
         "slides": {
             "listed": len(selection.judged),
             "judged": len(predictions),
@@ -96,10 +101,12 @@ def metrics_record(
             "patients": len(patients) or None,
         },
         "failed": [
-            {"slide": slide.result.slide, "path": slide.entry.shown_path, "arm": arm, "error": slide.result.error}
+            {name: slide.row.values[name] for name in ("slide", "path")} | {"arm": arm, "error": slide.error}
             for arm, slide in failures
         ],
-        "no_tissue": [{"slide": slide.result.slide, "path": slide.entry.shown_path} for slide in run.of_status("no_tissue")],
+        "no_tissue": [
+            {name: slide.row.values[name] for name in ("slide", "path")} for slide in run.of_status("no_tissue")
+        ],
         "classes": list(class_names),
         "positive_class": class_names[1] if is_binary else None,
         "decision": {

@@ -56,7 +56,7 @@ class EvaluationReport:
 
     def raise_for_failures(self) -> None:
         """Turn failed slides into an error as ``errors.raise_for_failed`` does."""
-        sentences = [(slide.entry.path, slide.result.error or slide.entry.path) for _, slide in self.failures]
+        sentences = [(slide.entry.shown_path, slide.result.error or slide.entry.shown_path) for _, slide in self.failures]
         raise_for_failed(sentences, self.slides, file=METRICS)
 
 

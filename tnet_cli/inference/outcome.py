@@ -24,8 +24,8 @@ NO_TISSUE = "no tissue was found on the slide"
 
 def without_tissue(entry: SlideInput, card: ModelCard, started: float, slide: Slide) -> SlideResult:
     """Return the result of a slide on which there is nothing to look at."""
-    blank = [f"; {doubt.sentence}" for doubt in slide.doubts if doubt.name == "blank"]
-    return SlideResult(**_facts(entry, card, started, slide), status="no_tissue", error="".join([NO_TISSUE, *blank]))
+    said = [f"; {doubt.sentence}" for doubt in slide.doubts if doubt.may_change_answer]
+    return SlideResult(**_facts(entry, card, started, slide), status="no_tissue", error="".join([NO_TISSUE, *said]))
 
 
 def failed(
@@ -74,9 +74,9 @@ def classified(
     if not np.isfinite(logits).all():
         raise ArithmeticError("the network's answer is not a number")
     probabilities = [float(p) for p in softmax(logits, card.temperature)]
-    called = card.decide(probabilities)
     regions = _region_results(
         traversal,
+        finest=card.network.processing_levels - 1,
         weights=output.weights[0].float().cpu().numpy(),
         probabilities=softmax(output.location_logits[0].float().cpu().numpy(), card.temperature),
         mpp=scale.mpp,
@@ -85,21 +85,19 @@ def classified(
     return SlideResult(
         **facts | {"notes": (*scale.notes, *facts["notes"])},
         status="ok",
-        prediction=card.network.class_names[called],
-        probability=probabilities[called],
         probabilities=tuple(probabilities),
         logits=tuple(float(value) for value in logits),
         roots=len(preparation.roots),
-        locations=traversal.location_count,
+        locations=sum(region.is_location for region in regions),
         regions=regions,
-    )
+    ).answered()
 
 
 def _region_results(
-    traversal: Traversal, *, weights: np.ndarray, probabilities: np.ndarray, mpp: tuple[float, ...]
+    traversal: Traversal, *, finest: int, weights: np.ndarray, probabilities: np.ndarray, mpp: tuple[float, ...]
 ) -> tuple[AttendedRegion, ...]:
     results: list[AttendedRegion] = []
-    for record in traversal.levels:
+    for number, record in enumerate(traversal.levels):
         for region, location_log_prob, path_log_prob in zip(
             record.regions, record.location_log_probs, record.path_log_probs, strict=True
         ):
@@ -113,6 +111,7 @@ def _region_results(
                     path_probability=float(np.exp(float(path_log_prob))),
                     weight=float(weights[row]),
                     class_probabilities=tuple(float(p) for p in probabilities[row]),
+                    is_location=number > 0 or record.processing_level == finest,
                 )
             )
     return tuple(results)
@@ -124,6 +123,7 @@ def _facts(entry: SlideInput, card: ModelCard, started: float | None, slide: Sli
         "slide": entry.name,
         "path": entry.shown_path,
         "class_names": card.network.class_names,
+        "calibration_error": card.calibration_error,
         "seconds": 0.0 if started is None else time.perf_counter() - started,
     }
     if slide is not None:
@@ -134,7 +134,7 @@ def _facts(entry: SlideInput, card: ModelCard, started: float | None, slide: Sli
             "reader": slide.reader,
             "pixels_read": slide.pixels_read,
             "bytes_read": slide.bytes_read,
-            "fraction_read": slide.pixels_read / slide.size.area,
+            "fraction_read": min(1.0, slide.pixels_read / slide.size.area),
             "bounds": slide.bounds,
             "doubts": slide.doubts,
             "notes": tuple(doubt.sentence for doubt in slide.doubts),

@@ -7,7 +7,6 @@ from dataclasses import replace
 import torch
 
 from tnet_cli.errors import SlideError, UsageError
-from tnet_cli.inference.domain_check import checked, features_of
 from tnet_cli.inference.outcome import classified, failed, without_tissue
 from tnet_cli.inference.prepare import Preparation, prepare
 from tnet_cli.inference.prepare_image import ImagePreparation, prepare_image, shown
@@ -15,6 +14,7 @@ from tnet_cli.inference.progress import Progress
 from tnet_cli.inference.slide_task import NothingToSeeError
 from tnet_cli.inference.stopping import stopping_rule
 from tnet_cli.inference.traversal_job import TraversalJob, TraversalResult, traversal_job
+from tnet_cli.inference.trust import decided, features_of
 from tnet_cli.inputs.fingerprint import Fingerprint, fingerprint_of
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.inputs.options import TraversalOptions
@@ -111,15 +111,14 @@ class SlideSession:
     def _classified(
         self, slide: Slide, preparation: Preparation | ImagePreparation, ended: TraversalResult
     ) -> SlideResult:
-        model, scale = self.model, preparation.scale
+        model = self.model
         result = classified(self._entry, model, self._started, slide, preparation, ended.traversal)
         patches = tuple(shown(patch) for some in ended.patches for patch in some)
         if ended.traversal.order is not None:
             patches = tuple(patches[looked_at] for looked_at in ended.traversal.order)
         features = features_of(ended.traversal)
         evidence = SlideEvidence(thumbnail=preparation.thumbnail, patches=patches, features=features)
-        result = replace(result, evidence=evidence)
-        return checked(result, model.card, model.domain, slide, scale, ended.traversal, features)
+        return decided(replace(result, evidence=evidence), model, slide, preparation, ended.traversal)
 
     def close(self, *, may_hang: bool) -> None:
         """Release the slide; when it is still being opened, as soon as that is over.

@@ -1,11 +1,23 @@
 """What a user may say of how slides are read and traversed: held by every request, and by what names its results."""
 
+import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tnet_cli.errors import UsageError
 
-DEFAULT_MODEL = "synthetic-demo"
+DEFAULT_MODEL = "colon-adenocarcinoma-composed"
+"""The bundled model of real tissue, which is taken where none is named."""
+
+DEMO_MODEL = "synthetic-demo"
+"""The bundled model of synthetic slides; its answer for any other slide does not count."""
+
+MODEL_VARIABLE = "TNET_MODEL"
+
+
+def named_model(name: object | None) -> str:
+    """Return the model that a user names; where none is named that of ``TNET_MODEL``, else the bundled one."""
+    return str(name or os.environ.get(MODEL_VARIABLE) or DEFAULT_MODEL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from tnet_cli.errors import ModelFileError, UsageError
-from tnet_cli.files import write_bytes_whole
+from tnet_cli.files import remove_drafts, write_bytes_whole
 from tnet_cli.learning.state import TrainingState
 
 FILE_NAME = "checkpoint.safetensors"
@@ -88,8 +88,7 @@ def load_checkpoint(state: TrainingState) -> tuple[Checkpoint, dict[str, np.ndar
         return None
     path = state.folder / FILE_NAME
     if state.group.rank == 0:
-        for draft in state.folder.glob(f".{FILE_NAME}.*"):  # what a killed run was writing
-            draft.unlink(missing_ok=True)
+        remove_drafts(path)
     if not path.is_file():
         return None
     try:

@@ -1,11 +1,27 @@
 """What a training run is asked to do."""
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tnet_cli.errors import UsageError
 from tnet_cli.model.config import TNetConfig
+
+
+class NotIdentity:
+    """Marks the settings that a run may be resumed with others of: they change its speed, place or memory.
+
+    Whatever else is set makes another run. Of those that are marked only ``accumulate`` and ``skip_bad`` can change
+    what is learnt: without them, whoever runs out of memory or meets an unreadable slide would have to begin anew.
+    """
+
+
+def identity_of(settings: BaseModel) -> dict[str, Any]:
+    """Return the settings that make a run what it is, as JSON values: all that are not marked ``NotIdentity``."""
+    marked = {
+        name for name, field in type(settings).model_fields.items() if any(m is NotIdentity for m in field.metadata)
+    }
+    return settings.model_dump(mode="json", exclude=marked)
 
 
 class TrainingSettings(BaseModel):
@@ -53,17 +69,17 @@ class TrainingSettings(BaseModel):
             one takes less memory. Means over what was looked at on slides are then weighted by the slides of a part.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    seed: int = Field(default=0, ge=0)
-    patches_per_slide: int = Field(default=12, ge=1)
-    warmup_steps: int = Field(default=700, ge=1)
-    rounds: int = Field(default=2, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    patches_per_slide: int = Field(default=12, ge=1, le=100_000)
+    warmup_steps: int = Field(default=700, ge=1, le=10**8)
+    rounds: int = Field(default=2, ge=0, le=1000)
     warmup_learning_rate: float = Field(default=2e-3, gt=0)
-    batch_patches: int = Field(default=32, ge=2)
-    hard_epochs: int = Field(default=2, ge=0)
+    batch_patches: int = Field(default=32, ge=2, le=65_536)
+    hard_epochs: int = Field(default=2, ge=0, le=10**6)
     hard_learning_rate: float = Field(default=3e-4, gt=0)
-    batch_slides: int = Field(default=4, ge=1)
+    batch_slides: int = Field(default=4, ge=1, le=65_536)
     hard_locations: tuple[int, ...] = (6, 8, 12)
     reinforce_weight: float = Field(default=0.1, ge=0)
     slide_share: float = Field(default=0.2, ge=0, le=1)
@@ -77,23 +93,23 @@ class TrainingSettings(BaseModel):
     slide_labels_teach_patches: bool = False
     normalisation: Literal["frozen", "none"] = "frozen"
     backbone_weights: str | None = Field(default=None, min_length=1)
-    soft_steps: int = Field(default=0, ge=0)
+    soft_steps: int = Field(default=0, ge=0, le=10**8)
     soft_learning_rate: float = Field(default=1e-3, gt=0)
     exploration: float = Field(default=0.0, ge=0, lt=1)
     staged_depth: tuple[tuple[int, int], ...] = ()
     entropy_weight: float = Field(default=0.0, ge=0)
     sampling: Literal["gumbel", "gumbel_redrawn", "top_k"] = "gumbel"
     credit: Literal["draw", "cell"] = "draw"
-    checkpoint_every: int = Field(default=50, ge=1)
-    readers: int = Field(default=2, ge=1)
+    checkpoint_every: Annotated[int, NotIdentity] = Field(default=50, ge=1)
+    readers: Annotated[int, NotIdentity] = Field(default=2, ge=1, le=1024)
     mixed_precision: bool = True
-    accumulate: int = Field(default=1, ge=1)
+    accumulate: Annotated[int, NotIdentity] = Field(default=1, ge=1, le=65_536)
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        if any(k < 1 for k in self.hard_locations):
-            raise ValueError(f"hard_locations must be positive, not {self.hard_locations}")
-        if any(depth < 1 or epochs < 1 for depth, epochs in self.staged_depth):
+        if not all(1 <= k <= 100_000 for k in self.hard_locations):
+            raise ValueError(f"hard_locations must lie between 1 and 100000, not {self.hard_locations}")
+        if not all(depth >= 1 and 1 <= epochs <= 10**6 for depth, epochs in self.staged_depth):
             raise ValueError(f"staged_depth needs pairs of positive numbers, not {self.staged_depth}")
         return self
 

@@ -26,7 +26,7 @@ class TrainingData(BaseModel):
 
 
 class DomainLimits(BaseModel):
-    """How far a slide's features may lie from those the model was calibrated on (``inference.domain_check``).
+    """How far a slide's features may lie from those the model was calibrated on (``inference.trust``).
 
     Attributes:
         limits: For each processing level, coarsest first: the largest distance that is no reason for a warning.
@@ -45,6 +45,36 @@ class DomainLimits(BaseModel):
         return self
 
 
+class CalibrationError(BaseModel):
+    """How far the model's probabilities were from what they say, on average over slides that it was judged on.
+
+    Attributes:
+        value: Expected calibration error (``metrics.calibration``).
+        slides: How many slides.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float = Field(ge=0, le=1)
+    slides: int = Field(ge=1)
+
+
+def calibration_error_of(metrics: Any) -> CalibrationError | None:
+    """Return what a card's metrics say of the probabilities, as ``tnet evaluate`` writes it; None for nothing."""
+    try:
+        judged = metrics["evaluation"]
+        return CalibrationError(value=judged["expected calibration error"], slides=judged["slides"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def calibration_words(error: CalibrationError | None) -> str:
+    """Say in a few words how far a probability can be relied on."""
+    if error is None:
+        return "how well it holds was never measured"
+    return f"off by {error.value:.2f} on average of {error.slides} test slides"
+
+
 class ModelCard(BaseModel):
     """Everything a user must know of a model, stored in the header of its file.
 
@@ -60,6 +90,7 @@ class ModelCard(BaseModel):
         threshold: For two classes: least probability of the last class that calls it.
         made_for: ``synthetic`` for a model that knows nothing but slides of ``tnet synth``.
         domain: How far from what the model knows a slide may be; None where that was not calibrated.
+        least_sharpness: Of a slide that is in focus (``inference.trust``); None where that was not calibrated.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +108,7 @@ class ModelCard(BaseModel):
     threshold: float = Field(default=0.5, gt=0, lt=1)
     made_for: Literal["any", "synthetic"] = "any"
     domain: DomainLimits | None = None
+    least_sharpness: float | None = Field(default=None, gt=0, lt=1)
     network: TNetConfig
 
     @model_validator(mode="after")
@@ -89,6 +121,11 @@ class ModelCard(BaseModel):
     def introduction(self) -> str:
         """What a run says of its model before it begins: name and intended use."""
         return f"Model {self.name}: {self.intended_use}"
+
+    @property
+    def calibration_error(self) -> CalibrationError | None:
+        """What its metrics say of its probabilities; None where they were never compared with what came true."""
+        return calibration_error_of(self.metrics)
 
     def decide(self, probabilities: list[float]) -> int:
         """Return the index of the class that is called, from one probability per class, in their order."""

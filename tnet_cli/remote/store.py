@@ -216,4 +216,5 @@ def open_store(place: Place, policy: RetryPolicy) -> Store:
         hint = INSTALL_HINTS.get(scheme) or install_hint("remote")
         raise SlideError(place, f"reading from {scheme}:// needs more packages; install them with: {hint}") from exc
     except (ValueError, OSError) as exc:
-        raise SlideError(place, f"cannot be asked for ({type(exc).__name__}); check the address and credentials") from exc
+        problem = f"cannot be asked for ({type(exc).__name__}); check the address and credentials"
+        raise SlideError(place, problem) from exc

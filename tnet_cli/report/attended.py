@@ -17,6 +17,8 @@ class AttendedRegion:
         path_probability: Product of these along the path from the root.
         weight: Share in the slide's feature vector; the weights of a slide sum to one.
         class_probabilities: From this region's own features, in the order of the model's classes.
+        is_location: Whether it counts as an attended location, as a root does only where it is of the model's finest
+            view.
     """
 
     region: Region
@@ -26,3 +28,4 @@ class AttendedRegion:
     path_probability: float
     weight: float
     class_probabilities: tuple[float, ...]
+    is_location: bool = True

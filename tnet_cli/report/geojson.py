@@ -23,18 +23,24 @@ from tnet_cli.geometry import Region
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.report.colours import processing_level_colour
 from tnet_cli.report.drawing import percent, resolution
+from tnet_cli.report.sections import no_answer
 
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "region.tnet")
 
 
 def regions_geojson(
-    regions: Sequence[AttendedRegion], class_names: Sequence[str], origin: tuple[int, int] = (0, 0)
+    regions: Sequence[AttendedRegion],
+    class_names: Sequence[str],
+    origin: tuple[int, int] = (0, 0),
+    *,
+    reasons: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Describe regions as locked rectangles with class, colour and measurements.
 
     Args:
         origin: x and y, level-0 pixels, of what the viewer takes for the slide's corner: the bounds of a slide that
             has them, since QuPath crops to these.
+        reasons: Why the slide's answer does not count; then no region is called anything.
 
     Returns:
         A GeoJSON object of plain lists, dicts, strings and finite numbers; coarse regions come first, so that fine
@@ -54,7 +60,20 @@ def regions_geojson(
         key = f"{region.processing_level}:{box.x},{box.y},{box.width},{box.height}"
         seen[key] += 1
         features.append(_feature(region, class_names, origin, f"{key}:{seen[key]}"))
-    return {"type": "FeatureCollection", "features": features}
+    document = {"type": "FeatureCollection", "features": features}
+    return document | _withheld(features, reasons) if reasons else document
+
+
+def _withheld(features: Sequence[dict[str, Any]], reasons: Sequence[str]) -> dict[str, Any]:
+    """Say in place of each region's call that there is no answer; return what the collection says of it.
+
+    QuPath shows the name in its list, and the description where an annotation is selected.
+    """
+    for feature in features:
+        properties = feature["properties"]
+        properties["name"] = f"no answer, {properties['name'].rpartition(', ')[2]}"
+        properties["metadata"] = {"ANNOTATION_DESCRIPTION": no_answer(reasons)}
+    return {"status": "abstained", "reasons": list(reasons)}
 
 
 def _feature(
@@ -86,7 +105,7 @@ def _ring(box: Region, origin: tuple[int, int]) -> list[list[int]]:
 
 def _classification(region: AttendedRegion) -> str:
     """Name the processing level alike on all slides: two figures leave out how exactly theirs was met."""
-    kind = "Root" if region.processing_level == 0 else "Attended"
+    kind = "Attended" if region.is_location else "Root"
     return f"{kind} level {region.processing_level}" if region.mpp is None else f"{kind} {resolution(region.mpp, 2)}"
 
 

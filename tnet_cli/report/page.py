@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from tnet_cli.report.templates import asset_text, content_hash, figure, render, visible
 
-STATUSES = ("failed", "no_tissue", "ok")
+STATUSES = ("failed", "abstained", "no_tissue", "ok")
 """In the order of the page: what needs somebody comes first."""
 
 BINS = 20
@@ -31,10 +31,10 @@ class PageRow:
     """One slide of the table.
 
     Attributes:
-        status: ``ok``, ``no_tissue`` or ``failed``; anything else is shown as it is.
+        status: One of ``STATUSES``; anything else is shown as it is.
         probabilities: Class names and their probabilities.
         fraction_read: Pixels decoded over level-0 pixels.
-        remarks: Sentences worth knowing of a slide that did not fail.
+        reasons: Why its answer does not count, in sentences without a full stop.
         overlay: Path of the overlay relative to the page, with ``/``, or None where there is none.
         thumbnail: WebP of the overlay's slide, or None.
     """
@@ -52,7 +52,7 @@ class PageRow:
     reader: str | None = None
     seconds: float | None = None
     error: str | None = None
-    remarks: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
     overlay: str | None = None
     thumbnail: bytes | None = None
     thumbnail_size: tuple[int, int] = (0, 0)
@@ -85,8 +85,13 @@ class PageRow:
     @property
     def words(self) -> str:
         """What the text filter looks at."""
-        parts = (self.slide, self.path, self.prediction, self.error, *self.remarks)
+        parts = (self.slide, self.path, self.prediction, self.error, *self.reasons)
         return visible(" ".join(part for part in parts if part)).lower()
+
+    @property
+    def was_looked_at(self) -> bool:
+        """Whether the network has run on it."""
+        return self.status in ("ok", "abstained")
 
     @property
     def probabilities_text(self) -> str:
@@ -99,6 +104,7 @@ class PageCard:
     """What the page says of the model.
 
     Attributes:
+        calibration: How far its probabilities can be relied on, in a few words.
         facts: Names and values: classes, scales, licence, digest.
         training_data: A sentence for each source.
         metrics: Measured values by name, nested where one has parts.
@@ -107,6 +113,7 @@ class PageCard:
     name: str
     summary: str = ""
     intended_use: str = ""
+    calibration: str = ""
     limits: tuple[str, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     training_data: tuple[str, ...] = ()
@@ -148,7 +155,7 @@ def render_page(page: RunPage) -> str:
     )
     numbered = list(enumerate(page.rows, start=1))
     statuses = Counter(row.status for row in page.rows)
-    called = Counter(row.prediction for row in page.rows if row.prediction)
+    called = Counter(row.prediction for row in page.rows if row.prediction and row.status == "ok")
     calls = [
         (row.prediction, row.probability)
         for row in page.rows
@@ -167,7 +174,7 @@ def render_page(page: RunPage) -> str:
         histograms=histograms(calls, page.class_names) if calls else [],
         plot=(PLOT_WIDTH, PLOT_HEIGHT),
         metrics=_metric_lines(page.card.metrics or {}) if page.card else [],
-        words={"ok": "ok", "failed": "failed", "no_tissue": "no tissue"},
+        words={"ok": "ok", "failed": "failed", "no_tissue": "no tissue", "abstained": "no answer"},
     )
 
 

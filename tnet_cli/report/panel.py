@@ -93,12 +93,12 @@ def attended_panel(
     drawn = [region for region in regions if region.region.intersect(whole) is not None]
     boxes = [box_on_thumbnail(region.region, slide_size, panel_size, origin) for region in drawn]
     canvas = np.array(plain_panel(slide_image))
-    _dim(canvas, [box for box, region in zip(boxes, drawn, strict=True) if region.processing_level > 0])
+    _dim(canvas, [box for box, region in zip(boxes, drawn, strict=True) if region.is_location])
     heaviest = max((region.weight for region in drawn if math.isfinite(region.weight)), default=0.0)
     order = sorted(range(len(drawn)), key=lambda i: (drawn[i].processing_level, drawn[i].weight))
     for i in order:
         share = drawn[i].weight / heaviest if heaviest > 0 else 1.0
-        thinnest_px = 1 if drawn[i].processing_level == 0 else 2
+        thinnest_px = 2 if drawn[i].is_location else 1
         _outline(canvas, boxes[i], processing_level_colour(drawn[i].processing_level), share, thinnest_px)
     panel = Image.fromarray(canvas)
     shown = [region for region in ranked if region.region.intersect(whole) is not None]

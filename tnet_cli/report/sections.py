@@ -63,11 +63,13 @@ class OverlaySubject:
         slide_size: Level-0 pixels.
         mpp: Micrometres per level-0 pixel, or None when unknown.
         probabilities: One for each class, of the whole slide.
+        prediction: The class that is called; None where there is no answer that counts.
         intended_use: A sentence that is always shown when there is one.
-        location_count: Attended locations, roots not included.
+        location_count: Attended locations.
         fraction_read: Pixels read over the slide's, in [0, 1].
-        seconds: Wall time.
-        warning: A sentence against relying on the label, or None.
+        seconds: Work on the slide.
+        reasons: Why the answer does not count, in sentences without a full stop; none where it does.
+        calibration: How far the probabilities can be relied on, in a few words.
     """
 
     slide_name: str
@@ -75,20 +77,35 @@ class OverlaySubject:
     mpp: float | None
     class_names: tuple[str, ...]
     probabilities: tuple[float, ...]
-    prediction: str
+    prediction: str | None
     model_name: str
     intended_use: str | None
     location_count: int
     fraction_read: float
     seconds: float
-    warning: str | None = None
+    reasons: tuple[str, ...] = ()
+    calibration: str = ""
 
 
 def header(subject: OverlaySubject, width_px: int) -> Image.Image:
-    """Name the slide, the call with every class's probability, the model, its intended use and what was read."""
-    lines = [_title(subject, width_px), _classes(subject, width_px), _facts(subject, width_px)]
-    lines += [_notice(said, width_px) for said in (subject.warning, subject.intended_use) if said]
+    """Name the slide, the call with every class's probability, the model, its intended use and what was read.
+
+    Where the answer does not count, that stands first.
+    """
+    lines = [_title(subject, width_px)]
+    if subject.reasons:
+        lines.append(_notice(no_answer(subject.reasons), width_px, LABEL_PX))
+    if subject.prediction is not None:
+        lines.append(_classes(subject, width_px))
+    lines.append(_facts(subject, width_px))
+    if subject.intended_use:
+        lines.append(_notice(subject.intended_use, width_px))
     return stack(lines, width_px, 12)
+
+
+def no_answer(reasons: Sequence[str]) -> str:
+    """Say that there is no answer that counts, and why, in full sentences."""
+    return " ".join(["No answer that counts.", *(f"{reason[:1].upper()}{reason[1:]}." for reason in reasons)])
 
 
 def _title(subject: OverlaySubject, width_px: int) -> Image.Image:
@@ -114,7 +131,7 @@ def _classes(subject: OverlaySubject, width_px: int) -> Image.Image:
     page = blank(width_px, places[-1][1] + row_px if places else 1)
     draw = ImageDraw.Draw(page)
     for (name, p), text, (x, y) in zip(ranked, texts, places, strict=True):
-        called = name == subject.prediction
+        called = name == subject.prediction and not subject.reasons
         middle = y + size_px // 2 + 2
         draw.rectangle((x, middle - 6, x + bar_px - 1, middle + 6), outline=RULE)
         full_px = round(bar_px * min(max(p, 0.0), 1.0)) if math.isfinite(p) else 0
@@ -141,35 +158,42 @@ def _flow(widths_px: Sequence[int], width_px: int, row_px: int) -> list[tuple[in
 def _facts(subject: OverlaySubject, width_px: int) -> Image.Image:
     count, size = subject.location_count, subject.slide_size
     scale = "scale unknown" if subject.mpp is None else f"{subject.mpp:.3g} µm/px"
-    text = (
-        f"Read: {count} location{'' if count == 1 else 's'}, {percent(subject.fraction_read)} of the slide's pixels, "
-        f"{subject.seconds:.1f} s. Slide: {size.width} x {size.height} px, {scale}."
+    read = (
+        "all of the slide" if subject.fraction_read >= 1 else f"{percent(subject.fraction_read)} of the slide's pixels"
     )
+    text = (
+        f"Read: {count} location{'' if count == 1 else 's'}, {read}, {subject.seconds:.1f} s. "
+        f"Slide: {size.width} x {size.height} px, {scale}."
+    )
+    if subject.calibration and subject.prediction is not None:
+        text += f" Probabilities: {subject.calibration}."
     lines = wrap(text, TEXT_PX, width_px)
     page = blank(width_px, line_height(TEXT_PX) * len(lines))
     _write_lines(ImageDraw.Draw(page), (0, 0), lines, INK)
     return page
 
 
-def _notice(text: str, width_px: int) -> Image.Image:
+def _notice(text: str, width_px: int, size_px: int = TEXT_PX) -> Image.Image:
     """Set a sentence apart: it must not be overlooked."""
-    lines = wrap(text, TEXT_PX, width_px - 2 * GAP_PX)
-    page = Image.new("RGB", (width_px, line_height(TEXT_PX) * len(lines) + 14), NOTICE_GROUND)
+    lines = wrap(text, size_px, width_px - 2 * GAP_PX)
+    page = Image.new("RGB", (width_px, line_height(size_px) * len(lines) + 14), NOTICE_GROUND)
     draw = ImageDraw.Draw(page)
     draw.rectangle((0, 0, 5, page.height - 1), fill=NOTICE)
-    _write_lines(draw, (GAP_PX, 8), lines, NOTICE)
+    _write_lines(draw, (GAP_PX, 8), lines, NOTICE, size_px)
     return page
 
 
-def _write_lines(draw: ImageDraw.ImageDraw, at: tuple[int, int], lines: Sequence[str], colour: RGB) -> None:
+def _write_lines(
+    draw: ImageDraw.ImageDraw, at: tuple[int, int], lines: Sequence[str], colour: RGB, size_px: int = TEXT_PX
+) -> None:
     for i, line in enumerate(lines):
-        write(draw, (at[0], at[1] + i * line_height(TEXT_PX)), line, TEXT_PX, colour)
+        write(draw, (at[0], at[1] + i * line_height(size_px)), line, size_px, colour)
 
 
 def processing_level_words(members: Sequence[AttendedRegion], field: str = "") -> str:
     """Describe the regions of one processing level, at least one: number, scale, field where given, and count."""
     first, count = members[0], len(members)
-    kind = "root" if first.processing_level == 0 else "location"
+    kind = "location" if first.is_location else "root"
     scale = "" if first.mpp is None else f"{resolution(first.mpp)}, "
     return f"Processing level {first.processing_level}: {scale}{field}{count} {kind}{'' if count == 1 else 's'}"
 
@@ -253,7 +277,12 @@ def _patch(patch: OverlayPatch, rank: int, subject: OverlaySubject, side_px: int
 
 
 def _own_call(region: AttendedRegion, subject: OverlaySubject, width_px: int) -> str:
-    """Say what the patch by itself says of the slide's label, so that patches for and against it are told apart."""
+    """Say what the patch by itself says of the slide's label, so that patches for and against it are told apart.
+
+    Nothing where the slide has no answer.
+    """
+    if subject.prediction is None:
+        return ""
     by_name = dict(zip(subject.class_names, region.class_probabilities, strict=True))
     name = subject.prediction if subject.prediction in by_name else max(by_name, key=lambda key: by_name[key])
     number = percent(by_name[name])

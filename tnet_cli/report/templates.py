@@ -60,7 +60,8 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "visible": visible,
-        "share": lambda value: percent(value) if value < 1 else f"{100 * value:.0f} %",
+        "share": lambda value: percent(value) if value < 1 else "whole",
+        "sentence": lambda reason: f"{str(reason)[:1].upper()}{str(reason)[1:]}.",
         "figure": figure,
         "number": lambda value, digits: "" if value is None else f"{value:.{digits}f}",
         "asset": lambda name: Markup(asset_text(name)),  # noqa: S704 - the package's own text

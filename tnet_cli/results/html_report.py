@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from tnet_cli.errors import TnetError
 from tnet_cli.files import write_bytes_whole
-from tnet_cli.modelfile.card import CARD_KEY
+from tnet_cli.modelfile.card import CARD_KEY, calibration_error_of, calibration_words
 from tnet_cli.report.page import PageCard, PageRow, RunPage, render_page
 from tnet_cli.report.thumbnail import SMALL_PX, THUMBNAIL_PX, Thumbnail, thumbnail_in
 from tnet_cli.results.layout import REPORT
@@ -59,15 +59,24 @@ def report_text(run: RunOnDisk) -> str:
     thumbnails = _thumbnails(run.slides)
     rows = [_row(run, slide, thumbnails.get(slide.slide)) for slide in run.slides]
     card, lost = _card(run)
+    notices = (None if run.is_finished else _UNFINISHED, _without_answer(run), lost)
     page = RunPage(
         title=run.path.resolve().name or str(run.path),
         rows=rows,
         class_names=run.class_names,
         card=card,
         facts=_facts(run),
-        notices=(*(() if run.is_finished else (_UNFINISHED,)), *((lost,) if lost else ())),
+        notices=tuple(notice for notice in notices if notice is not None),
     )
     return render_page(page)
+
+
+def _without_answer(run: RunOnDisk) -> str | None:
+    """Count the slides without an answer that counts, in a sentence; None where there is none."""
+    count, slides = sum(bool(slide.reasons) for slide in run.slides), len(run.slides)
+    if not count:
+        return None
+    return f"{count} of {slides} slide{'' if slides == 1 else 's'}: no answer that counts; the table says why."
 
 
 _UNFINISHED = (
@@ -77,7 +86,6 @@ _UNFINISHED = (
 
 
 def _row(run: RunOnDisk, slide: SlideRecord, thumbnail: Thumbnail | None) -> PageRow:
-    notes = slide.details.get("notes")
     locations = slide.number("locations")
     shares = [(name, slide.number(f"prob_{name}")) for name in run.class_names]
     overlay = slide.overlay
@@ -95,7 +103,7 @@ def _row(run: RunOnDisk, slide: SlideRecord, thumbnail: Thumbnail | None) -> Pag
         reader=slide.text("reader"),
         seconds=slide.number("seconds"),
         error=slide.text("error"),
-        remarks=tuple(str(note) for note in notes) if isinstance(notes, list) else (),
+        reasons=slide.reasons,
         overlay=overlay.relative_to(run.path).as_posix() if overlay else None,
         thumbnail=thumbnail[0] if thumbnail else None,
         thumbnail_size=thumbnail[1] if thumbnail else (0, 0),
@@ -182,6 +190,7 @@ def _page_card(known: PageCard, card: dict[str, Any]) -> PageCard:
         name=known.name,
         summary=str(card.get("summary") or ""),
         intended_use=str(card.get("intended_use") or known.intended_use),
+        calibration=calibration_words(calibration_error_of(metrics)),
         limits=tuple(map(str, _items(card.get("limits")))),
         facts=(*_pairs(facts), *known.facts),
         training_data=tuple(

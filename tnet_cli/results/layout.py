@@ -4,7 +4,6 @@ Besides what a user reads there is ``.tnet``: the ledger, the lock, and drafts o
 """
 
 import csv
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from tnet_cli.files import (
     FolderKind,
     claim,
     held_by_command,
+    is_sha256,
     json_text,
     read_record,
     remove_drafts,
@@ -45,8 +45,7 @@ def _wrote_unclaimed(folder: Path) -> bool:
     record, holder = read_record(folder / RUN_RECORD), read_record(folder / HOLDER)
     is_record = {"version", "finished", "model", "intended_use", "options", "machine", "slides"} <= record.keys()
     model = record.get("model")
-    digest = model.get("sha256") if isinstance(model, dict) else None
-    is_of_a_model = isinstance(digest, str) and re.fullmatch(r"[0-9a-f]{64}", digest) is not None
+    is_of_a_model = isinstance(model, dict) and is_sha256(model.get("sha256"))
     return (is_record and is_of_a_model) or (holder.keys() == {"process", "host", "since"} and not record)
 
 
@@ -217,4 +216,4 @@ def _contents(result: SlideResult, overlay: bytes | None) -> dict[str, bytes]:
 
 def _geojson(result: SlideResult) -> dict[str, Any]:
     origin = (result.bounds.x, result.bounds.y) if result.bounds else (0, 0)
-    return regions_geojson(result.regions, result.class_names, origin)
+    return regions_geojson(result.regions, result.class_names, origin, reasons=result.reasons)

@@ -1,6 +1,7 @@
-"""The ledger of a run: one line for each slide that has ended, appended at once and never changed.
+"""The ledger of a run: a line for each slide that is begun or has ended, appended at once and never changed.
 
-It is what a run is resumed from; the tables are made from it. A line is appended by a single call of the kernel, so
+It is what a run is resumed from; the tables are made from it. A slide that was begun and has not ended was under way
+when the process died, and may be why. A line is appended by a single call of the kernel, so
 that a process that is killed leaves at most one torn line, the last, which is cut off when the ledger is opened again.
 """
 
@@ -13,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from tnet_cli.files import open_for_appending, write_text_whole
+from tnet_cli.files import open_for_appending
 from tnet_cli.inputs.fingerprint import Fingerprint
 from tnet_cli.results.result import SlideRow
 
-FORMAT = 1
+FORMAT = 2
 """Version of a row's columns and of what lies in a slide's folder; rows of another version are made anew."""
 
 
@@ -53,6 +54,7 @@ class LedgerEntry:
         given_mpp: What the manifest said, or None.
         fingerprint: Of its content, or None when that was not known.
         part: Of the run, where one looks at its slides several times, such as an arm of an evaluation.
+        fatal: Whether the process that read it died of it.
     """
 
     row: SlideRow
@@ -60,6 +62,11 @@ class LedgerEntry:
     given_mpp: float | None
     fingerprint: Fingerprint | None
     part: str = ""
+    fatal: bool = False
+
+
+SlideKey = tuple[str, str]
+"""Part of the run, and name of a slide."""
 
 
 class Ledger:
@@ -67,21 +74,27 @@ class Ledger:
 
     Args:
         path: The file, in a folder that exists.
-        afresh: Begin with an empty one, in place of what is there.
+        afresh: Begin with an empty one, in place of what is there; only of what processes died is still known.
 
     Attributes:
         entries: The last of each slide, by part of the run and name, as they were when the ledger was opened.
+        suspects: Slides that were under way when a process died, or of which one did, when the ledger was opened.
         identities: Facts of the runs that wrote into it, by digest.
     """
 
     def __init__(self, path: Path, *, afresh: bool = False) -> None:
-        if afresh:
-            write_text_whole(path, "")
-        self.entries: dict[tuple[str, str], LedgerEntry] = {}
+        self.entries: dict[SlideKey, LedgerEntry] = {}
+        self.suspects: set[SlideKey] = set()
         self.identities: dict[str, dict[str, Any]] = {}
+        self._under_way: set[SlideKey] = set()
         self._file = open_for_appending(path)
         try:
             self._read(path)
+            if afresh:
+                self.entries, self.identities = {}, {}
+                os.ftruncate(self._file, 0)
+                for slide in sorted(self.suspects):
+                    self._write(_begun(slide))
         except BaseException:
             os.close(self._file)
             raise
@@ -97,13 +110,33 @@ class Ledger:
         if identity.digest not in self.identities:
             self._append({"run": identity.digest, "identity": identity.facts()})
 
+    def attempt(self, slide: SlideKey) -> None:
+        """Note a slide before it is opened.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        self._under_way.add(slide)
+        self._write(_begun(slide))
+
+    def end_attempts(self) -> None:
+        """Note that slides which are under way are given up by a process that ends well: none of them ends it.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        innocent = sorted(self._under_way - self.suspects)
+        self._under_way.clear()
+        if innocent:
+            self._append({"given_up": innocent})
+
     def append(self, entry: LedgerEntry) -> None:
         """Note a slide that has ended and whose files are in place.
 
         Raises:
             OSError: the disk is full or gone.
         """
-        particular = {"part": entry.part, "kept": dict(entry.row.kept)}
+        particular = {"part": entry.part, "kept": dict(entry.row.kept), "fatal": entry.fatal}
         self._append(
             {name: value for name, value in particular.items() if value}
             | {
@@ -111,17 +144,21 @@ class Ledger:
                 "given_mpp": entry.given_mpp,
                 "fingerprint": entry.fingerprint,
                 "files": dict(entry.row.files),
-                "notes": list(entry.row.notes),
+                "reasons": list(entry.row.reasons),
                 "row": dict(entry.row.values),
             }
         )
+        self._under_way.discard((entry.part, entry.row.values["slide"]))
 
     def sync(self) -> None:
         """See that what was appended survives even the loss of power."""
         os.fsync(self._file)
 
     def _append(self, document: Mapping[str, Any]) -> None:
-        line = (json.dumps(document, allow_nan=False) + "\n").encode("ascii")
+        self._write(json.dumps(document, allow_nan=False) + "\n")
+
+    def _write(self, text: str) -> None:
+        line = text.encode("ascii")
         end = os.lseek(self._file, 0, os.SEEK_END)
         if os.write(self._file, line) < len(line):
             # A full disk took part of it: nothing may be glued to a torn line.
@@ -143,11 +180,28 @@ class Ledger:
         try:
             said = json.loads(line)
             if "identity" in said:
-                self.identities[said["run"]] = said["identity"]
+                self.identities[said["run"]] = dict(said["identity"])
+                return
+            if "begun" in said:
+                self.suspects.add((said.get("part", ""), said["begun"]))
+                return
+            if "given_up" in said:
+                self.suspects -= {(part, name) for part, name in said["given_up"]}
                 return
             fingerprint = said["fingerprint"] if "fingerprint" in said else said["stamp"]  # as it was called once
-            row = SlideRow(said["row"], tuple(said["notes"]), said["files"], said.get("kept", {}))
-            entry = LedgerEntry(row, said["run"], said["given_mpp"], fingerprint, said.get("part", ""))
-            self.entries[entry.part, row.values["slide"]] = entry
-        except (ValueError, KeyError, TypeError):
+            values, files, kept = dict(said["row"]), dict(said["files"]), dict(said.get("kept", {}))
+            row = SlideRow(values, tuple(said.get("reasons", ())), files, kept)
+            entry = LedgerEntry(
+                row, said["run"], said["given_mpp"], fingerprint, said.get("part", ""), fatal=bool(said.get("fatal"))
+            )
+            slide = (entry.part, values["slide"])
+            if {"path", "status"} <= values.keys():
+                self.entries[slide] = entry
+                (self.suspects.add if entry.fatal else self.suspects.discard)(slide)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return
+
+
+def _begun(slide: SlideKey) -> str:
+    part, name = slide
+    return json.dumps({"begun": name} | ({"part": part} if part else {})) + "\n"

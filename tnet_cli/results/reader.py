@@ -45,6 +45,26 @@ class SlideRecord:
         value = self.details.get(key) if value in (None, "") else value
         return None if value in (None, "") else str(value)
 
+    @property
+    def was_looked_at(self) -> bool:
+        """Whether the network has run on it."""
+        return self.text("status") in LOOKED_AT
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why its answer does not count, in sentences where these are kept; none where it counts."""
+        if self.text("status") != "abstained":
+            return ()
+        checks = self.details.get("checks")
+        failed = [check for check in checks if isinstance(check, dict)] if isinstance(checks, list) else []
+        sentences = [str(check["sentence"]) for check in failed if check.get("failed") and check.get("sentence")]
+        return tuple(sentences) or tuple((self.text("qc") or "it does not say why").split(";"))
+
+    @property
+    def calibration(self) -> str:
+        """How far its probabilities can be relied on, in a few words."""
+        return calibration_words(calibration_error_of({"evaluation": self.details.get("calibration_error")}))
+
     def number(self, key: str) -> float | None:
         """Return a value as a finite number, or None where there is none."""
         return finite(self.text(key))

@@ -162,13 +162,13 @@ class SlideRow:
 
     Attributes:
         values: The slide's row of ``predictions.csv``.
-        notes: Plain sentences the user should know of.
+        reasons: Why its answer does not count, in sentences.
         files: Bytes of each file in the slide's folder, by name.
         kept: What else the run needs to know of it when it goes on: name -> JSON value.
     """
 
     values: dict[str, Any]
-    notes: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
     files: Mapping[str, int] = field(default_factory=dict)
     kept: Mapping[str, Any] = field(default_factory=dict)
 

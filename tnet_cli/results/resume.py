@@ -22,7 +22,7 @@ from tnet_cli.inputs.fingerprint import Fingerprint, fingerprint_of
 from tnet_cli.inputs.inputs import MANIFEST_COLUMNS, SlideInput
 from tnet_cli.inputs.names import OVERLAY
 from tnet_cli.results.layout import RunDirectory, refuse_to_lose
-from tnet_cli.results.ledger import Ledger, LedgerEntry, RunIdentity
+from tnet_cli.results.ledger import Ledger, LedgerEntry, RunIdentity, SlideKey
 from tnet_cli.results.result import SlideRow
 
 REFRESH_S = 3.0
@@ -48,6 +48,7 @@ class RunStore:
     Attributes:
         skipped: How many slides were done before.
         pending: Positions of the slides that are to be done, in order.
+        suspects: Positions of those among them over which a process may have died: read each in a process of its own.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class RunStore:
     ) -> None:
         self.directory = directory
         self.pending: list[int] = list(range(len(inputs)))
+        self.suspects: set[int] = set()
         self.skipped = 0
         self._ledger = ledger
         self._identity = identity
@@ -82,7 +84,7 @@ class RunStore:
 
         def is_done(position: int) -> bool:
             entry = self._inputs[position]
-            held = self._ledger.entries.get((self._part, entry.name))
+            held = self._ledger.entries.get(self._key(position))
             return (
                 held is not None
                 and held.row.is_done
@@ -98,20 +100,44 @@ class RunStore:
             done = list(threads.map(is_done, self.pending))
         for position, is_over in enumerate(done):
             if is_over:
-                self._rows[position] = self._ledger.entries[self._part, self._inputs[position].name].row
+                self._rows[position] = self._ledger.entries[self._key(position)].row
         self.pending = [position for position, is_over in enumerate(done) if not is_over]
+        self.suspects = {position for position in self.pending if self._key(position) in self._ledger.suspects}
         self.skipped = len(self._rows)
 
-    def keep(self, position: int, row: SlideRow, fingerprint: Fingerprint | None) -> None:
-        """Keep the row of a slide whose files are in place. May be called from several threads.
+    @property
+    def ordinary(self) -> list[int]:
+        """Positions of the slides that are still to be done and no suspects, in order."""
+        with self._lock:
+            return [each for each in self.pending if each not in self.suspects and each not in self._rows]
+
+    def attempt(self, position: int) -> None:
+        """Note that a slide is about to be opened: should the process die, the next run knows of which slides.
 
         Raises:
             OSError: the disk is full or gone.
         """
-        entry = LedgerEntry(row, self._identity.digest, self._inputs[position].mpp, fingerprint, self._part)
+        with self._lock:
+            self._ledger.attempt(self._key(position))
+
+    def keep(self, position: int, row: SlideRow, fingerprint: Fingerprint | None, *, fatal: bool = False) -> None:
+        """Keep the row of a slide whose files are in place. May be called from several threads.
+
+        Args:
+            fatal: Whether it ended the process that read it.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        entry = LedgerEntry(
+            row, self._identity.digest, self._inputs[position].mpp, fingerprint, self._part, fatal=fatal
+        )
         with self._lock:
             self._ledger.append(entry)
             self._rows[position] = row
+
+    def _key(self, position: int) -> SlideKey:
+        return self._part, self._inputs[position].name
 
     def rows(self) -> list[SlideRow]:
         """Return the rows there are, in input order."""
@@ -195,12 +221,14 @@ def opened_store(
     *,
     overwrite: bool = False,
     with_overlays: bool = False,
+    answer_anyway: bool = False,
 ) -> Iterator[RunStore]:
     """Open the folder of a run of ``tnet classify``; see ``opened_run``.
 
     Args:
         class_names: The model's classes.
         with_overlays: Whether slides that are done but have no overlay are done again.
+        answer_anyway: Whether answers that do not count are given; where that has changed such slides are done again.
     """
 
     def write_tables(rows: Sequence[tuple[int, SlideRow]]) -> None:
@@ -209,8 +237,10 @@ def opened_store(
         directory.write_failures(failures, FAILURE_COLUMNS)
 
     def is_whole(_: SlideInput, row: SlideRow) -> bool:
-        is_drawn = OVERLAY in row.files or not with_overlays or row.status != "ok"
-        return is_drawn and directory.has_files(row)
+        is_drawn = OVERLAY in row.files or not with_overlays or not row.was_looked_at
+        # An answer that does not count is given or kept back in every file of the slide.
+        is_as_wanted = row.status != "abstained" or (row.values["prediction"] is not None) == answer_anyway
+        return is_drawn and is_as_wanted and directory.has_files(row)
 
     with opened_run(directory, identity, inputs, overwrite=overwrite) as run:
         yield run.store(inputs, write_tables, is_whole)
@@ -249,7 +279,11 @@ def opened_run(
         raise _unwritable(directory, exc) from exc
     with locked(directory):
         directory.clear_drafts()
-        with Ledger(directory.ledger_path, afresh=overwrite) as ledger:
+        try:
+            opened = Ledger(directory.ledger_path, afresh=overwrite)
+        except OSError as exc:
+            raise _unwritable(directory, exc) from exc
+        with opened as ledger:
             _refuse_to_lose(directory.path, ledger, identity, inputs)
             run = OpenRun(directory, ledger, identity, len(inputs) if expected is None else expected)
             with _stopping_in_a_sentence(run):
@@ -316,6 +350,7 @@ def _stopping_in_a_sentence(run: OpenRun) -> Iterator[None]:
         try:
             for store in run.stores:
                 store.refresh(now=True)
+            run.ledger.end_attempts()
         except OSError as exc:
             problem = problem or exc
     if problem is None:

@@ -12,13 +12,13 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, get_args, get_origin
+from typing import Annotated, Any, Self, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tnet_cli.errors import UsageError
-from tnet_cli.learning.settings import TrainingSettings
+from tnet_cli.learning.settings import NotIdentity, TrainingSettings
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.training.architecture import MODEL_KEYS, describe_first, model_config
 
@@ -40,7 +40,7 @@ class DataSettings(BaseModel):
     validation_share: float = Field(default=0.2, ge=0, lt=1)
     folds: int | None = Field(default=None, ge=2)
     split_seed: int | None = Field(default=None, ge=0, lt=2**32)
-    skip_bad: bool = False
+    skip_bad: Annotated[bool, NotIdentity] = False
 
 
 class CardSettings(BaseModel):

@@ -1,13 +1,23 @@
 """The folder of a training run: what is in it, whose it is, and whether it is done."""
 
-import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tnet_cli.errors import TnetError, UsageError
-from tnet_cli.files import write_json, write_text_whole
+from tnet_cli.files import (
+    STATE,
+    FolderKind,
+    claim,
+    held_by_command,
+    is_sha256,
+    read_record,
+    remove_drafts,
+    write_json,
+    write_text_whole,
+)
+from tnet_cli.learning.checkpoint import FILE_NAME
+from tnet_cli.learning.settings import identity_of
 from tnet_cli.modelfile.card import MODEL_FILE
 from tnet_cli.results.layout import RUN_RECORD
 from tnet_cli.training.config_file import ConfigTables, TrainConfig
@@ -17,6 +27,18 @@ METRICS, CURVES, VALIDATION = "metrics.csv", "curves.png", "validation.csv"
 CARD, FOLDS = "model.md", "folds.csv"
 CHECKPOINTS, BOARD = "checkpoints", "tensorboard"
 FILES = (CONFIG, SPLITS, METRICS, CURVES, VALIDATION, MODEL_FILE, CARD, FOLDS, RUN_RECORD)
+CHECKPOINT, EVENTS, FOLD = f"{CHECKPOINTS}/{FILE_NAME}", f"{BOARD}/events.out.tfevents.*", "fold-[0-9]*/"
+
+
+def _wrote_unclaimed(folder: Path) -> bool:
+    record = read_record(folder / RUN_RECORD)
+    names = {"version", "started", "finished", "manifest", "settings", "options", "machine", "classes", "slides"}
+    manifest = record.get("manifest")
+    is_of_a_manifest = isinstance(manifest, dict) and is_sha256(manifest.get("digest"))
+    return names <= record.keys() and is_of_a_manifest and is_sha256(record["settings"])
+
+
+TRAINING = FolderKind("train", (*FILES, f"{CHECKPOINTS}/", CHECKPOINT, f"{BOARD}/", EVENTS, FOLD), _wrote_unclaimed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +53,7 @@ class TrainingFolder:
 
     def record(self) -> dict[str, Any]:
         """Return what ``run.json`` says; empty when there is none that can be read."""
-        try:
-            record = json.loads((self.path / RUN_RECORD).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return record if isinstance(record, dict) else {}
+        return read_record(self.path / RUN_RECORD)
 
     @property
     def is_done(self) -> bool:
@@ -46,22 +64,12 @@ class TrainingFolder:
         """Make sure that the folder is empty of runs, or holds this very run, or one that has learnt nothing yet.
 
         Raises:
-            UsageError: it holds another run, or files of the same names that no run wrote.
+            UsageError: it holds another run, or is not one that tnet train writes into.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise UsageError(f"{self.path}: is a file; give a folder with --out")
+        if not held_by_command(self.path, TRAINING) or not self.has_begun:
+            return
         record = self.record()
-        if not record:
-            strange = next((name for name in FILES if (self.path / name).exists()), None)
-            if strange is not None:
-                raise UsageError(
-                    f"{self.path}: holds a file {strange} that no run of tnet train left there; "
-                    "give another folder with --out"
-                )
-            return
-        if not self.has_begun:
-            return
-        difference = self._difference(config)
+        difference = self._difference(config) if record else f"its {RUN_RECORD} is gone or cannot be read"
         if difference is None and record.get("manifest", {}).get("digest") != manifest_digest:
             difference = "the manifest's rows have changed since"
         if difference is not None:
@@ -73,7 +81,7 @@ class TrainingFolder:
     @property
     def has_begun(self) -> bool:
         """Whether anything has been learnt here that another run would replace."""
-        learnt = [self.path / METRICS, self.path / MODEL_FILE, *(self.path / CHECKPOINTS).glob("*")]
+        learnt = [self.path / name for name in (METRICS, MODEL_FILE, CHECKPOINT)]
         folds = (TrainingFolder(fold) for fold in self.path.glob("fold-*"))
         return any(path.exists() for path in learnt) or any(fold.record() for fold in folds)
 
@@ -85,10 +93,9 @@ class TrainingFolder:
         except TnetError as error:
             return f"its configuration cannot be read ({error})"
         for name, section in earlier.sections().items():
-            before, now = section.model_dump(), config.sections()[name].model_dump()
+            before, now = identity_of(section), identity_of(config.sections()[name])
             for key in before:
-                # Whoever meets an unreadable slide may go on without it, and whoever runs out of memory with less.
-                if before[key] != now[key] and key not in {"skip_bad", "accumulate"}:
+                if before[key] != now[key]:
                     return f"{name}.{key} is {before[key]!r} there and {now[key]!r} here"
         return None
 
@@ -97,19 +104,37 @@ class TrainingFolder:
 
         The record is written last: with it the folder is this run's.
         """
+        claim(self.path, TRAINING)
         write_text_whole(self.path / CONFIG, config.as_toml())
         write_text_whole(self.path / SPLITS, splits)
         write_json(self.path / RUN_RECORD, record)
 
     def clear(self) -> None:
-        """Remove what a run wrote here, its folds too; files of other names stay. Nothing is done without a run."""
-        if not self.record():
+        """Remove what a run wrote here, its folds too; files of other names stay. Nothing is done without a run.
+
+        Raises:
+            UsageError: the folder is not one that tnet train writes into.
+        """
+        if not held_by_command(self.path, TRAINING):
             return
-        for fold in sorted(self.path.glob("fold-*")):
-            TrainingFolder(fold).clear()
-            if fold.is_dir() and not any(fold.iterdir()):
-                fold.rmdir()
-        for folder in (CHECKPOINTS, BOARD):
-            shutil.rmtree(self.path / folder, ignore_errors=True)
-        for name in FILES:
+        folds = [TrainingFolder(fold) for fold in sorted(self.path.glob(FOLD.rstrip("/")))]
+        folds = [fold for fold in folds if held_by_command(fold.path, TRAINING)]
+        claim(self.path, TRAINING)  # what is left when a process is killed here is still known to be tnet's
+        for fold in folds:
+            fold.clear()
+            if [path.name for path in fold.path.iterdir()] == [STATE]:
+                (fold.path / TRAINING.claim).unlink()
+                _remove_if_empty(fold.path / STATE)
+                _remove_if_empty(fold.path)
+        for name in (*FILES, CHECKPOINT):
+            remove_drafts(self.path / name)
             (self.path / name).unlink(missing_ok=True)
+        for events in (self.path / BOARD).glob(Path(EVENTS).name):
+            events.unlink()
+        for folder in (CHECKPOINTS, BOARD):
+            _remove_if_empty(self.path / folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
