@@ -1,4 +1,4 @@
-"""Does what a job says with damaged files, each in a fork with limits, so that nothing one of them does reaches another.
+"""Does what a job says with damaged files, each in a fork with limits: nothing that one of them does reaches another.
 
 A job is a line of JSON on stdin: ``kind`` and ``path``. The answer is a line of JSON: ``status`` and ``error``,
 ``raised`` (what reads of the slide raised), ``unforeseen`` (exceptions that are no errors for users) and ``refused``
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ READ_BY_OTHERS_PX = 60_000_000
 Reads = list[tuple[Region, int, int]]
 
 
-def classified(given: Path, model: Path, out: Path) -> dict[str, Any]:
+def classified(given: Path, model: Path, out: Path, *, drawn: bool = True) -> dict[str, Any]:
     """Classify a slide, or the slides of a manifest, as ``tnet classify`` does; tell what came of it."""
     raised: list[str] = []
     unforeseen: list[str] = []
@@ -61,7 +62,14 @@ def classified(given: Path, model: Path, out: Path) -> dict[str, Any]:
 
     Slide.read = noting  # type: ignore[method-assign,assignment]
     request = RunRequest(
-        inputs=[str(given)], out=out, model=str(model), traversal=TraversalOptions(mpp=0.5), device="cpu", workers=2
+        inputs=[str(given)],
+        out=out,
+        model=str(model),
+        traversal=TraversalOptions(mpp=0.5),
+        device="cpu",
+        workers=2,
+        overlay=drawn,
+        report=drawn,
     )
     report = run_classify(request)
     row = report.rows[0]
@@ -136,7 +144,8 @@ def model_imported(given: Path, model: Path, out: Path) -> dict[str, Any]:
 
 
 JOBS: dict[str, Callable[[Path, Path, Path], dict[str, Any]]] = {
-    "slide": classified,
+    "slide": partial(classified, drawn=False),
+    "drawn slide": classified,
     "manifest": classified,
     "annotation": annotation_read,
     "model": model_used,

@@ -114,13 +114,10 @@ def complaint(answer: dict[str, Any]) -> str | None:
         return f"ends the process with {answer['ended']}"
     if answer["unforeseen"]:
         return f"let out {answer['unforeseen'][0]}"
-    if answer["status"] in CLASSIFIED and answer["raised"]:
-        return f"is {answer['status']} though a read raised {answer['raised'][0]}"
-    if answer["status"] == "failed" and not (answer["error"] and "\n" not in answer["error"]):
-        return f"failed without one sentence: {answer['error']!r}"
-    if answer["status"] == "failed" and "could not be classified" in answer["error"]:
-        return f"was not foreseen: {answer['error']}"
-    return None
+    if answer["status"] in CLASSIFIED:
+        return f"is {answer['status']} though a read raised {answer['raised'][0]}" if answer["raised"] else None
+    error = answer["error"]
+    return None if error and "\n" not in error and "could not be classified" not in error else f"failed with {error!r}"
 
 
 def damaged_slides(do: Do, slides: list[Path], seeds: range, folder: Path) -> Fared:
@@ -131,7 +128,7 @@ def damaged_slides(do: Do, slides: list[Path], seeds: range, folder: Path) -> Fa
             other = slides[(number + 1 + seed) % len(slides)]
             place = folder / slide.name
             place.write_bytes(mutant(slide, seed, other=other))
-            fared.add(f"{slide.name}, seed {seed}", do("slide", place))
+            fared.add(f"{slide.name}, seed {seed}", do("slide" if seed % 5 else "drawn slide", place))
             place.unlink()
     return fared
 
@@ -153,7 +150,7 @@ def damaged_documents(do: Do, documents: dict[str, Path], seeds: range) -> Fared
 
 
 def test_a_damaged_copy_of_every_slide(shared, do, tmp_path):
-    fared = damaged_slides(do, slides_in(shared), range(1), tmp_path)
+    fared = damaged_slides(do, slides_in(shared), range(1, 2), tmp_path)
     assert fared.wrong == []
     assert fared.counts["failed"] >= 3
 
