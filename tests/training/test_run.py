@@ -19,6 +19,7 @@ from tests.tiny_training import Told
 from tnet_cli.errors import ManifestError, SlideError, UsageError
 from tnet_cli.inference.progress import Progress, StepReport
 from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.learning.checkpoint import FILE_NAME
 from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
@@ -48,7 +49,7 @@ class Trainer:
         self.fits.append(SimpleNamespace(slides=slides, settings=settings, **named))
         folder, progress = named["folder"], named["progress"]
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "latest").write_text("state")
+        (folder / FILE_NAME).write_text("state")
         for step in range(self.start_at, 7):
             if step == self.stop_at:
                 raise KeyboardInterrupt
@@ -174,7 +175,7 @@ def test_an_interrupted_run_goes_on_and_repeats_no_row(labelled_slides, tmp_path
     assert not report.was_done
     assert trainer.fits[1].skip_bad
     assert trainer.fits[1].settings.accumulate == 2
-    assert (trainer.fits[1].folder / "latest").exists()
+    assert (trainer.fits[1].folder / FILE_NAME).exists()
     rows = rows_of(metrics)
     assert [row["step"] for row in rows if row["stage"] == "warm-up"] == ["1", "2", "3", "4", "5", "6"]
     assert len(rows) == 8
