@@ -169,4 +169,3 @@ class EvaluationFolder:
     def _write_table(self, name: str, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
         write_text_whole(self.path / name, table_text(columns, rows))
         self.written.add(name)
-

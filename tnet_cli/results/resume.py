@@ -356,7 +356,8 @@ def _stopping_in_a_sentence(run: OpenRun) -> Iterator[None]:
     if problem is None:
         return
     rows = [row for store in run.stores for row in store.rows()]
-    done = f"{sum(row.is_done for row in rows)} of {run.expected} slides are done and kept"
+    what = "slides" if len(run.stores) == 1 else "rows"
+    done = f"{sum(row.is_done for row in rows)} of {run.expected} {what} are done and kept"
     if isinstance(problem, KeyboardInterrupt):
         raise InterruptedRunError(problem, f"{done}; run the same command again to go on") from problem
     raise RunStoppedError(
