@@ -1,20 +1,21 @@
 """Several processes of one run, one for each device: slides are handed out one by one, to whoever has room.
 
 The processes classify and write the slides' folders; the rows go to the parent, which alone keeps the ledger and the
-tables. A process that dies takes nothing with it: its slides are done again, each alone in a fresh process, and the
-one that ends that process too has failed.
+tables. A process that dies takes nothing with it: at the end its slides are done again, one by one in a fresh process,
+and so are those that were under way when an earlier run died. One that ends that process too has failed.
 """
 
 import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
 from tnet_cli.classification.worker import WorkerPlan, work_for_parent
+from tnet_cli.classification.writing import write_drawn
 from tnet_cli.errors import RunStoppedError, SlideError, UsageError
 from tnet_cli.inference.outcome import failed
 from tnet_cli.inference.progress import Progress
@@ -23,7 +24,8 @@ from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.results.result import SlideRow
 from tnet_cli.results.resume import RunStore
 
-GOODBYE_S = 5.0
+STILLBORN = 3
+"""Processes may die before they ask for a slide; after so many of them, one after the other, others would too."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +33,6 @@ class _Worker:
     """A process as its parent sees it.
 
     Attributes:
-        alone: Whether it does one slide whose first process died.
         handed_out: Positions of the slides it has and has not answered for.
         has_asked: Whether it came far enough to ask for a slide.
     """
@@ -39,15 +40,14 @@ class _Worker:
     plan: WorkerPlan
     process: BaseProcess
     connection: Connection
-    alone: bool
-    handed_out: set[int]
+    handed_out: set[int] = field(default_factory=set)
     has_asked: bool = False
 
 
 def rows_in_processes(
     plans: Sequence[WorkerPlan], store: RunStore, inputs: Sequence[SlideInput], card: ModelCard, progress: Progress
 ) -> Generator[tuple[int, SlideRow], None, None]:
-    """Classify what is pending in one process for each plan, keep the rows and yield them as they come.
+    """Classify what is still to be done, in one process for each plan, keep the rows and yield them as they come.
 
     Args:
         store: Knows what is pending, and keeps the rows.
@@ -85,15 +85,20 @@ class _Team:
         self._inputs = inputs
         self._card = card
         self._progress = progress
-        self._pending = deque(store.pending)
-        self._again: deque[int] = deque()
-        self._plans = plans[: len(self._pending)]
+        self._pending = deque(store.ordinary)
+        self._suspects = deque(sorted(store.suspects))
+        self._plans = plans
+        self._stillborn = 0
         self._workers: list[_Worker] = []
 
     def rows(self) -> Iterator[tuple[int, SlideRow]]:
-        for plan in self._plans:
+        for plan in self._plans[: len(self._pending)]:
             self._start(plan)
-        while self._workers:
+        while self._workers or self._suspects:
+            if not self._workers:
+                # Last of all: should they take more with them than their own process, the others are done.
+                plan = self._plans[0]
+                self._start(replace(plan, engine=replace(plan.engine, slides_in_flight=1), one_by_one=True))
             ready = wait([worker.connection for worker in self._workers])
             for worker in [worker for worker in self._workers if worker.connection in ready]:
                 try:
@@ -107,35 +112,37 @@ class _Team:
 
     def dismiss(self) -> None:
         """End all processes, whatever they are doing."""
+        if not self._workers:
+            return
         for worker in self._workers:
-            worker.process.terminate()
+            worker.process.kill()
         for worker in self._workers:
-            worker.process.join(GOODBYE_S)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            worker.process.join()
             worker.connection.close()
+        self._store.directory.clear_drafts()
 
-    def _start(self, plan: WorkerPlan, alone: int | None = None) -> None:
+    def _start(self, plan: WorkerPlan) -> None:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         process = context.Process(
-            target=work_for_parent, args=(there, plan, self._store.directory.path), name=f"tnet-{plan.device}"
+            target=work_for_parent,
+            args=(there, plan, self._store.directory.path),
+            name=f"tnet-{plan.device}",
+            daemon=True,
         )
         process.start()
+        self._workers.append(_Worker(plan, process, here))
         there.close()
-        worker = _Worker(plan, process, here, alone is not None, set())
-        if alone is not None:
-            self._again.append(alone)
-        self._workers.append(worker)
 
     def _hear(self, worker: _Worker, kind: str, *said: Any) -> tuple[int, SlideRow] | None:
         match kind:
             case "want":
                 worker.has_asked = True
-                source = self._again if worker.alone else self._pending
-                position = source.popleft() if source and not (worker.alone and worker.handed_out) else None
+                self._stillborn = 0
+                source = self._suspects if worker.plan.one_by_one else self._pending
+                position = source.popleft() if source else None
                 if position is not None:
+                    self._store.attempt(position)
                     worker.handed_out.add(position)
                 self._hand_out(worker, None if position is None else (position, self._inputs[position]))
             case "row":
@@ -164,21 +171,22 @@ class _Team:
         worker.connection.close()
         self._workers.remove(worker)
         code = worker.process.exitcode
-        if code == 0 and not worker.handed_out:
-            return
         if not worker.has_asked:
-            raise RunStoppedError(f"a process for {worker.plan.device} ended before its first slide: {_how(code)}")
-        if worker.alone:
+            self._stillborn += 1
+            if self._stillborn >= STILLBORN:
+                raise RunStoppedError(f"a process for {worker.plan.device} ended before its first slide: {_how(code)}")
+        if worker.plan.one_by_one:
             for position in worker.handed_out:
                 entry = self._inputs[position]
-                problem = SlideError(entry.shown_path, f"ended the process that classified it: {_how(code)}")
-                row = self._store.directory.write_slide(failed(entry, self._card, None, problem), None)
-                self._store.keep(position, row, None)
+                said = (
+                    f"reading it ended the process that read it alone ({_how(code)}); the same command tries it again"
+                )
+                problem = SlideError(entry.shown_path, said)
+                row = write_drawn(self._store.directory, failed(entry, self._card, None, problem), None)
+                self._store.keep(position, row, None, fatal=True)
                 yield position, row
             return
-        for position in sorted(worker.handed_out):
-            one = replace(worker.plan, engine=replace(worker.plan.engine, slides_in_flight=1))
-            self._start(one, alone=position)
+        self._suspects.extend(sorted(worker.handed_out))
         if self._pending:
             self._start(worker.plan)
 

@@ -1,7 +1,7 @@
 """A whole run of ``tnet classify``: inputs in, a folder of results out."""
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -126,17 +126,21 @@ def run_classify(request: RunRequest, progress: Progress | None = None) -> RunRe
         directory.write_run(run_record(request, model, devices, store.rows(), None))
         (directory.path / REPORT).unlink(missing_ok=True)  # an earlier run's would tell of other rows
         progress.start(len(store.pending), model.card.introduction)
-        with closing(_rows(request, store, inputs, model, devices, progress)) as rows:
-            for _, row in rows:
-                store.refresh()
-                progress.slide_done(row.values)
-                if request.fail_fast and row.status == "failed":
-                    break
-        ended = tuple(store.rows())
-        seconds = time.perf_counter() - started if len(ended) == len(inputs) else None
-        record = run_record(request, model, devices, ended, seconds)
-        directory.write_run(record)
-        page = write_report(directory.path) if request.report else None
+        try:
+            with closing(_rows(request, store, inputs, model, devices, progress)) as rows:
+                for _, row in rows:
+                    store.refresh()
+                    progress.slide_done(row.values)
+                    if request.fail_fast and row.status == "failed":
+                        break
+        finally:
+            # Also of a run that was interrupted there is a page, of the rows there are.
+            store.refresh(now=True)
+            ended = tuple(store.rows())
+            seconds = time.perf_counter() - started if len(ended) == len(inputs) else None
+            record = run_record(request, model, devices, ended, seconds)
+            directory.write_run(record)
+            page = write_report(directory.path) if request.report else None
     return RunReport(
         record=record,
         rows=ended,
@@ -156,11 +160,15 @@ def _rows(
     devices: Sequence[torch.device],
     progress: Progress,
 ) -> Rows:
-    """Classify what is pending, write and keep it, and yield the rows."""
+    """Classify what is pending, write and keep it, and yield the rows.
+
+    Once a process has died of a slide, or of something else with slides under way, no slide is read in this one.
+    """
     if request.cluster is not None:
-        return _rows_on_cluster(request, store, inputs, model, progress)
-    if len(devices) == 1:
-        return _rows_here(request, store, inputs, model, devices[0], progress)
+        yield from _rows_on_cluster(request, store, inputs, model, progress)
+    elif len(devices) == 1 and not store.suspects:
+        yield from _rows_here(request, store, inputs, model, devices[0], progress)
+        return
     plans = [
         replace(
             _plan(request, model, model.path, engine_options(request, device, processes=len(devices))),
@@ -170,7 +178,7 @@ def _rows(
         )
         for device in devices
     ]
-    return rows_in_processes(plans, store, inputs, model.card, progress)
+    yield from rows_in_processes(plans, store, inputs, model.card, progress)
 
 
 def _rows_here(
@@ -182,8 +190,12 @@ def _rows_here(
     progress: Progress,
 ) -> Rows:
     torch.set_num_threads(usable_cores())
-    entries = [inputs[position] for position in store.pending]
     engine = engine_options(request, device)
+
+    def begun() -> Iterator[SlideInput]:
+        for position in store.pending:
+            store.attempt(position)
+            yield inputs[position]
 
     def write(number: int, result: SlideResult) -> SlideRow:
         ended = drawn(result, model.card, overlay=request.overlay, answer_anyway=request.answer_anyway)
@@ -191,7 +203,7 @@ def _rows_here(
         store.keep(store.pending[number], row, result.fingerprint)
         return row
 
-    with closing(classify_slides(entries, model, request.traversal, engine, progress=progress)) as results:
+    with closing(classify_slides(begun(), model, request.traversal, engine, progress=progress)) as results:
         for number, row in written(results, write, threads=writing_threads(device)):
             yield store.pending[number], row
 

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -50,6 +50,7 @@ class WorkerPlan:
         package: Version of tnet, which must be the worker's too.
         torch_threads: How many threads the network may use on a processor.
         writers: Threads that draw and write, on the run's own machine.
+        one_by_one: Whether no slide is begun before the one before it has ended and is written.
     """
 
     weights: Path | bytes
@@ -62,6 +63,7 @@ class WorkerPlan:
     package: str
     torch_threads: int = 1
     writers: int = 1
+    one_by_one: bool = False
 
     @property
     def key(self) -> str:
@@ -136,7 +138,9 @@ def work_for_parent(connection: Connection, plan: WorkerPlan, out: Path) -> None
     Args:
         out: The run's folder.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends this process
+    # The parent has them too, keeps what is done, and ends this process.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        signal.signal(getattr(signal, name, signal.SIGINT), signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, name="tnet-parent", daemon=True).start()
     try:
         _classify_for_parent(connection, plan, RunDirectory(out))
@@ -156,24 +160,37 @@ class _ToldToParent(Progress):
 
 
 def _classify_for_parent(connection: Connection, plan: WorkerPlan, directory: RunDirectory) -> None:
+    _ = plan.model  # loaded before the first slide is asked for, so that nobody takes its faults for the slide's
+
+    def handed_out() -> Iterator[tuple[int, SlideInput]]:
+        while True:
+            connection.send(("want",))
+            slide = connection.recv()
+            if slide is None:
+                return
+            yield slide
+
+    for slides in ([slide] for slide in handed_out()) if plan.one_by_one else [handed_out()]:
+        _classify_and_tell(connection, plan, directory, slides)
+
+
+def _classify_and_tell(
+    connection: Connection, plan: WorkerPlan, directory: RunDirectory, slides: Iterable[tuple[int, SlideInput]]
+) -> None:
     model = plan.model
     positions: list[int] = []
 
-    def handed_out() -> Iterator[SlideInput]:
-        while True:
-            connection.send(("want",))
-            next_slide = connection.recv()
-            if next_slide is None:
-                return
-            positions.append(next_slide[0])
-            yield next_slide[1]
+    def begun() -> Iterator[SlideInput]:
+        for position, entry in slides:
+            positions.append(position)
+            yield entry
 
     def write(_number: int, result: SlideResult) -> tuple[SlideRow, Fingerprint | None]:
         row = write_drawn(directory, *drawn(result, model.card, overlay=plan.overlay, answer_anyway=plan.answer_anyway))
         return row, result.fingerprint
 
     told = _ToldToParent(connection)
-    with closing(classify_slides(handed_out(), model, plan.options, plan.own_engine, progress=told)) as results:
+    with closing(classify_slides(begun(), model, plan.options, plan.own_engine, progress=told)) as results:
         for number, (row, fingerprint) in written(results, write, threads=plan.writers):
             connection.send(("row", positions[number], row, fingerprint))
 
