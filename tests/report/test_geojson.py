@@ -15,7 +15,7 @@ from tnet_cli.report.geojson import regions_geojson
 CLASSES = ("benign", "lesion")
 REGIONS = [
     AttendedRegion(Region(1024, 512, 256, 256), 1, 1.996, 0.25, 0.25, 0.125, (0.3, 0.7)),
-    AttendedRegion(Region(-512, 0, 2048, 2048), 0, 7.984, 1.0, 1.0, 0.01, (0.9, 0.1)),
+    AttendedRegion(Region(-512, 0, 2048, 2048), 0, 7.984, 1.0, 1.0, 0.01, (0.9, 0.1), is_location=False),
     AttendedRegion(Region(1024, 768, 64, 64), 2, 0.499, 1.0, 1 / 3, 0.4, (0.2, 0.8)),
 ]
 

@@ -34,7 +34,9 @@ def subject_of(size: Size, mpp: float | None = 0.5) -> OverlaySubject:
 
 
 def attended(region: Region, processing_level: int = 1, weight: float = 0.2) -> AttendedRegion:
-    return AttendedRegion(region, processing_level, 2.0, 0.25, 0.25, weight, (0.75, 0.25))
+    return AttendedRegion(
+        region, processing_level, 2.0, 0.25, 0.25, weight, (0.75, 0.25), is_location=processing_level > 0
+    )
 
 
 def extent(mask: np.ndarray) -> tuple[int, int, int, int]:

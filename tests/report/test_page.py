@@ -83,7 +83,7 @@ def test_failures_come_first_then_slides_without_tissue_then_the_others_in_their
     head, *body = page.rows
     assert head == [
         *("Slide", "Status", "Label", "Probability", "Read", "Locations", "µm/px", "Reader", "Seconds"),
-        "Error or remark",
+        "Error, or why there is no answer",
     ]
     assert [attributes["data-n"] for attributes in page.all("tr")[1:]] == ["2", "5", "4", "1", "3"]
     assert [row[1] for row in body] == ["failed", "failed", "no tissue", "ok", "ok"]
@@ -97,7 +97,7 @@ def test_failures_come_first_then_slides_without_tissue_then_the_others_in_their
 def test_nothing_hostile_becomes_markup():
     card = PageCard(name=HOSTILE, summary=HOSTILE, intended_use=HOSTILE, limits=(HOSTILE,), facts=((HOSTILE, HOSTILE),))
     rows = [
-        ok(HOSTILE, prediction=HOSTILE, path=HOSTILE, overlay=f"slides/{HOSTILE}/overlay.png", remarks=(HOSTILE,)),
+        ok(HOSTILE, prediction=HOSTILE, path=HOSTILE, overlay=f"slides/{HOSTILE}/overlay.png", reasons=(HOSTILE,)),
         PageRow(slide=HOSTILE, path=HOSTILE, status=HOSTILE, error=HOSTILE, reader=HOSTILE, mpp_source=HOSTILE, mpp=1),
     ]
     text = render_page(

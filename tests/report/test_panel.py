@@ -17,7 +17,9 @@ PLANTED = (255, 0, 255)
 
 
 def attended(region: Region, *, processing_level: int = 1, weight: float = 0.5) -> AttendedRegion:
-    return AttendedRegion(region, processing_level, 2.0, 0.25, 0.25, weight, (0.75, 0.25))
+    return AttendedRegion(
+        region, processing_level, 2.0, 0.25, 0.25, weight, (0.75, 0.25), is_location=processing_level > 0
+    )
 
 
 def planted(size: Size, region: Region) -> np.ndarray:

@@ -9,7 +9,9 @@ from tnet_cli.report.sections import legend_entries
 
 
 def attended(processing_level: int, side: int, mpp: float | None) -> AttendedRegion:
-    return AttendedRegion(Region(0, 0, side, side), processing_level, mpp, 0.1, 0.1, 0.1, (1.0,))
+    return AttendedRegion(
+        Region(0, 0, side, side), processing_level, mpp, 0.1, 0.1, 0.1, (1.0,), is_location=processing_level > 0
+    )
 
 
 def test_each_processing_level_has_its_entry():

@@ -22,7 +22,7 @@ def done(name: str, *, path: str | None = None, size: Size | None = None) -> Sli
     """Return a slide that was called a lesion."""
     size = size or Size(4000, 3000)
     regions = (
-        AttendedRegion(Region(0, 0, 4096, 4096), 0, 8.0, 1.0, 1.0, 0.25, (0.5, 0.5)),
+        AttendedRegion(Region(0, 0, 4096, 4096), 0, 8.0, 1.0, 1.0, 0.25, (0.5, 0.5), is_location=False),
         AttendedRegion(Region(1024, 0, 1024, 1024), 1, 2.0, 0.5, 0.5, 0.75, (0.1, 0.9)),
     )
     return SlideResult(

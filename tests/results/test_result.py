@@ -41,7 +41,7 @@ def made_result(**changes) -> SlideResult:
         "fraction_read": 1000 / 500_000,
         "seconds": 1.23456,
         "regions": (
-            AttendedRegion(Region(-5, 0, 64, 64), 0, 8.0, 1.0, 1.0, 0.4, (0.5, 0.5)),
+            AttendedRegion(Region(-5, 0, 64, 64), 0, 8.0, 1.0, 1.0, 0.4, (0.5, 0.5), is_location=False),
             AttendedRegion(Region(16, 32, 16, 16), 1, 2.0, 0.123456789, 0.123456789, 0.6, (0.1, 0.9)),
         ),
         "bounds": Region(0, 0, 1000, 500),

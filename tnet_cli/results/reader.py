@@ -13,7 +13,9 @@ from typing import Any
 
 from tnet_cli.errors import UsageError
 from tnet_cli.inputs.names import OVERLAY, REGIONS, RESULT
+from tnet_cli.modelfile.card import CalibrationError, calibration_words
 from tnet_cli.results.layout import PREDICTIONS, RUN_RECORD, SLIDES, is_finished
+from tnet_cli.results.result import LOOKED_AT
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,10 @@ class SlideRecord:
     @property
     def calibration(self) -> str:
         """How far its probabilities can be relied on, in a few words."""
-        return calibration_words(calibration_error_of({"evaluation": self.details.get("calibration_error")}))
+        try:
+            return calibration_words(CalibrationError.model_validate(self.details.get("calibration_error")))
+        except ValueError:
+            return calibration_words(None)
 
     def number(self, key: str) -> float | None:
         """Return a value as a finite number, or None where there is none."""

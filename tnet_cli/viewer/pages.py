@@ -18,6 +18,7 @@ from urllib.parse import quote
 from tnet_cli.errors import TnetError, UsageError
 from tnet_cli.geometry import Region
 from tnet_cli.report.attended import AttendedRegion
+from tnet_cli.report.drawing import percent
 from tnet_cli.report.page import SERVED_MARK
 from tnet_cli.report.templates import asset_text
 from tnet_cli.report.viewer_page import ViewerPage, render_viewer
@@ -148,6 +149,7 @@ class RunPages:
             path=record.path,
             says=_says(record),
             notice=record.text("error"),
+            reasons=record.reasons,
             base=self.base,
             tiles_address=f"{self.base}tiles/{quote(name, errors='replace')}/",
             overlay_address=self._file_address(record),
@@ -231,15 +233,25 @@ def _version_on_disk(run: Path) -> tuple[float, ...]:
 
 def _says(record: SlideRecord) -> str:
     prediction, probability = record.text("prediction"), record.number("probability")
+    words = {"failed": "failed", "no_tissue": "no tissue found", "abstained": "no answer"}
+    said = [words.get(record.text("status") or "", "")]
     if prediction and probability is not None:
-        return f"{prediction}, probability {probability:.3f}"
-    return {"failed": "failed", "no_tissue": "no tissue found"}.get(record.text("status") or "", "")
+        asked = "asked for anyway, does not count: " if record.reasons else ""
+        said.append(f"{asked}{prediction}, probability {probability:.3f} ({record.calibration})")
+    if record.was_looked_at:
+        share = record.number("fraction_read")
+        said.append("" if share is None else "read whole" if share >= 1 else f"{percent(share)} read")
+    return "; ".join(filter(None, said))
 
 
 def _regions(record: SlideRecord, class_names: Iterable[str]) -> Iterable[AttendedRegion]:
     """Read the regions of a slide; a row that is no box is left out, and a number that is none is NaN."""
+    rows = read_regions(record)
+    coarsest = min((level for row in rows if (level := finite(row.get("processing_level"))) is not None), default=0.0)
+    # Roots are counted among the locations only where they are of the model's finest view.
+    counts_roots = record.number("locations") == len(rows)
     columns = ("minx", "miny", "width", "height", "processing_level", "location_probability", "path_probability")
-    for row in read_regions(record):
+    for row in rows:
         found = (finite(row.get(column)) for column in (*columns, "weight", *(f"prob_{name}" for name in class_names)))
         numbers = [math.nan if number is None else number for number in found]
         x, y, width, height, processing_level, location, path, weight, *classes = numbers
@@ -253,4 +265,5 @@ def _regions(record: SlideRecord, class_names: Iterable[str]) -> Iterable[Attend
             path_probability=path,
             weight=weight,
             class_probabilities=tuple(classes),
+            is_location=counts_roots or processing_level > coarsest,
         )

@@ -1,0 +1,207 @@
+"""Whether the answer for a slide counts: decided here, once, from named checks; whoever shows a result only says so.
+
+The network answers whatever it is given. Its answer does not count where the slide is not of the kind that the model
+knows, was scanned too coarsely, shows too little tissue, is out of focus, or was read with a doubt.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from tnet_cli.geometry import AttentionGrid
+from tnet_cli.inference.prepare import COARSER_THAN_WANTED, TISSUE_IN_A_CELL, Preparation
+from tnet_cli.inference.prepare_image import ImagePreparation
+from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.domain import FeatureDomain
+from tnet_cli.model.traversal import Traversal
+from tnet_cli.modelfile.card import ModelCard
+from tnet_cli.modelfile.modelfile import LoadedModel
+from tnet_cli.results.result import SlideResult, TrustCheck
+from tnet_cli.slide.slide import Slide
+
+SYNTHETIC_MARK = "tnet synthetic slide"
+"""How the description of a slide of ``tnet synth`` begins."""
+
+FAMILIAR_SHARE = 0.25
+"""Some of a slide's fields, a lesion's above all, may be like none before; of its kind are the most familiar ones."""
+
+LEAST_TISSUE = 0.25
+"""Less tissue, as a share of one field of the model's finest view, is too little to judge."""
+
+NEAR_PX, FAR_PX = 1, 4
+"""Distances over which sharpness compares grey values."""
+
+LEAST_CONTRAST = 8.0
+"""Mean squared difference of grey values, of 255, below which a patch shows too little to tell whether it is sharp."""
+
+PATCHES_FOR_SHARPNESS = 32
+
+
+def decided(
+    result: SlideResult,
+    model: LoadedModel,
+    slide: Slide,
+    preparation: Preparation | ImagePreparation,
+    traversal: Traversal,
+) -> SlideResult:
+    """Return a slide's result with the checks of its answer, and without the answer where one of them has failed.
+
+    Args:
+        result: Of a slide that was looked at, with its evidence.
+        model: Its card and domain have the limits; a check whose limit the card has not is left out.
+        slide: Has been read.
+    """
+    card, features = model.card, {} if result.evidence is None else result.evidence.features
+    found = [
+        _out_of_domain(card, model.domain, slide, features),
+        *_scale_and_tissue(card.network, slide, preparation, traversal),
+        _unsharp(card, result),
+        _reader(slide),
+    ]
+    checks = tuple(check for check in found if check is not None)
+    if any(check.failed for check in checks):
+        return replace(result, checks=checks, status="abstained", prediction=None, probability=None)
+    return replace(result, checks=checks)
+
+
+def _out_of_domain(
+    card: ModelCard, domain: Sequence[FeatureDomain], slide: Slide, features: Mapping[int, np.ndarray]
+) -> TrustCheck | None:
+    if card.made_for == "synthetic" and not is_synthetic(slide):
+        sentence = "this model was made for synthetic slides, and this is none"
+        return TrustCheck(name="out_of_domain", failed=True, sentence=sentence, measure="kind of slide")
+    if card.domain is None:
+        return None
+    limits = card.domain.limits
+    distances = {at: slide_distance(domain[at], some) for at, some in features.items()}
+    worst = max(distances, key=lambda at: distances[at] / limits[at])
+    return TrustCheck(
+        name="out_of_domain",
+        failed=distances[worst] > limits[worst],
+        sentence="this slide looks unlike the slides this model was made for",
+        measure=f"distance from the slides it was calibrated on, of features at processing level {worst}",
+        value=distances[worst],
+        limit=limits[worst],
+    )
+
+
+def _scale_and_tissue(
+    config: TNetConfig, slide: Slide, preparation: Preparation | ImagePreparation, traversal: Traversal
+) -> list[TrustCheck]:
+    if config.mpp is None or slide.mpp is None or isinstance(preparation, ImagePreparation):
+        return []
+    coarsest = config.mpp[-1] * COARSER_THAN_WANTED
+    too_coarse = TrustCheck(
+        name="too_coarse",
+        failed=slide.mpp > coarsest,
+        sentence="this slide was scanned too coarsely for the closest view of this model",
+        measure="micrometres per pixel of the slide",
+        value=slide.mpp,
+        limit=coarsest,
+    )
+    fields = _fields_of_tissue(config, slide.mpp, preparation, traversal)
+    too_little = TrustCheck(
+        name="too_little_tissue",
+        failed=fields < LEAST_TISSUE,
+        sentence="this slide shows too little tissue to judge",
+        measure="tissue, in fields of the model's finest view",
+        value=fields,
+        limit=LEAST_TISSUE,
+    )
+    return [too_coarse, too_little]
+
+
+def _fields_of_tissue(config: TNetConfig, slide_mpp: float, preparation: Preparation, traversal: Traversal) -> float:
+    """Return how much tissue there is to look at closely, in fields of the model's finest view.
+
+    Tissue in specks none of which is worth a closer look counts as the largest of them.
+    """
+    mpp = config.mpp or (slide_mpp,)
+    field_px = (config.base_px * mpp[-1] / slide_mpp) ** 2
+    tissue, first = preparation.tissue, traversal.levels[0]
+    if first.allowed is None or first.allowed.any():
+        return tissue.area_px / field_px
+    grid = AttentionGrid(config.grid, config.cell_fraction)
+    cells = [cell for region in first.regions for cell in grid.cells(region)]
+    in_cells = tissue.fractions(cells) * np.array([cell.area for cell in cells], dtype=np.float64)
+    # What may be attended is measured in fields as the slide has them, which differ a little in size.
+    least_px = TISSUE_IN_A_CELL * preparation.scale.finest_side_px**2
+    return float(in_cells.max() / least_px * LEAST_TISSUE)
+
+
+def _unsharp(card: ModelCard, result: SlideResult) -> TrustCheck | None:
+    if card.least_sharpness is None or (sharpness := slide_sharpness(result, card.network)) is None:
+        return None
+    return TrustCheck(
+        name="unsharp",
+        failed=sharpness < card.least_sharpness,
+        sentence="this slide is out of focus where the model looked",
+        measure="sharpness of the finest patches (inference.trust.sharpness)",
+        value=sharpness,
+        limit=card.least_sharpness,
+    )
+
+
+def _reader(slide: Slide) -> TrustCheck:
+    doubts = [doubt.sentence for doubt in slide.doubts if doubt.may_change_answer]
+    return TrustCheck(
+        name="reader",
+        failed=bool(doubts),
+        sentence=f"the file was not read without doubt: {'; '.join(doubts)}",
+        measure="doubts of the reader that may change the answer",
+        value=len(doubts),
+        limit=0,
+    )
+
+
+def is_synthetic(slide: Slide) -> bool:
+    """Tell whether a slide says of itself that ``tnet synth`` drew it."""
+    return any(str(value).startswith(SYNTHETIC_MARK) for value in slide.properties.values())
+
+
+def features_of(traversal: Traversal) -> dict[int, np.ndarray]:
+    """Return the features of each processing level that was looked at, float32 (N, D)."""
+    found: dict[int, list[np.ndarray]] = {}
+    for record in traversal.levels:
+        if len(record.regions):
+            found.setdefault(record.processing_level, []).append(record.features.float().cpu().numpy())
+    return {processing_level: np.concatenate(some) for processing_level, some in found.items()}
+
+
+def slide_distance(domain: FeatureDomain, features: np.ndarray) -> float:
+    """Return how far a slide is from a domain: a quarter of its features (N, D) lie as near or nearer."""
+    return float(torch.quantile(domain.distances(torch.from_numpy(features)), FAMILIAR_SHARE))
+
+
+def slide_sharpness(result: SlideResult, config: TNetConfig) -> float | None:
+    """Return the sharpness of a slide where the model looked closest: the median over patches of its finest view.
+
+    None where it has looked at none, the patches were not kept, or they show next to nothing.
+    """
+    patches = [] if result.evidence is None else result.evidence.patches
+    finest = [
+        pixels
+        for region, pixels in zip(result.regions, patches, strict=False)
+        if region.processing_level == config.processing_levels - 1
+    ]
+    step = max(1, -(-len(finest) // PATCHES_FOR_SHARPNESS))
+    found = [value for pixels in finest[::step] if (value := sharpness(pixels)) is not None]
+    return float(np.median(found)) if found else None
+
+
+def sharpness(pixels: np.ndarray) -> float | None:
+    """Return how sharp a patch, uint8 (H, W, 3), is: D(1) / D(4), whatever its contrast; None where it shows nothing.
+
+    D(h) is the mean squared difference of grey values h pixels apart, along rows and columns. The ratio is 1/16 for
+    what changes only slowly, about 0.2 for tissue in focus, and 1 for noise.
+    """
+    grey = pixels.mean(axis=2, dtype=np.float32)
+    near, far = _difference(grey, NEAR_PX), _difference(grey, FAR_PX)
+    return near / far if far >= LEAST_CONTRAST else None
+
+
+def _difference(grey: np.ndarray, apart_px: int) -> float:
+    along = (grey[apart_px:] - grey[:-apart_px], grey[:, apart_px:] - grey[:, :-apart_px])
+    return float(sum(np.mean(np.square(each)) for each in along) / 2)
