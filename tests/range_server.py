@@ -1,8 +1,10 @@
 """A web server on loopback that answers range requests, and misbehaves when told to."""
 
 import base64
+import gzip
 import hashlib
 import re
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +30,10 @@ class Behaviour:
         change_after: Requests after which the object has another version.
         password: Asked for, as ``user:password``.
         shift: Added to the first byte that is sent, and told.
+        endless: Bodies never end; no length is announced.
+        announces: Whether a length is announced. Without one, the end of the connection is that of the body.
+        gzip: Bodies are compressed, whatever was asked for.
+        sends_on_to: An address that all requests are sent on to.
     """
 
     ranges: bool = True
@@ -41,6 +47,10 @@ class Behaviour:
     change_after: int | None = None
     password: str | None = None
     shift: int = 0
+    endless: bool = False
+    announces: bool = True
+    gzip: bool = False
+    sends_on_to: str | None = None
 
 
 @dataclass
@@ -88,6 +98,9 @@ class _Handler(BaseHTTPRequestHandler):
             failure = how.failures.pop(0) if how.failures else how.status
             if how.change_after is not None and len(self.rules.asked) > how.change_after:
                 how.version = "changed"
+        if how.sends_on_to is not None:
+            self._answer(302, b"", {"Location": how.sends_on_to})
+            return
         if failure is None and how.password is not None and not self._knows(how.password):
             failure = 401
         path = self.rules.folder / self._name()
@@ -128,8 +141,13 @@ class _Handler(BaseHTTPRequestHandler):
         with self.rules.lock:
             is_dropped = how.drop_after is not None and status < 300 and how.drops > 0
             how.drops -= is_dropped
+        if how.gzip:
+            body, headers = gzip.compress(body), headers | {"Content-Encoding": "gzip"}
         self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+        if how.announces and not how.endless:
+            self.send_header("Content-Length", str(len(body)))
+        else:
+            self.send_header("Connection", "close")
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
@@ -138,6 +156,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.rules.sent += len(part)
         try:
             self.wfile.write(part)
+            while how.endless:
+                self.wfile.write(bytes(65536))
+                self.rules.sent += 65536
             self.wfile.flush()
         except OSError:
             self.close_connection = True
@@ -153,11 +174,13 @@ class _QuietServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[RangeServer]:
+def serving(folder: Path, tls: ssl.SSLContext | None = None) -> Iterator[RangeServer]:
     """Serve a folder for as long as the context lasts."""
     server = RangeServer(folder)
     listener = _QuietServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"rules": server}))
-    server.url = f"http://127.0.0.1:{listener.server_address[1]}"
+    if tls is not None:
+        listener.socket = tls.wrap_socket(listener.socket, server_side=True)
+    server.url = f"http{'s' * bool(tls)}://127.0.0.1:{listener.server_address[1]}"
     thread = threading.Thread(target=listener.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

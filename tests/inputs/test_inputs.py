@@ -54,7 +54,7 @@ def test_two_folders_with_the_same_inside_do_not_collide(tmp_path):
 
 
 def test_urls_of_the_same_stem_do_not_collide():
-    assert names("s3://b/2024/one.svs", "s3://b/2025/one.svs", "gs://c/a%20b.svs") == ["2024/one", "2025/one", "a b"]
+    assert names("s3://b/2024/one.svs", "s3://b/2025/one.svs", "https://c/a%20b.svs") == ["2024/one", "2025/one", "a b"]
 
 
 def test_a_file_given_twice_counts_once_and_is_told(tmp_path):

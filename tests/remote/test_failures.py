@@ -1,8 +1,12 @@
 """Each way a server can fail is one clear sentence, and what may pass is tried again."""
 
+import datetime
+import ipaddress
 import logging
 import shutil
 import socket
+import ssl
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -187,6 +191,77 @@ def test_a_server_that_says_nothing(server):
 def test_a_server_without_a_certificate(server, url):
     problem = problem_of(url.replace("http://", "https://"))
     assert problem.startswith("no secure connection to 127.0.0.1 could be made")
+
+
+@pytest.fixture(scope="module")
+def own_certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of 127.0.0.1 that nobody else has signed, with its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    how = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    file = tmp_path_factory.mktemp("tls") / "own.pem"
+    pem = serialization.Encoding.PEM
+    file.write_bytes(certificate.public_bytes(pem) + key.private_bytes(pem, *how))
+    return file
+
+
+def test_a_certificate_of_its_own_is_believed_when_that_is_said(server, own_certificate, monkeypatch):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own_certificate)
+    with serving(server.folder, context) as secure:
+        problem = problem_of(f"{secure.url}/slide.tif{SIGNED}")
+        assert problem.startswith("the certificate of 127.0.0.1 cannot be verified (self")
+        assert "set SSL_CERT_FILE" in problem
+        monkeypatch.setenv("SSL_CERT_FILE", str(own_certificate))
+        script = "import sys; from tnet_cli import open_slide; open_slide(sys.argv[1]).close()"
+        subprocess.run([sys.executable, "-c", script, f"{secure.url}/slide.tif"], check=True)
+
+
+def test_no_more_of_an_answer_is_read_than_was_asked_for(server, url):
+    server.behaviour.endless = True
+    assert problem_of(url).startswith("the server answered with other bytes than were asked for")
+    assert server.sent < 16_000_000
+
+
+def test_a_compressed_answer_is_refused(server, url):
+    server.behaviour.gzip = True
+    assert problem_of(url).startswith("the server compresses what it sends though it was asked not to")
+
+
+def test_an_answer_without_a_length_that_ends_early_is_asked_for_again(server, url):
+    server.behaviour.announces = False
+    server.behaviour.drop_after = 1000
+    server.behaviour.drops = 2
+    with open_slide(url) as slide:
+        assert slide.read(HERE, 200, 200).any()
+    server.behaviour.drops = 1000
+    assert problem_of(url).startswith("the server's answer ended early (tried 4 times")
+
+
+def test_user_and_password_go_to_no_other_server(server, tmp_path):
+    with serving(tmp_path) as other:
+        server.behaviour.sends_on_to = f"{other.url}/slide.tif"
+        with open_slide(server.url.replace("://", f"://me:{SECRET}@") + f"/slide.tif{SIGNED}") as slide:
+            assert slide.read(HERE, 200, 200).any()
+        assert all("Authorization" in headers for headers in server.headers)
+        told = str([other.headers, other.asked])
+        assert "Authorization" not in told
+        assert SECRET not in told
+
+
+@pytest.mark.parametrize("place", ["/slide.tif", "file:///etc/passwd", "ftp://127.0.0.1/slide.tif", "http:///"])
+def test_redirects_that_lead_nowhere(server, url, place):
+    server.behaviour.sends_on_to = place
+    assert problem_of(url) == "127.0.0.1 sends on to addresses that cannot be followed"
 
 
 def test_user_and_password_are_sent_and_never_shown(server, caplog, capsys):

@@ -11,6 +11,7 @@ import pytest
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region
 from tnet_cli.inputs.fingerprint import fingerprint_of
+from tnet_cli.inputs.inputs import find_inputs
 from tnet_cli.remote import ranges
 from tnet_cli.remote.failures import RetryPolicy
 from tnet_cli.slide.opening import open_slide
@@ -112,3 +113,28 @@ def test_a_server_that_is_gone_and_credentials_that_stay_secret(bucket, monkeypa
     assert "the S3 server" in problem
     shown = capsys.readouterr()
     assert SECRET not in problem + caplog.text + shown.out + shown.err
+
+
+def test_question_marks_and_hashes_belong_to_the_key(bucket, noise_slide, tmp_path):
+    other = noise_slide.read_bytes() + b"more"
+    bucket.put_object(Bucket=BUCKET, Key="slide?id=1#2.tif", Body=noise_slide.read_bytes())
+    bucket.put_object(Bucket=BUCKET, Key="slide?id=2#2.tif", Body=other)
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(f"slide\ns3://{BUCKET}/slide?id=1#2.tif\ns3://{BUCKET}/slide?id=2#2.tif\n")
+    entries = find_inputs([str(manifest)])
+    assert [entry.shown_path for entry in entries] == [f"s3://{BUCKET}/slide?id={number}#2.tif" for number in (1, 2)]
+    assert len({entry.name for entry in entries}) == 2
+    fingerprints = [fingerprint_of(entry.path) or {} for entry in entries]
+    assert [each["size"] for each in fingerprints] == [len(other) - 4, len(other)]
+    with open_slide(entries[0].path) as slide:
+        assert slide.read(FAR, 300, 300).any()
+
+
+def test_a_version_of_an_object_is_that_version(bucket, noise_slide):
+    bucket.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    first = bucket.put_object(Bucket=BUCKET, Key="v.tif", Body=noise_slide.read_bytes())["VersionId"]
+    bucket.put_object(Bucket=BUCKET, Key="v.tif", Body=noise_slide.read_bytes() + b"more")
+    was, now = fingerprint_of(f"s3://{BUCKET}/v.tif?versionId={first}"), fingerprint_of(f"s3://{BUCKET}/v.tif")
+    assert was is not None
+    assert now is not None
+    assert now["size"] == was["size"] + 4

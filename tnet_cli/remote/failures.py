@@ -24,6 +24,7 @@ NO_RANGES = (
     "the server does not answer requests for a part of a file (it sends all of it, status 200 instead of 206), "
     "so the slide cannot be read where it is; download it first"
 )
+COMPRESSED = "the server compresses what it sends though it was asked not to; download the slide first"
 OTHER_BYTES = "the server answered with other bytes than were asked for; download the slide first"
 
 MOST_RETRY_AFTER_S = 30.0
@@ -132,7 +133,7 @@ def range_size(content_range: str | None, start: int, stop: int) -> int:
     """
     if content_range is None:
         raise LastingError(NO_RANGES)
-    told = re.fullmatch(r"\s*bytes\s+(\d+)-(\d+)/(\d+)\s*", content_range)
+    told = re.fullmatch(r"\s*bytes\s+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})\s*", content_range)
     if told is None:
         raise LastingError(OTHER_BYTES)
     first, last, size = (int(number) for number in told.groups())
@@ -199,16 +200,23 @@ def _lasting_problem(causes: list[BaseException], host: str) -> str | None:
         if isinstance(cause, socket.gaierror) and cause.errno != socket.EAI_AGAIN:
             return _unresolved(host)
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"the certificate of {host} cannot be verified ({cause.verify_message})"
+            return (
+                f"the certificate of {host} cannot be verified{_reason(cause, 'verify_message')}; if you trust that "
+                "server, set SSL_CERT_FILE, for s3:// AWS_CA_BUNDLE, to a file with the certificate of its authority"
+            )
         if isinstance(cause, ssl.SSLError):
-            # aiohttp has an error that is one of these by name, without the reason.
-            reason = getattr(cause, "reason", None) or "TLS failed"
-            return f"no secure connection to {host} could be made ({reason})"
+            return f"no secure connection to {host} could be made{_reason(cause, 'reason')}"
         if "Redirect" in type(cause).__name__:
             return f"{host} sends on to addresses that cannot be followed"
         if isinstance(cause, ValueError):
             return "is not a valid address; check the URL"
     return None
+
+
+def _reason(problem: ssl.SSLError, name: str) -> str:
+    """Return what went wrong, in brackets; aiohttp's errors are of these kinds too, but hold another that says it."""
+    reason = getattr(getattr(problem, "certificate_error", problem), name, None)
+    return f" ({reason})" if reason else ""
 
 
 def _unresolved(host: str) -> str:
@@ -217,7 +225,13 @@ def _unresolved(host: str) -> str:
 
 def s3_error(exc: BaseException) -> LastingError | TransientError:
     """Say what a failed request to S3 means."""
-    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        HTTPClientError,
+        IncompleteReadError,
+        ParamValidationError,
+    )
     from botocore.exceptions import ConnectionError as EndpointError
 
     for cause in _causes(exc):
@@ -226,7 +240,7 @@ def s3_error(exc: BaseException) -> LastingError | TransientError:
             if cause.response.get("Error", {}).get("Code") in {"SlowDown", "RequestTimeout", "InternalError"}:
                 return TransientError("S3 asks to slow down, or cannot answer now")
             return status_error(int(told.get("HTTPStatusCode", 400)), told.get("HTTPHeaders", {}))
-        if isinstance(cause, HTTPClientError | EndpointError):
+        if isinstance(cause, HTTPClientError | EndpointError | IncompleteReadError):
             return connection_error(exc, "the S3 server")
         if isinstance(cause, ParamValidationError):
             return LastingError("is not a valid address; expected s3://bucket/key")

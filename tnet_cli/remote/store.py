@@ -7,7 +7,7 @@ the object it answered from.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -15,9 +15,11 @@ from typing import Any
 from tnet_cli.errors import SlideError, install_hint
 from tnet_cli.places import Place
 from tnet_cli.remote.failures import (
+    COMPRESSED,
     OTHER_BYTES,
     LastingError,
     RetryPolicy,
+    TransientError,
     connection_error,
     host_of,
     range_size,
@@ -71,7 +73,7 @@ class HttpStore(Store):
 
         settings = dict(fsspec.config.conf.get("https", {})) | dict(fsspec.config.conf.get("http", {}))
         self._filesystem = HTTPFileSystem(
-            client_kwargs={"trust_env": True, **settings.get("client_kwargs", {})},
+            client_kwargs={"trust_env": True, **settings.get("client_kwargs", {}), "auto_decompress": False},
             # What is quoted already, such as a signature, must arrive as it is.
             encoded="%" in url and url.isascii() and " " not in url,
         )
@@ -99,13 +101,13 @@ class HttpStore(Store):
             async with session.get(url, headers=wanted, timeout=limits) as response:
                 if response.status != HTTPStatus.PARTIAL_CONTENT:
                     raise status_error(response.status, response.headers)
+                if response.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+                    raise LastingError(COMPRESSED)
                 size = range_size(response.headers.get("Content-Range"), start, stop)
-                data = await response.read()
+                data = await _body(response.content.read, min(stop, size) - start, response.content_length)
                 version = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as exc:
             raise connection_error(exc, self._host) from exc
-        if len(data) != min(stop, size) - start:
-            raise LastingError(OTHER_BYTES)
         return Reply(data, size, version)
 
 
@@ -118,7 +120,7 @@ class GoogleStore(HttpStore):
     def __init__(self, url: str, policy: RetryPolicy) -> None:
         import gcsfs
 
-        self._files = gcsfs.GCSFileSystem()
+        self._files = gcsfs.GCSFileSystem(session_kwargs={"auto_decompress": False})
         self.loop = self._files.loop
         self._url = self._files.url(url.partition("://")[2])
         self._policy = policy
@@ -152,8 +154,9 @@ class S3Store(Store):
             **configured,
         }
         self._open(anonymous=None)
-        address, _, version = url.partition("?versionId=")
-        bucket, _, key = address.partition("://")[2].partition("/")
+        bucket, _, key = url.partition("://")[2].partition("/")
+        # Other question marks belong to the key.
+        key, _, version = key.partition("?versionId=")
         self._object = {"Bucket": bucket, "Key": key} | ({"VersionId": version} if version else {})
 
     def _open(self, *, anonymous: bool | None) -> None:
@@ -178,12 +181,33 @@ class S3Store(Store):
                 response = await self._filesystem._call_s3("get_object", **wanted)  # noqa: SLF001
             async with response["Body"] as body:
                 size = range_size(response.get("ContentRange"), start, stop)
-                data = await body.read()
+                data = await _body(body.read, min(stop, size) - start, response.get("ContentLength"))
         except (BotoCoreError, aiohttp.ClientError, OSError, ValueError) as exc:
             raise s3_error(exc) from exc
-        if len(data) != min(stop, size) - start:
-            raise LastingError(OTHER_BYTES)
         return Reply(data, size, str(response.get("ETag") or response.get("LastModified") or ""))
+
+
+async def _body(read: Callable[[int], Awaitable[bytes]], length: int, announced: int | None) -> bytes:
+    """Read the body of an answer, and no more of it than was asked for: it may be endless.
+
+    Args:
+        read: Gives at most so many of the next bytes, none at the end.
+        length: Bytes that were asked for.
+        announced: Bytes that the answer is said to have, if it says so.
+
+    Raises:
+        TransientError: it ended early, which nobody notices where no length was announced.
+        LastingError: it is of another length.
+    """
+    pieces, missing = [], length + 1
+    while missing and (piece := await read(missing)):
+        pieces.append(piece)
+        missing -= len(piece)
+    if missing > 1 and announced is None:
+        raise TransientError("the server's answer ended early")
+    if missing != 1:
+        raise LastingError(OTHER_BYTES)
+    return b"".join(pieces)
 
 
 STORES: dict[str, type[HttpStore | S3Store]] = {
@@ -201,12 +225,12 @@ def open_store(place: Place, policy: RetryPolicy) -> Store:
     Raises:
         SlideError: the scheme is unknown, the URL names no object, or a package is missing.
     """
+    scheme = str(place).partition("://")[0]
+    if scheme not in STORES:
+        raise SlideError(place, f"{scheme}:// is not known; expected https://, http://, s3:// or gs://")
     if place.problem is not None:
         raise SlideError(place, place.problem)
     url = place.opened_whole()
-    scheme = url.partition("://")[0].lower()
-    if scheme not in STORES:
-        raise SlideError(place, f"{scheme}:// is not known; expected https://, http://, s3:// or gs://")
     host, _, name = url.partition("://")[2].partition("/")
     if not host or not name:
         raise SlideError(place, "names no file; expected a URL such as https://host/slide.svs or s3://bucket/slide.svs")
