@@ -121,10 +121,11 @@ def classify(
         InterruptedRunError: the user interrupted it; what was finished is kept.
     """
     from tnet_cli.classification.run import RunRequest, run_classify
+    from tnet_cli.files import path_given
 
     request = RunRequest(
         inputs=[Place(each) for each in ([inputs] if isinstance(inputs, str | Path) else inputs)],
-        out=Path(out),
+        out=path_given(out),
         model=named_model(model),
         traversal=TraversalOptions(locations=locations, budget=budget, stop_at=stop_at, mpp=mpp, reader=reader),
         device=device,
@@ -187,11 +188,12 @@ def train(
         ModelFileError: pretrained weights cannot be used.
         TrainingError: the loss is not finite, or memory does not suffice.
     """
+    from tnet_cli.files import path_given
     from tnet_cli.training.run import TrainRequest, run_train
 
     request = TrainRequest(
         manifest=Path(manifest),
-        out=Path(out),
+        out=path_given(out),
         config=None if config is None else Path(config),
         overrides=overrides,
         seed=seed,
@@ -266,17 +268,18 @@ def evaluate(
     """
     from tnet_cli.evaluation.request import EvaluateRequest
     from tnet_cli.evaluation.run import run_evaluation
+    from tnet_cli.files import path_given
 
     request = EvaluateRequest(
         manifest=Path(manifest),
         model=named_model(model),
-        out=Path(out),
+        out=path_given(out),
         arms=_several(arms),
         traversal=TraversalOptions(locations=locations, budget=budget, stop_at=stop_at, mpp=mpp, reader=reader),
         budgets=tuple(sorted(set(budgets))),
         split=split,
         calibrate=calibrate,
-        save_model=None if save_model is None else Path(save_model),
+        save_model=None if save_model is None else path_given(save_model, "--save-model"),
         bootstrap=bootstrap,
         seed=seed,
         device=device,

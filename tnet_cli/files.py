@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tnet_cli.errors import DISTRIBUTION, UsageError
-from tnet_cli.places import is_url
+from tnet_cli.places import is_url, redacted
 
 STATE = ".tnet"
 """In a folder that a command writes: for each command its claim, and what else a user need not see."""
@@ -69,7 +69,7 @@ def path_given(text: str | Path, option: str = "--out") -> Path:
     if not said.strip():
         raise UsageError(f"{option} is empty; give a path, or . for the folder you are in")
     if is_url(said):
-        raise UsageError(f"{option} {said}: is an address; results are written to disks, so give a path")
+        raise UsageError(f"{option} {redacted(said)}: is an address; results are written to disks, so give a path")
     if "\0" in said:
         raise UsageError(f"{option} {said!r}: holds a character that no path can have")
     return Path(text)

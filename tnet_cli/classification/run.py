@@ -1,7 +1,7 @@
 """A whole run of ``tnet classify``: inputs in, a folder of results out."""
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 
-from tnet_cli.classification.processes import rows_in_processes
-from tnet_cli.classification.worker import WorkerPlan
-from tnet_cli.classification.writing import drawn, write_drawn, written
+from tnet_cli.classification.worker import ClassificationPlan
 from tnet_cli.errors import DISTRIBUTION, raise_for_failed
-from tnet_cli.inference.classify import EngineOptions, classify_slides
+from tnet_cli.inference.classify import EngineOptions
 from tnet_cli.inference.device import choose_devices, describe_machine, reader_threads, usable_cores
+from tnet_cli.inference.processes import rows_as_planned
 from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import SlideInput, find_inputs
 from tnet_cli.inputs.options import TraversalOptions, at_least
@@ -26,7 +25,7 @@ from tnet_cli.places import Place
 from tnet_cli.results.html_report import write_report
 from tnet_cli.results.layout import FAILURES, REPORT, RunDirectory
 from tnet_cli.results.ledger import RunIdentity
-from tnet_cli.results.result import STATUSES, SlideResult, SlideRow
+from tnet_cli.results.result import STATUSES, SlideRow
 from tnet_cli.results.resume import RunStore, opened_store
 
 Rows = Generator[tuple[int, SlideRow], None, None]
@@ -109,10 +108,11 @@ def run_classify(request: RunRequest, progress: Progress | None = None) -> RunRe
     """
     progress = progress or Progress()
     started = time.perf_counter()
+    directory = RunDirectory(request.out)
+    directory.check()
     inputs = find_inputs(request.inputs, recursive=request.recursive, out=request.out, on_note=progress.note)
     devices = choose_devices(request.device) if request.cluster is None else [torch.device("cpu")]
     model = load_model(find_model(request.model))
-    directory = RunDirectory(request.out)
     store_of_run = opened_store(
         directory,
         RunIdentity(model.digest, request.traversal.record(model.card.network.locations)),
@@ -160,15 +160,9 @@ def _rows(
     devices: Sequence[torch.device],
     progress: Progress,
 ) -> Rows:
-    """Classify what is pending, write and keep it, and yield the rows.
-
-    Once a process has died of a slide, or of something else with slides under way, no slide is read in this one.
-    """
+    """Classify what is pending, write and keep it, and yield the rows."""
     if request.cluster is not None:
         yield from _rows_on_cluster(request, store, inputs, model, progress)
-    elif len(devices) == 1 and not store.suspects:
-        yield from _rows_here(request, store, inputs, model, devices[0], progress)
-        return
     plans = [
         replace(
             _plan(request, model, model.path, engine_options(request, device, processes=len(devices))),
@@ -178,34 +172,7 @@ def _rows(
         )
         for device in devices
     ]
-    yield from rows_in_processes(plans, store, inputs, model.card, progress)
-
-
-def _rows_here(
-    request: RunRequest,
-    store: RunStore,
-    inputs: Sequence[SlideInput],
-    model: LoadedModel,
-    device: torch.device,
-    progress: Progress,
-) -> Rows:
-    torch.set_num_threads(usable_cores())
-    engine = engine_options(request, device)
-
-    def begun() -> Iterator[SlideInput]:
-        for position in store.pending:
-            store.attempt(position)
-            yield inputs[position]
-
-    def write(number: int, result: SlideResult) -> SlideRow:
-        ended = drawn(result, model.card, overlay=request.overlay, answer_anyway=request.answer_anyway)
-        row = write_drawn(store.directory, *ended)
-        store.keep(store.pending[number], row, result.fingerprint)
-        return row
-
-    with closing(classify_slides(begun(), model, request.traversal, engine, progress=progress)) as results:
-        for number, row in written(results, write, threads=writing_threads(device)):
-            yield store.pending[number], row
+    yield from rows_as_planned(plans, store, inputs, model, progress)
 
 
 def _rows_on_cluster(
@@ -221,8 +188,8 @@ def _rows_on_cluster(
     return rows_on_cluster(address, plan, store, inputs, card=model.card, workers=request.workers, progress=progress)
 
 
-def _plan(request: RunRequest, model: LoadedModel, weights: Path | bytes, engine: EngineOptions) -> WorkerPlan:
-    return WorkerPlan(
+def _plan(request: RunRequest, model: LoadedModel, weights: Path | bytes, engine: EngineOptions) -> ClassificationPlan:
+    return ClassificationPlan(
         weights=weights,
         digest=model.digest,
         options=request.traversal,
@@ -230,7 +197,6 @@ def _plan(request: RunRequest, model: LoadedModel, weights: Path | bytes, engine
         device=request.device,
         overlay=request.overlay,
         answer_anyway=request.answer_anyway,
-        package=version(DISTRIBUTION),
     )
 
 

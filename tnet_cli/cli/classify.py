@@ -25,7 +25,7 @@ def classify(
         ),
     ],
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("tnet-out"),
+    out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")] = "tnet-out",
     model: options.Model = None,
     traversal: TraversalOptions,
     device: Annotated[

@@ -22,7 +22,7 @@ def evaluate(
     ],
     *,
     model: options.Model = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("tnet-evaluation"),
+    out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")] = "tnet-evaluation",
     arms: Annotated[
         str,
         typer.Option(
@@ -49,7 +49,7 @@ def evaluate(
         ),
     ] = None,
     save_model: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="That model file.  [default: model.safetensors in --out]")
+        str | None, typer.Option(metavar="FILE", help="That model file.  [default: model.safetensors in --out]")
     ] = None,
     bootstrap: Annotated[int, typer.Option(min=0, help="Draws for the intervals; 0 for none.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of random locations.")] = 0,

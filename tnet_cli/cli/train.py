@@ -23,7 +23,7 @@ def train(
         ),
     ],
     out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="RUN", help="Folder for the model and everything of the run.")
+        str, typer.Option("--out", "-o", metavar="RUN", help="Folder for the model and everything of the run.")
     ],
     config: Annotated[
         Path | None,
@@ -99,7 +99,7 @@ def train(
         answer(describe(report, out))
 
 
-def describe(report: "TrainReport", out: Path) -> str:
+def describe(report: "TrainReport", out: str) -> str:
     """Return the line that ends a run: the model, and how good it was on its validation slides."""
     metrics = report.validation or {}
     is_one = len(report.models) == 1
