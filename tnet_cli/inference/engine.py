@@ -5,6 +5,7 @@ threads, joins them into batches for the network, and sends every traversal its 
 network the threads read the next, and open the slides that come after.
 """
 
+import time
 from collections.abc import Callable, Generator, Iterable
 from itertools import islice
 from typing import Literal
@@ -181,6 +182,7 @@ class _Batcher:
 
         An error that is caught makes the slides of this batch fail.
         """
+        started = time.perf_counter()
         try:
             looks = self._seen(batch)
         except self._caught as exc:
@@ -189,7 +191,9 @@ class _Batcher:
             for task in _slides_of(batch):
                 task.fail(exc)
             return
+        share_s = (time.perf_counter() - started) / len(batch)
         for (task, _, pixels), seen in zip(batch, looks, strict=True):
+            task.work(share_s)
             task.see(seen, pixels)
 
     def _seen(self, batch: list[_Read]) -> list[Look]:

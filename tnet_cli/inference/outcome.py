@@ -1,6 +1,5 @@
 """What becomes of one slide: from the facts, the network's answer or an error to its result."""
 
-import time
 from typing import Any
 
 import numpy as np
@@ -22,26 +21,21 @@ from tnet_cli.slide.slide import Slide
 NO_TISSUE = "no tissue was found on the slide"
 
 
-def without_tissue(entry: SlideInput, card: ModelCard, started: float, slide: Slide) -> SlideResult:
+def without_tissue(entry: SlideInput, card: ModelCard, slide: Slide) -> SlideResult:
     """Return the result of a slide on which there is nothing to look at."""
     said = [f"; {doubt.sentence}" for doubt in slide.doubts if doubt.may_change_answer]
-    return SlideResult(**_facts(entry, card, started, slide), status="no_tissue", error="".join([NO_TISSUE, *said]))
+    return SlideResult(**_facts(entry, card, slide), status="no_tissue", error="".join([NO_TISSUE, *said]))
 
 
-def failed(
-    entry: SlideInput, card: ModelCard, started: float | None, problem: BaseException, slide: Slide | None = None
-) -> SlideResult:
+def failed(entry: SlideInput, card: ModelCard, problem: BaseException, slide: Slide | None = None) -> SlideResult:
     """Return the result of a slide that could not be classified.
 
     Args:
         card: The model's.
-        started: When work on it began, ``time.perf_counter`` seconds; None where that is not known.
         problem: Why; turned into one sentence that names the slide.
         slide: Where it could be opened; it may be closed.
     """
-    return SlideResult(
-        **_facts(entry, card, started, slide), status="failed", error=sentence_of(entry.shown_path, problem)
-    )
+    return SlideResult(**_facts(entry, card, slide), status="failed", error=sentence_of(entry.shown_path, problem))
 
 
 def sentence_of(path: str, problem: BaseException) -> str:
@@ -61,7 +55,6 @@ def sentence_of(path: str, problem: BaseException) -> str:
 def classified(
     entry: SlideInput,
     model: LoadedModel,
-    started: float,
     slide: Slide,
     preparation: Preparation | ImagePreparation,
     traversal: Traversal,
@@ -81,7 +74,7 @@ def classified(
         probabilities=softmax(output.location_logits[0].float().cpu().numpy(), card.temperature),
         mpp=scale.mpp,
     )
-    facts = _facts(entry, card, started, slide)
+    facts = _facts(entry, card, slide)
     return SlideResult(
         **facts | {"notes": (*scale.notes, *facts["notes"])},
         status="ok",
@@ -117,14 +110,13 @@ def _region_results(
     return tuple(results)
 
 
-def _facts(entry: SlideInput, card: ModelCard, started: float | None, slide: Slide | None) -> dict[str, Any]:
+def _facts(entry: SlideInput, card: ModelCard, slide: Slide | None) -> dict[str, Any]:
     """Return what every result says of its slide, whatever became of it."""
     facts: dict[str, Any] = {
         "slide": entry.name,
         "path": entry.shown_path,
         "class_names": card.network.class_names,
         "calibration_error": card.calibration_error,
-        "seconds": 0.0 if started is None else time.perf_counter() - started,
     }
     if slide is not None:
         facts |= {

@@ -21,13 +21,15 @@ class Call:
         finished: Whether ``value`` or ``error`` is there.
         value: What the call returned.
         error: What it raised instead, or None.
+        took_s: How long a thread was at it, seconds.
     """
 
-    __slots__ = ("cancelled", "error", "finished", "function", "given_up", "started", "value")
+    __slots__ = ("cancelled", "error", "finished", "function", "given_up", "started", "took_s", "value")
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.function: Callable[[], Any] | None = function
         self.started: float | None = None
+        self.took_s = 0.0
         self.finished = False
         self.cancelled = False
         self.given_up = False
@@ -135,6 +137,7 @@ class ReaderThreads:
                 call.value = function() if function is not None else None
             except BaseException as exc:  # noqa: BLE001 (whatever it is, whoever waits for the call is told)
                 call.error = exc
+            call.took_s = time.monotonic() - (call.started or 0.0)
             # What the function holds on to must not live as long as the call is remembered.
             call.function = function = None
             with self._changed:

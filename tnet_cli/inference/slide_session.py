@@ -13,7 +13,7 @@ from tnet_cli.inference.prepare_image import ImagePreparation, prepare_image, sh
 from tnet_cli.inference.progress import Progress
 from tnet_cli.inference.slide_task import NothingToSeeError
 from tnet_cli.inference.stopping import stopping_rule
-from tnet_cli.inference.traversal_job import TraversalJob, TraversalResult, traversal_job
+from tnet_cli.inference.traversal_job import TraversalJob, TraversalResult, Work, traversal_job
 from tnet_cli.inference.trust import decided, features_of
 from tnet_cli.inputs.fingerprint import Fingerprint, fingerprint_of
 from tnet_cli.inputs.inputs import SlideInput
@@ -53,6 +53,8 @@ class SlideSession:
         self._lock = threading.Lock()
         self._closed = False
         self._started = time.perf_counter()
+        self._opening_s: float | None = None
+        self._work = Work()
         self._fingerprint: Fingerprint | None = None
         self._slide: Slide | None = None
         self._preparation: Preparation | ImagePreparation | None = None
@@ -65,6 +67,12 @@ class SlideSession:
             UsageError: the options do not fit the model.
         """
         self._started = time.perf_counter()
+        try:
+            return self._open()
+        finally:
+            self._opening_s = time.perf_counter() - self._started
+
+    def _open(self) -> TraversalJob | None:
         entry, options, network = self._entry, self.options, self.model.card.network
         # Before the first read: a slide that changes while it is read does not bear the mark of its new content.
         self._fingerprint = fingerprint_of(entry.path)
@@ -73,7 +81,10 @@ class SlideSession:
         )
         self._hold(slide)
         self._preparation = prepare(slide, network) if network.image_px is None else prepare_image(slide, network)
-        return self.job(slide, self._preparation)
+        job = self.job(slide, self._preparation)
+        if job is not None:
+            self._work = job.work
+        return job
 
     def job(self, slide: Slide, preparation: Preparation | ImagePreparation) -> TraversalJob | None:
         """Return the job of the slide that is open and prepared; None when there is nothing to look at.
@@ -93,26 +104,29 @@ class SlideSession:
         """
         if isinstance(ended, UsageError):
             raise ended
-        entry, card, started = self._entry, self.model.card, self._started
+        entry, card, concluding = self._entry, self.model.card, time.perf_counter()
         slide, preparation = self._slide, self._preparation
         if slide is not None and isinstance(ended, NothingToSeeError):
-            result = without_tissue(entry, card, started, slide)
+            result = without_tissue(entry, card, slide)
         elif isinstance(ended, BaseException):
-            result = failed(entry, card, started, ended, slide)
+            result = failed(entry, card, ended, slide)
         elif slide is None or preparation is None:
             raise ValueError("a traversal is concluded of a slide that is open")
         else:
             try:
                 result = self._classified(slide, preparation, ended)
             except (ArithmeticError, MemoryError, torch.OutOfMemoryError) as exc:
-                result = failed(entry, card, started, exc, slide)
-        return replace(result, fingerprint=self._fingerprint)
+                result = failed(entry, card, exc, slide)
+        # Of a slide that is still being opened nothing else is known than since when.
+        opening_s = concluding - self._started if self._opening_s is None else self._opening_s
+        seconds = opening_s + self._work.seconds + time.perf_counter() - concluding
+        return replace(result, fingerprint=self._fingerprint, seconds=seconds)
 
     def _classified(
         self, slide: Slide, preparation: Preparation | ImagePreparation, ended: TraversalResult
     ) -> SlideResult:
         model = self.model
-        result = classified(self._entry, model, self._started, slide, preparation, ended.traversal)
+        result = classified(self._entry, model, slide, preparation, ended.traversal)
         patches = tuple(shown(patch) for some in ended.patches for patch in some)
         if ended.traversal.order is not None:
             patches = tuple(patches[looked_at] for looked_at in ended.traversal.order)

@@ -99,7 +99,13 @@ class SlideTask:
         """Take the next regions, which have been read: index among the wanted ones, and pixels."""
         taken = range(self._taken, self._taken + count)
         self._taken += count
+        self.work(sum(self._calls[index].took_s for index in taken))
         return [(index, self._calls[index].value) for index in taken]
+
+    def work(self, seconds: float) -> None:
+        """Count time that was spent on it."""
+        if self._job is not None:
+            self._job.work.seconds += seconds
 
     def see(self, look: Look, pixels: np.ndarray) -> None:
         """Note what the network saw of the next region."""
@@ -183,6 +189,7 @@ class SlideTask:
 
     def _end(self, ended: TraversalResult | BaseException) -> None:
         self.ended = ended
+        self.work(sum(call.took_s for call in self._calls[self._taken :] if call.finished))
         self._close()
 
     def _close(self) -> None:

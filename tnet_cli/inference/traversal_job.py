@@ -1,7 +1,7 @@
 """What the engine needs to traverse one slide or image: the traversal, and how its regions are read."""
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -22,6 +22,17 @@ ReadFunction = Callable[[Region], np.ndarray]
 TraversalSteps = Generator[Wanted, Look, Traversal]
 
 
+@dataclass(slots=True)
+class Work:
+    """What the engine did for one traversal, without what it did meanwhile for others.
+
+    Attributes:
+        seconds: Of reading the regions, each by itself, and its patches' share of the time of each batch.
+    """
+
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class TraversalJob:
     """One slide's traversal and the way to read its regions.
@@ -30,11 +41,13 @@ class TraversalJob:
         traversal: The sans-IO generator of ``tnet_cli.model.traversal.traverse``.
         read: Region -> (H, W, 3), uint8 or float32 in [0, 1], the same for every region; called from many threads.
         keeps_patches: Whether the result has the pixels, which of a whole slide are too many to hold.
+        work: Counts up while the engine is at it.
     """
 
     traversal: TraversalSteps
     read: ReadFunction
     keeps_patches: bool = True
+    work: Work = field(default_factory=Work)
 
 
 OpenJob = Callable[[], TraversalJob | None]

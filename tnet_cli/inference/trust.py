@@ -149,7 +149,7 @@ def _reader(slide: Slide) -> TrustCheck:
     return TrustCheck(
         name="reader",
         failed=bool(doubts),
-        sentence=f"the file was not read without doubt: {'; '.join(doubts)}",
+        sentence=f"it is not certain that the file was read rightly: {'; '.join(doubts)}",
         measure="doubts of the reader that may change the answer",
         value=len(doubts),
         limit=0,

@@ -201,7 +201,7 @@ def _contents(result: SlideResult, overlay: bytes | None) -> dict[str, bytes]:
         "width": result.size.width if result.size else None,
         "height": result.size.height if result.size else None,
         "bytes_read": result.bytes_read,
-        "checks": [asdict(check) for check in result.checks],
+        "checks": [asdict(check) | ({} if check.failed else {"sentence": None}) for check in result.checks],
         "calibration_error": result.calibration_error and result.calibration_error.model_dump(),
         "notes": list(result.notes),
         "doubts": [asdict(doubt) for doubt in result.doubts],

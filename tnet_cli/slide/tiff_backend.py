@@ -172,7 +172,8 @@ class TiffSlide(Slide):
                 head = self._open_file().read(min(count, HEADER_BYTES), offset)
                 layout.expect(partial(colours_said, page), head)
             for name, sentence in doubts_of(page, ranges[depth], head):
-                self.doubt(name, sentence)
+                # What JPEG data say of their own colours every decoder goes by.
+                self.doubt(name, sentence, may_change_answer=name != "stream_colours")
             converters.insert(0, _converter(self.path, page, ranges[depth], is_aperio=by_aperio, head=head))
         if len(self._chosen.channels) == 1:
             return converters
