@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tnet_cli.classification.worker import WorkerPlan, classify_on_worker
+from tnet_cli.classification.worker import ClassificationPlan, classify_on_worker
 from tnet_cli.classification.writing import write_drawn
 from tnet_cli.errors import RunStoppedError, SlideError, TnetError, UsageError, install_hint
 from tnet_cli.inference.device import usable_cores
@@ -44,7 +44,7 @@ GPU = "GPU"
 
 def rows_on_cluster(
     address: str,
-    plan: WorkerPlan,
+    plan: ClassificationPlan,
     store: RunStore,
     inputs: Sequence[SlideInput],
     *,
@@ -132,7 +132,7 @@ class _SlideQueue:
         self,
         client: "Client",
         address: str,
-        plan: WorkerPlan,
+        plan: ClassificationPlan,
         store: RunStore,
         inputs: Sequence[SlideInput],
         card: ModelCard,
@@ -189,7 +189,7 @@ class _SlideQueue:
             result, overlay = future.result()
         except KilledWorker as exc:
             problem = SlideError(entry.shown_path, f"ended {exc.allowed_failures + 1} workers of the cluster")
-            return failed(entry, self._card, None, problem), None
+            return failed(entry, self._card, problem), None
         except CancelledError as exc:
             raise RunStoppedError(
                 f"--cluster {self._address}: the cluster is gone; what is done is kept; run the same command again"
@@ -202,7 +202,7 @@ class _SlideQueue:
                 "tnet on all of them"
             ) from exc
         except Exception as exc:  # noqa: BLE001 (whatever a worker raised over one slide is that slide's row)
-            return failed(entry, self._card, None, exc), None
+            return failed(entry, self._card, exc), None
         return _as_given(result, entry), overlay
 
     def _resources(self) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class _SlideQueue:
         return {"resources": {GPU: 1}}
 
 
-def _as_it_is(plan: WorkerPlan) -> WorkerPlan:
+def _as_it_is(plan: ClassificationPlan) -> ClassificationPlan:
     return plan
 
 

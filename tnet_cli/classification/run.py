@@ -125,12 +125,16 @@ def run_classify(request: RunRequest, progress: Progress | None = None) -> RunRe
     with store_of_run as store:
         directory.write_run(run_record(request, model, devices, store.rows(), None))
         (directory.path / REPORT).unlink(missing_ok=True)  # an earlier run's would tell of other rows
+        calibration = calibration_words(model.card.calibration_error)
         progress.start(len(store.pending), model.card.introduction)
+        for row in store.rows():
+            progress.answer(row, calibration, directory.overlay_of(row))
         try:
             with closing(_rows(request, store, inputs, model, devices, progress)) as rows:
                 for _, row in rows:
                     store.refresh()
                     progress.slide_done(row.values)
+                    progress.answer(row, calibration, directory.overlay_of(row))
                     if request.fail_fast and row.status == "failed":
                         break
         finally:
@@ -148,7 +152,7 @@ def run_classify(request: RunRequest, progress: Progress | None = None) -> RunRe
         page=page,
         inputs=len(inputs),
         skipped=store.skipped,
-        calibration=calibration_words(model.card.calibration_error),
+        calibration=calibration,
     )
 
 

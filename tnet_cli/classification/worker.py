@@ -1,69 +1,35 @@
-"""What another process of a run does, on this machine or on a cluster: classify and draw slides as one plan says."""
+"""How ``tnet classify`` looks at slides, in whichever process: classify, draw and write as one plan says."""
 
 import hashlib
-import logging
-import os
-import signal
-import threading
-import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from importlib.metadata import version
-from multiprocessing import parent_process
-from multiprocessing.connection import Connection, wait
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from tnet_cli.classification.writing import drawn, write_drawn, written
-from tnet_cli.errors import DISTRIBUTION, RunStoppedError, TnetError, UsageError
-from tnet_cli.files import temporary_file
-from tnet_cli.inference.classify import EngineOptions, classify_slides
-from tnet_cli.inference.device import choose_device
+from tnet_cli.inference.classify import classify_slides
 from tnet_cli.inference.progress import Progress
+from tnet_cli.inference.worker import Keep, Rows, WorkerPlan
 from tnet_cli.inputs.fingerprint import Fingerprint
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.inputs.options import TraversalOptions
-from tnet_cli.model.normalisation import fold_normalisation
-from tnet_cli.modelfile.modelfile import LoadedModel, load_model
+from tnet_cli.modelfile.modelfile import LoadedModel
 from tnet_cli.results.layout import RunDirectory
 from tnet_cli.results.result import SlideResult, SlideRow
 
-_LOADING = threading.Lock()
-
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerPlan:
-    """What a process needs to know; everything here can be sent to it.
+class ClassificationPlan(WorkerPlan):
+    """What a process needs to know to classify slides.
 
     Attributes:
-        weights: The model file, or its bytes where a worker need not see this machine's disk for them.
-        digest: SHA-256 of the model file, which must not have changed since the run began.
-        options: How slides are read and traversed.
-        engine: Batches and threads; the device is the process's own.
-        device: Where its network runs, as ``--device`` has it.
         overlay: Whether overlays are drawn.
         answer_anyway: Whether answers that do not count are given with the others.
-        package: Version of tnet, which must be the worker's too.
-        torch_threads: How many threads the network may use on a processor.
         writers: Threads that draw and write, on the run's own machine.
-        one_by_one: Whether no slide is begun before the one before it has ended and is written.
     """
 
-    weights: Path | bytes
-    digest: str
-    options: TraversalOptions
-    engine: EngineOptions
-    device: str
     overlay: bool
     answer_anyway: bool
-    package: str
-    torch_threads: int = 1
     writers: int = 1
-    one_by_one: bool = False
 
     @property
     def key(self) -> str:
@@ -72,52 +38,32 @@ class WorkerPlan:
         said = f"{self.digest} {self.options} {self.engine} {self.device} {shown} {self.package}"
         return hashlib.sha256(said.encode()).hexdigest()[:24]
 
-    def __getstate__(self) -> dict[str, Any]:
-        # The plan is sent from worker to worker; a model that one of them has loaded does not.
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+    def rows(
+        self, model: LoadedModel, slides: Iterable[SlideInput], out: Path, progress: Progress, keep: Keep | None = None
+    ) -> Rows:
+        """Classify slides, and draw and write them in threads; raises as ``classify_slides``, and OSError."""
+        directory = RunDirectory(out)
 
-    @property
-    def model(self) -> LoadedModel:
-        """The model, loaded once in each process that has the plan.
+        def write(number: int, result: SlideResult) -> tuple[SlideRow, Fingerprint | None]:
+            row = write_drawn(directory, *self.drawn(result, model))
+            if keep is not None:
+                keep(number, row, result.fingerprint)
+            return row, result.fingerprint
 
-        Raises:
-            UsageError: this process has another version of tnet.
-            RunStoppedError: the file has changed since the run began.
-        """
-        with _LOADING:  # by one of a worker's threads, also in Pythons whose cached properties have no lock
-            return self._loaded
+        with closing(classify_slides(slides, model, self.options, self.own_engine, progress=progress)) as results:
+            for number, (row, fingerprint) in written(results, write, threads=self.writers):
+                yield number, row, fingerprint
 
-    @cached_property
-    def _loaded(self) -> LoadedModel:
-        if self.package != version(DISTRIBUTION):
-            raise UsageError(
-                f"a worker of the cluster has tnet {version(DISTRIBUTION)}, and this is tnet {self.package}; "
-                "install the same everywhere"
-            )
-        logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-        torch.set_num_threads(self.torch_threads)
-        if isinstance(self.weights, bytes):
-            with temporary_file(self.weights, suffix=".safetensors") as path:
-                model = load_model(path)
-        else:
-            model = load_model(self.weights)
-        if model.digest != self.digest:
-            raise RunStoppedError("the model file has changed since the run began; run the same command again")
-        # Here and not by whichever thread classifies first: two that fold at once would fold twice.
-        fold_normalisation(model.network.eval())
-        return model
+    def row_of(self, result: SlideResult, out: Path) -> SlideRow:
+        """Write the folder of a slide that has failed, and return its row."""
+        return write_drawn(RunDirectory(out), result, None)
 
-    @property
-    def own_engine(self) -> EngineOptions:
-        """How this process classifies, on its own device.
-
-        Raises:
-            UsageError: it has not the device that is asked for.
-        """
-        return replace(self.engine, device=choose_device(self.device))
+    def drawn(self, result: SlideResult, model: LoadedModel) -> tuple[SlideResult, bytes | None]:
+        """Return a result without what it is drawn from, and its overlay's file, as the plan wants them."""
+        return drawn(result, model.card, overlay=self.overlay, answer_anyway=self.answer_anyway)
 
 
-def classify_on_worker(plan: WorkerPlan, entry: SlideInput) -> tuple[SlideResult, bytes | None]:
+def classify_on_worker(plan: ClassificationPlan, entry: SlideInput) -> tuple[SlideResult, bytes | None]:
     """Classify and draw one slide on a worker of a cluster.
 
     Returns:
@@ -129,75 +75,4 @@ def classify_on_worker(plan: WorkerPlan, entry: SlideInput) -> tuple[SlideResult
     model = plan.model
     with closing(classify_slides([entry], model, plan.options, plan.own_engine)) as results:
         ((_, result),) = results
-    return drawn(result, model.card, overlay=plan.overlay, answer_anyway=plan.answer_anyway)
-
-
-def work_for_parent(connection: Connection, plan: WorkerPlan, out: Path) -> None:
-    """Do what a process on the run's machine does: ask for slides, classify and write them, tell the rows.
-
-    Args:
-        out: The run's folder.
-    """
-    # The parent has them too, keeps what is done, and ends this process.
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        signal.signal(getattr(signal, name, signal.SIGINT), signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, name="tnet-parent", daemon=True).start()
-    try:
-        _classify_for_parent(connection, plan, RunDirectory(out))
-    except TnetError as exc:
-        connection.send(("stopped", type(exc).__name__, str(exc)))
-    except OSError as exc:
-        traceback.print_exc()
-        connection.send(("full", exc.errno, exc.strerror or str(exc)))
-
-
-class _ToldToParent(Progress):
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def look(self, processing_level: int, patches: int) -> None:
-        self._connection.send(("look", processing_level, patches))
-
-
-def _classify_for_parent(connection: Connection, plan: WorkerPlan, directory: RunDirectory) -> None:
-    _ = plan.model  # loaded before the first slide is asked for, so that nobody takes its faults for the slide's
-
-    def handed_out() -> Iterator[tuple[int, SlideInput]]:
-        while True:
-            connection.send(("want",))
-            slide = connection.recv()
-            if slide is None:
-                return
-            yield slide
-
-    for slides in ([slide] for slide in handed_out()) if plan.one_by_one else [handed_out()]:
-        _classify_and_tell(connection, plan, directory, slides)
-
-
-def _classify_and_tell(
-    connection: Connection, plan: WorkerPlan, directory: RunDirectory, slides: Iterable[tuple[int, SlideInput]]
-) -> None:
-    model = plan.model
-    positions: list[int] = []
-
-    def begun() -> Iterator[SlideInput]:
-        for position, entry in slides:
-            positions.append(position)
-            yield entry
-
-    def write(_number: int, result: SlideResult) -> tuple[SlideRow, Fingerprint | None]:
-        row = write_drawn(directory, *drawn(result, model.card, overlay=plan.overlay, answer_anyway=plan.answer_anyway))
-        return row, result.fingerprint
-
-    told = _ToldToParent(connection)
-    with closing(classify_slides(begun(), model, plan.options, plan.own_engine, progress=told)) as results:
-        for number, (row, fingerprint) in written(results, write, threads=plan.writers):
-            connection.send(("row", positions[number], row, fingerprint))
-
-
-def _die_with_parent() -> None:
-    """End this process with its parent, however that ends: nothing is written without its lock."""
-    parent = parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os._exit(1)
+    return plan.drawn(result, model)

@@ -1,26 +1,31 @@
-"""Several processes of one run, one for each device: slides are handed out one by one, to whoever has room.
+"""The slides of a run that are still to be done: looked at in this process, or in several, one for each device.
 
-The processes classify and write the slides' folders; the rows go to the parent, which alone keeps the ledger and the
-tables. A process that dies takes nothing with it: at the end its slides are done again, one by one in a fresh process,
-and so are those that were under way when an earlier run died. One that ends that process too has failed.
+To several they are handed out one by one, to whoever has room. They write what is made of the slides; the rows go to
+the parent, which alone keeps the ledger and the tables. A process that dies takes nothing with it: at the end its
+slides are done again, one by one in a fresh process, and so are those that were under way when an earlier run died.
+One that ends that process too has failed.
 """
 
 import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from tnet_cli.classification.worker import WorkerPlan, work_for_parent
-from tnet_cli.classification.writing import write_drawn
+import torch
+
 from tnet_cli.errors import RunStoppedError, SlideError, UsageError
 from tnet_cli.inference.outcome import failed
 from tnet_cli.inference.progress import Progress
+from tnet_cli.inference.worker import WorkerPlan, work_for_parent
+from tnet_cli.inputs.fingerprint import Fingerprint
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.modelfile.card import ModelCard
+from tnet_cli.modelfile.modelfile import LoadedModel
 from tnet_cli.results.result import SlideRow
 from tnet_cli.results.resume import RunStore
 
@@ -44,16 +49,20 @@ class _Worker:
     has_asked: bool = False
 
 
-def rows_in_processes(
-    plans: Sequence[WorkerPlan], store: RunStore, inputs: Sequence[SlideInput], card: ModelCard, progress: Progress
+def rows_as_planned(
+    plans: Sequence[WorkerPlan], store: RunStore, inputs: Sequence[SlideInput], model: LoadedModel, progress: Progress
 ) -> Generator[tuple[int, SlideRow], None, None]:
-    """Classify what is still to be done, in one process for each plan, keep the rows and yield them as they come.
+    """Look at what is still to be done, keep the rows and yield them as they come.
+
+    A single plan is followed in this process; but once a process has died of a slide, or of something else with slides
+    under way, no slide is read in this one.
 
     Args:
+        plans: One for each device.
         store: Knows what is pending, and keeps the rows.
-        inputs: All inputs of the run.
-        card: The model's.
-        progress: Told of batches; reductions are not told.
+        inputs: All slides that the store's positions are of.
+        model: That of the plans.
+        progress: Told of batches, and of reductions in this process.
 
     Yields:
         The slide's position among the inputs and its row.
@@ -63,11 +72,33 @@ def rows_in_processes(
         RunStoppedError: a device or the storage answers no more, or processes die before they ask for a slide.
         OSError: the disk is full or gone.
     """
-    team = _Team(plans, store, inputs, card, progress)
+    if len(plans) == 1 and not store.suspects:
+        yield from _rows_here(plans[0], store, inputs, model, progress)
+        return
+    team = _Team(plans, store, inputs, model.card, progress)
     try:
         yield from team.rows()
     finally:
         team.dismiss()
+
+
+def _rows_here(
+    plan: WorkerPlan, store: RunStore, inputs: Sequence[SlideInput], model: LoadedModel, progress: Progress
+) -> Iterator[tuple[int, SlideRow]]:
+    torch.set_num_threads(plan.torch_threads)
+    positions = store.ordinary
+
+    def begun() -> Iterator[SlideInput]:
+        for position in positions:
+            store.attempt(position)
+            yield inputs[position]
+
+    def keep(number: int, row: SlideRow, fingerprint: Fingerprint | None) -> None:
+        store.keep(positions[number], row, fingerprint)
+
+    with closing(plan.rows(model, begun(), store.directory.path, progress, keep)) as rows:
+        for number, row, _ in rows:
+            yield positions[number], row
 
 
 class _Team:
@@ -182,7 +213,7 @@ class _Team:
                     f"reading it ended the process that read it alone ({_how(code)}); the same command tries it again"
                 )
                 problem = SlideError(entry.shown_path, said)
-                row = write_drawn(self._store.directory, failed(entry, self._card, None, problem), None)
+                row = worker.plan.row_of(failed(entry, self._card, problem), self._store.directory.path)
                 self._store.keep(position, row, None, fatal=True)
                 yield position, row
             return
