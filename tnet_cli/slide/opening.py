@@ -1,11 +1,14 @@
 """Opening a slide: which reader, by what the file contains."""
 
+import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from tnet_cli.errors import MissingMppError, SlideError, UnsupportedSlideError, UsageError
 from tnet_cli.places import Place
 from tnet_cli.slide.containers import closed_format
+from tnet_cli.slide.limits import check_directories
 from tnet_cli.slide.openslide_backend import PLAIN_TIFFS, OpenSlideSlide, detect_vendor
 from tnet_cli.slide.pillow_backend import PillowSlide
 from tnet_cli.slide.slide import ProgressFunction, Slide
@@ -50,7 +53,7 @@ def open_slide(
 
         return open_remote_slide(place, reader=reader, mpp=mpp, on_progress=on_progress)
     text = place.opened_whole()
-    start = _first_bytes(text)
+    start = _checked_start(text)
     vendor = detect_vendor(text)
     closed = closed_format(text, start, vendor)
     if closed is not None:
@@ -73,7 +76,7 @@ def open_slide(
             raise unsupported from error
 
 
-def _first_bytes(path: str) -> bytes:
+def _checked_start(path: str) -> bytes:
     file = Path(path)
     try:
         if file.is_dir():
@@ -83,6 +86,10 @@ def _first_bytes(path: str) -> bytes:
         if file.stat().st_size == 0:
             raise SlideError(path, "is empty; expected a slide")
         with file.open("rb") as opened:
-            return opened.read(256)
+            start = opened.read(256)
+            if start[:4] in TIFF_STARTS and start[128:132] != b"DICM":
+                # Before OpenSlide is asked what it is, which reads all directories for that.
+                check_directories(path, partial(os.pread, opened.fileno()), file.stat().st_size)
+            return start
     except OSError as exc:
         raise SlideError(path, f"cannot be opened: {exc.strerror or exc}") from exc

@@ -15,6 +15,7 @@ from tnet_cli.errors import SlideError
 from tnet_cli.places import Place
 from tnet_cli.remote.ranges import BlockStream, ByteRange, RemoteFile
 from tnet_cli.slide.containers import FORMAT_STARTS, OPENSLIDE_NAMES, closed_format, foreign_content
+from tnet_cli.slide.limits import check_directories
 from tnet_cli.slide.pillow_backend import PillowSlide
 from tnet_cli.slide.slide import ProgressFunction, Slide
 from tnet_cli.slide.tiff_backend import TIFF_STARTS, TiffSlide
@@ -195,8 +196,15 @@ class RemoteTiffSlide(TiffSlide):
         self._remote.close()
 
     def _open_index(self, path: str) -> tifffile.TiffFile:
-        del path
-        return tifffile.TiffFile(cast("IO[bytes]", BlockStream(self._remote)))
+        stream = BlockStream(self._remote)
+
+        def read(count: int, offset: int) -> bytes:
+            stream.seek(offset)
+            return stream.read(count) or b""
+
+        check_directories(path, read, self._remote.size)
+        stream.seek(0)
+        return tifffile.TiffFile(cast("IO[bytes]", stream))
 
     def _open_tiles(self, path: str) -> TilePieces:
         del path

@@ -14,6 +14,7 @@ from cachetools import LRUCache, cached
 from tnet_cli.errors import SlideError, UnreadableRegionError, UnsupportedSlideError
 from tnet_cli.geometry import Region, Size
 from tnet_cli.slide.containers import vendor_with_quirks
+from tnet_cli.slide.limits import LARGEST_STRIP_BYTES, LARGEST_TILE_BYTES, too_large_piece
 from tnet_cli.slide.mpp import option_mpp
 from tnet_cli.slide.ome import is_ome
 from tnet_cli.slide.resample import PyramidLevel, read_region
@@ -43,9 +44,6 @@ from tnet_cli.slide.tiff_segments import ByteSource, ChannelLayout, OldJpegLayou
 CACHE_BYTES = 32 * 1024 * 1024
 MOST_CACHE_BYTES = 192 * 1024 * 1024
 """Kept of files whose strips are so large that three of them need more: two that a block cuts, and the one before."""
-
-LARGEST_TILE_BYTES = 400_000_000
-"""A larger tile or strip, which must be decoded at once, would not leave memory bounded."""
 
 LOOKED_AT = 32
 """Tiles that are decoded to find out which samples are white."""
@@ -311,12 +309,8 @@ def _layout(path: str, pages: tuple[tifffile.TiffPage, ...]) -> TileLayout:
     is_old_jpeg = pages[0].compression == tifffile.COMPRESSION.OJPEG
     one_page = OldJpegLayout(pages[0]) if is_old_jpeg else TileLayout(pages[0])
     layout = one_page if len(pages) == 1 else ChannelLayout(pages)
-    if layout.tile_bytes > LARGEST_TILE_BYTES:
-        raise SlideError(
-            path,
-            f"stores {layout.tile.width} x {layout.tile.height} pixels in one piece, which must be decoded at once; "
-            "convert it to a tiled TIFF",
-        )
+    if layout.tile_bytes > (LARGEST_TILE_BYTES if pages[0].is_tiled else LARGEST_STRIP_BYTES):
+        raise too_large_piece(path, layout.tile.width, layout.tile.height)
     return layout
 
 

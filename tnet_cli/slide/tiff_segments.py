@@ -104,8 +104,9 @@ class TileLayout:
 
     @property
     def tile_bytes(self) -> int:
-        """Memory that a decoded tile takes, as samples or as RGB, whichever is more."""
-        return self.tile.area * max(3, self._page.samplesperpixel * np.dtype(self._page.dtype).itemsize)
+        """Memory that a decoded tile takes, as samples (of 32 bits in JPEG 2000) or as RGB, whichever is more."""
+        depth = 4 if int(self._page.compression) in JPEG_2000 else np.dtype(self._page.dtype).itemsize
+        return self.tile.area * max(3, self._page.samplesperpixel * depth)
 
     def places(self, column: int, row: int) -> list[tuple[int, int]]:
         """Return offset and number of the bytes of a tile in the file, one pair for each plane that is stored.
