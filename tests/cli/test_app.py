@@ -77,3 +77,37 @@ print(searched == [False], gc.isenabled(), frozen > 100_000, gc.get_freeze_count
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["True"] * 4
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [("--version > /dev/full", 6), ("--help > /dev/full", 6), ("--help | true", 0)]
+)
+def test_an_answer_that_cannot_be_written_is_told_and_one_that_nobody_reads_is_not(command, code):
+    shell = f"set -o pipefail; exec 3>&1; {sys.executable} -m tnet_cli {command}"
+    ran = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    complaint = "tnet: the answer cannot be written to standard output: No space left on device\n"
+    assert (ran.returncode, ran.stderr) == (code, complaint if code else "")
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "2>/dev/full"])
+def test_streams_that_are_closed_or_full_end_nothing(closed):
+    shell = f"{sys.executable} -m tnet_cli models show nothing-of-this-name {closed}"
+    ran = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=False)
+    assert ran.returncode == 4
+    assert "Traceback" not in ran.stderr
+
+
+def test_lines_are_written_as_they_come_into_a_pipe_too():
+    script = """
+import sys
+from tnet_cli.cli.terminal import answer, lenient_streams
+with lenient_streams():
+    answer("a row")
+    sys.stdin.read()
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "a row\n"
+        process.communicate("")

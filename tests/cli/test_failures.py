@@ -217,6 +217,9 @@ def test_an_interrupted_run_keeps_what_is_done(tnet, small, untrained_model, tmp
     assert number == signal.SIGINT or signal.getsignal(number) is signal.SIG_DFL, "what main changed it puts back"
     kept = rows_of(tmp_path / "tnet-out")
     assert {row["status"] for row in kept.values()} == {"ok"}, "whichever slides were the fastest"
+    assert ran.out.count("\n") == 1, "what has ended is said before the run has"
+    with (tmp_path / "tnet-out" / "report.html").open() as page:
+        assert "This run has not ended: it is still going or was interrupted" in page.read()
     assert f"tnet: {said}; {len(kept)} of 3 slides are done and kept" in ran.err
     assert (
         f"{len(kept)} of 3 slides were done before"

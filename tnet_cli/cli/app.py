@@ -2,7 +2,6 @@
 
 import logging
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +18,10 @@ from tnet_cli.cli.evaluate import evaluate
 from tnet_cli.cli.info import info
 from tnet_cli.cli.models import models
 from tnet_cli.cli.synth import synth
+from tnet_cli.cli.terminal import lenient_streams, note
 from tnet_cli.cli.train import train
 from tnet_cli.cli.view import view
-from tnet_cli.errors import InterruptedRunError, TerminatedError, TnetError
+from tnet_cli.errors import InterruptedRunError, RunStoppedError, TerminatedError, TnetError
 
 
 class _Commands(TyperGroup):
@@ -89,12 +89,24 @@ def main(args: list[str] | None = None) -> None:
     """
     # What tifffile logs of damaged files, tnet says in a sentence of its own.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    with _signals_interrupt(process_ends=args is None):
-        try:
-            app(args, prog_name="tnet")
-        except TnetError as error:
-            sys.stderr.write(f"tnet: {error}\n")
-            raise SystemExit(error.exit_code) from error
+    with lenient_streams() as answer_problem, _signals_interrupt(process_ends=args is None):
+        code = _exit_code(args)
+        problem = answer_problem()
+        if problem is not None:
+            note(f"tnet: the answer cannot be written to standard output: {problem.strerror or problem}")
+            code = code or RunStoppedError.exit_code
+    raise SystemExit(code)
+
+
+def _exit_code(args: list[str] | None) -> int:
+    try:
+        app(args, prog_name="tnet")
+    except SystemExit as end:
+        return int(end.code or 0)
+    except TnetError as error:
+        note(f"tnet: {error}")
+        return error.exit_code
+    return 0
 
 
 @contextmanager

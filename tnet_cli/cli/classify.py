@@ -67,7 +67,11 @@ def classify(
 ) -> None:
     """Classify slides: label, probability and an overlay that shows where the model looked."""
     load("classification.run")
-    with slide_progress() as progress:
+
+    def on_answer(row: "SlideRow", calibration: str, picture: Path | None) -> None:
+        answer(describe(row, calibration, picture))
+
+    with slide_progress(None if as_json else on_answer) as progress:
         run = api.classify(
             inputs,
             out=out,
@@ -89,8 +93,6 @@ def classify(
     if as_json:
         answer_json({"run": run.record, "slides": [row.values for row in run.rows]})
     else:
-        for row, picture in zip(run.rows, run.overlays, strict=True):
-            answer(describe(row, run.calibration, picture))
         note(f"results: {out}; review them in {run.page}" if run.page else f"results: {out}")
     if run.skipped:
         note(f"{run.skipped} of {run.inputs} slides were done before and have not changed; they were skipped")

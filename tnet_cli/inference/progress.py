@@ -2,7 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    # Not when the program starts: it brings numpy.
+    from tnet_cli.results.result import SlideRow
 
 VALIDATION = "validation "
 
@@ -48,6 +53,14 @@ class Progress:
 
     def slide_done(self, row: Mapping[str, Any]) -> None:
         """Take the row of a slide that has ended, as in ``predictions.csv``; what is kept of it is written."""
+
+    def answer(self, row: "SlideRow", calibration: str, overlay: Path | None) -> None:
+        """Take what a run says of a slide as soon as it is there, of those first that were done before.
+
+        Args:
+            calibration: How far its probability can be relied on, in a few words.
+            overlay: Its file, or None where there is none.
+        """
 
     def look(self, processing_level: int, patches: int) -> None:
         """Take that a batch went through the network: the processing level of its last patch, and how many."""
