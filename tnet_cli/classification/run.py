@@ -133,8 +133,8 @@ def run_classify(request: RunRequest, progress: Progress | None = None) -> RunRe
             with closing(_rows(request, store, inputs, model, devices, progress)) as rows:
                 for _, row in rows:
                     store.refresh()
-                    progress.slide_done(row.values)
                     progress.answer(row, calibration, directory.overlay_of(row))
+                    progress.slide_done(row.values)
                     if request.fail_fast and row.status == "failed":
                         break
         finally:
