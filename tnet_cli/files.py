@@ -56,7 +56,7 @@ class FolderKind:
     @property
     def claim(self) -> str:
         """Where the folder says that it is this command's."""
-        return f"{STATE}/{self.command}.json"
+        return f"{STATE}/{self.command.replace(' ', '-')}.json"
 
 
 def path_given(text: str | Path, option: str = "--out") -> Path:
@@ -95,13 +95,13 @@ def held_by_command(folder: Path, kind: FolderKind) -> bool:
         found = [(name, path) for name in (f"{STATE}/", kind.claim, *kind.names) for path in _found(folder, name)]
         for name, path in found:
             if fault := _fault(path, is_folder=name.endswith("/")):
-                raise UsageError(f"{path}: {fault}; remove it, or give another folder")
-        if _has_claim(folder, kind.command) or kind.wrote_unclaimed(folder):
+                raise UsageError(f"{path}: {fault}; remove it or give another folder")
+        if _claimant(folder / kind.claim) == kind.command or kind.wrote_unclaimed(folder):
             return True
         for name, path in found:
             # Of what is not shown, an empty lock or folder is all that a process leaves that is killed at once.
             if not (name == f"{STATE}/" or (name.startswith(STATE) and _is_empty(path))):
-                raise UsageError(_whose(folder, path, kind.command))
+                raise UsageError(_whose(folder, path, kind))
     except OSError as exc:
         raise UsageError(f"{folder}: cannot be used: {exc.strerror or exc}; give another folder") from exc
     return False
@@ -110,7 +110,7 @@ def held_by_command(folder: Path, kind: FolderKind) -> bool:
 def claim(folder: Path, kind: FolderKind) -> bool:
     """Make a folder the command's before anything else is written there; result and errors as ``held_by_command``."""
     is_held = held_by_command(folder, kind)
-    if not _has_claim(folder, kind.command):
+    if _claimant(folder / kind.claim) != kind.command:
         from importlib.metadata import version
 
         since = datetime.now(UTC).isoformat(timespec="seconds")
@@ -153,20 +153,21 @@ def _is_empty(path: Path) -> bool:
     return not any(path.iterdir()) if path.is_dir() else path.lstat().st_size == 0
 
 
-def _has_claim(folder: Path, command: str) -> bool:
-    said = read_record(folder / STATE / f"{command}.json")
-    is_whole = {"program", "version", "command", "since"} <= said.keys()
-    return is_whole and (said["program"], said["command"]) == (DISTRIBUTION, command)
+def _claimant(path: Path) -> str | None:
+    """Return which command a claim is of; None for what is no claim."""
+    said = read_record(path)
+    is_claim = {"program", "version", "command", "since"} <= said.keys() and said["program"] == DISTRIBUTION
+    return str(said["command"]) if is_claim else None
 
 
-def _whose(folder: Path, path: Path, command: str) -> str:
+def _whose(folder: Path, path: Path, kind: FolderKind) -> str:
     name = path.relative_to(folder)
-    claims = (file.stem for file in sorted((folder / STATE).glob("*.json")))
-    others = [f"tnet {other}" for other in claims if other != command and _has_claim(folder, other)]
-    if others:
-        return f"{folder}: holds {name} of a run of {' or '.join(others)}; give another folder with --out"
+    claimants = {_claimant(file) for file in (folder / STATE).glob("*.json")} - {None, kind.command}
+    if claimants:
+        others = " or ".join(sorted(f"tnet {claimant}" for claimant in claimants))
+        return f"{folder}: holds {name} of a run of {others}; give another folder"
     what = "folder" if path.is_dir() else "file"
-    return f"{folder}: holds a {what} {name} that no run of tnet {command} left there; give another folder with --out"
+    return f"{folder}: holds a {what} {name} that no run of tnet {kind.command} left there; give another folder"
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +20,15 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from tnet_cli.errors import UsageError
+from tnet_cli.files import claim, held_by_command
 from tnet_cli.geometry import Region
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.synth.design import design_slide
 from tnet_cli.synth.outline import outlines_geojson
 from tnet_cli.synth.paint import Painter, colour_table
 from tnet_cli.synth.pyramid import encode_window
-from tnet_cli.synth.synthesis import CLASS_NAMES, SyntheticSlide, synthesize, write_synthetic_slide
+from tnet_cli.synth.synthesis import CLASS_NAMES, SYNTHESIS, SyntheticSlide, synthesize, write_synthetic_slide
 
 SIDE = 2100  # no multiple of a tile or of a window
 SEED = 4
@@ -241,6 +244,7 @@ SetOfSlides = tuple[list[SyntheticSlide], list[tuple[int, int]]]
 def made_set(tmp_path_factory: pytest.TempPathFactory) -> SetOfSlides:
     """Two slides, where there were others."""
     folder, told = tmp_path_factory.mktemp("set"), list[tuple[int, int]]()
+    claim(folder, SYNTHESIS)
     (folder / "labels.csv").write_text("old")
     (folder / "synth-3-0001.tif").write_bytes(b"old")
     slides = synthesize(
@@ -268,6 +272,22 @@ def test_as_many_lesions_as_benign_slides_are_ordered(tmp_path, monkeypatch, cou
     synthesize(tmp_path, count=count, side_px=1000, seed=8, workers=1)
     assert ordered.count("lesion") == count // 2
     assert len(ordered) == count
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "synth-3-0001.tif", "synth-9-0000.geojson"])
+def test_nothing_of_somebody_else_is_replaced(tmp_path, name):
+    (tmp_path / name).write_text("somebody's")
+    with pytest.raises(UsageError, match=f"holds a file {name} that no run of tnet synth left there"):
+        synthesize(tmp_path, count=1, side_px=1000, seed=3, workers=1)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "somebody's")]
+
+
+def test_a_set_that_was_made_before_folders_were_claimed_may_be_made_again(drawn_slide, tmp_path):
+    shutil.copy(drawn_slide(), tmp_path / "synth-3-0000.tif")
+    assert held_by_command(tmp_path, SYNTHESIS)
+    (tmp_path / "synth-4-0000.tif").write_bytes(b"II*\0")
+    with pytest.raises(UsageError, match=r"holds a file synth-3-0000\.tif"):
+        held_by_command(tmp_path, SYNTHESIS)
 
 
 def test_a_slide_too_small_for_a_focus_is_refused_before_anything_is_written(tmp_path):

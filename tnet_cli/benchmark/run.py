@@ -1,11 +1,14 @@
 """A whole run of ``tnet bench``: every arm on every slide, each in a process of its own, one after the other."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from tnet_cli.benchmark.arms import FLOOR, ArmKind, ArmRequest, Measurement, measure_alone
 from tnet_cli.errors import DISTRIBUTION, UsageError
@@ -14,7 +17,7 @@ from tnet_cli.inference.device import choose_device, describe_machine, reader_th
 from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import find_model, read_card
-from tnet_cli.report.plots import ScalingLine, scaling_plot
+from tnet_cli.report.plots import SOFTWARE, ScalingLine, scaling_plot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +152,18 @@ def _check(request: BenchRequest, card: ModelCard) -> None:
         raise UsageError("--stop-at does not go with a model that chooses locations for each grid")
     if request.plot is not None and len(set(request.slides)) < 2:
         raise UsageError("--plot draws time and memory against the slide's side; give slides of several sizes")
+    if request.plot is not None and os.path.lexists(request.plot) and not _is_plot(request.plot):
+        raise UsageError(f"--plot {request.plot}: exists and is no plot of tnet; give another file")
+
+
+def _is_plot(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return picture.info.get("Software") == SOFTWARE
+    except (OSError, ValueError):
+        return False
 
 
 def _arms(request: BenchRequest) -> list[tuple[ArmKind, TraversalOptions]]:

@@ -1,6 +1,5 @@
 """``tnet bench``: what attending costs, beside reading everything and beside the least it could cost."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,7 +40,7 @@ def bench(
     batch_size: options.BatchSize = 16,
     workers: options.Workers = None,
     plot: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FILE.png", help="Draw time and memory against the side of slides of several sizes."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")] = False,
@@ -53,6 +52,7 @@ def bench(
 
     load("benchmark.run")
     from tnet_cli.benchmark.run import BenchRequest, run_bench
+    from tnet_cli.files import path_given
 
     request = BenchRequest(
         slides=slides,
@@ -65,7 +65,7 @@ def bench(
         device=device,
         batch_size=batch_size,
         workers=workers,
-        plot=plot,
+        plot=None if plot is None else path_given(plot, "--plot"),
     )
     with counting("measurements") as measuring:
         report = run_bench(request, on_progress=measuring)

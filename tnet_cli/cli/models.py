@@ -74,7 +74,7 @@ def import_(
     checkpoint: Annotated[
         Path, typer.Argument(metavar="CKPT", help="TensorFlow checkpoint: its prefix, its .index file or its folder.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Model file to write, NAME.safetensors.")],
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="Model file to write, NAME.safetensors.")],
     classes: Annotated[
         Path | None, typer.Option(metavar="NAMES.txt", help="Class names, one a line, in the order of the logits.")
     ] = None,
@@ -85,9 +85,10 @@ def import_(
 ) -> None:
     """Convert a checkpoint of the authors' TensorFlow code (fMoW, CUB-200, NABirds); needs the tensorflow extra."""
     load("modelfile.tensorflow.import_model")
+    from tnet_cli.files import path_given
     from tnet_cli.modelfile.tensorflow.import_model import import_model
 
-    report = import_model(checkpoint, out, classes=classes, image_px=image_px, overwrite=overwrite)
+    report = import_model(checkpoint, path_given(out), classes=classes, image_px=image_px, overwrite=overwrite)
     network = report.card.network
     answer(
         f"{out}: {network.backbone}, {len(network.class_names)} classes, images of {network.image_px} px, "
@@ -101,14 +102,17 @@ def import_(
 @models.command()
 def export(
     name: Name,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for look.onnx, classify.onnx and card.json.")],
+    out: Annotated[
+        str, typer.Option("--out", "-o", metavar="DIR", help="Folder for look.onnx, classify.onnx and card.json.")
+    ],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
 ) -> None:
     """Write a model as ONNX graphs, for programs that know no torch; needs the onnx extra."""
     load("modelfile.export_onnx")
+    from tnet_cli.files import path_given
     from tnet_cli.modelfile.export_onnx import export_model
 
-    report = export_model(name, out, overwrite=overwrite)
+    report = export_model(name, path_given(out), overwrite=overwrite)
     answer(f"{report.folder}: {report.name} as look.onnx, classify.onnx and card.json, {_megabytes(report.size_bytes)}")
 
 

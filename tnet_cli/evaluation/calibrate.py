@@ -23,6 +23,7 @@ from tnet_cli.metrics.calibration import (
 )
 from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.modelfile.card import DomainLimits, ModelCard
+from tnet_cli.modelfile.modelfile import refuse_taken_target
 
 LevelFeatures = Mapping[int, np.ndarray]
 """What was looked at on one slide: processing level -> features, float32 (N, D)."""
@@ -157,10 +158,6 @@ def check_model_target(path: Path, model: Path, *, overwrite: bool) -> None:
     Raises:
         UsageError: the path does not end in ``.safetensors``, is the model itself, or exists and may not be replaced.
     """
-    if path.suffix != ".safetensors":
-        raise UsageError(f"--save-model {path}: expected a file ending in .safetensors")
     if path.exists() and path.resolve() == model.resolve():
         raise UsageError(f"--save-model {path}: is the model that is evaluated; give another file")
-    for file in (path, path.with_suffix(".md")):
-        if file.is_dir() or (file.exists() and not overwrite):
-            raise UsageError(f"--save-model {path}: {file} exists; give another file, or replace it with --overwrite")
+    refuse_taken_target(path, "--save-model", overwrite=overwrite)

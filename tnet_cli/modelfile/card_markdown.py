@@ -1,5 +1,6 @@
 """A model card as readable Markdown."""
 
+import re
 from typing import Any
 
 from tnet_cli.modelfile.card import ModelCard
@@ -48,6 +49,13 @@ def card_as_markdown(card: ModelCard) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def is_card_page(text: str) -> bool:
+    """Whether a text is what ``card_as_markdown`` gives, of this version of tnet or an earlier one."""
+    headings = {f"## {heading}" for heading in ("Limits", "What it is", "Training data", "Metrics")}
+    is_signed = re.search(r"^\| written \| \d{4}-\d\d-\d\d, tnet [^|]+ \|$", text, re.MULTILINE) is not None
+    return is_signed and headings <= set(text.splitlines())
 
 
 def _domain_lines(card: ModelCard) -> list[str]:

@@ -9,12 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from tnet_cli.errors import UsageError, install_hint
-from tnet_cli.files import write_json, written_whole
+from tnet_cli.files import FolderKind, claim, held_by_command, read_record, write_json, written_whole
 from tnet_cli.model.normalisation import fold_normalisation
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.modelfile import find_model, load_model
 
 LOOK, CLASSIFY, CARD = "look.onnx", "classify.onnx", "card.json"
+
+
+def _wrote_unclaimed(folder: Path) -> bool:
+    return {"name", "summary", "intended_use", "licence", "network"} <= read_record(folder / CARD).keys()
+
+
+EXPORT = FolderKind("models export", (LOOK, CLASSIFY, CARD), _wrote_unclaimed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +87,7 @@ def export_model(name: str, folder: Path, *, overwrite: bool = False) -> ExportR
         ["features", "cell_log_probs"],
     )
     classify = _graph(_ClassifyGraph(network), {"features": features}, {"features": many}, ["logits", "weights"])
+    claim(folder, EXPORT)
     for file, graph in ((LOOK, look), (CLASSIFY, classify)):
         with written_whole(folder / file) as draft:
             graph.save(draft)
@@ -94,10 +102,9 @@ def _check(folder: Path, *, overwrite: bool) -> None:
         import onnxscript  # noqa: F401 (torch exports with it)
     except ImportError as exc:
         raise UsageError(f"exporting needs the onnx extra; install it with: {install_hint('onnx')}") from exc
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--out {folder}: is a file; give a folder for {LOOK}, {CLASSIFY} and {CARD}")
-    for name in (LOOK, CLASSIFY, CARD):
-        if (folder / name).exists() and not overwrite:
+    if held_by_command(folder, EXPORT):
+        name = next((name for name in (LOOK, CLASSIFY, CARD) if (folder / name).exists()), None)
+        if name is not None and not overwrite:
             raise UsageError(f"--out {folder}: {name} exists; give another folder, or replace it with --overwrite")
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,12 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from tnet_cli.errors import ModelFileError, install_hint
+from tnet_cli.errors import ModelFileError, UsageError, install_hint
 from tnet_cli.files import write_bytes_whole, write_text_whole
 from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.card import CARD_KEY, MODEL_FILE, ModelCard
-from tnet_cli.modelfile.card_markdown import card_as_markdown
+from tnet_cli.modelfile.card_markdown import card_as_markdown, is_card_page
 
 DIGEST_KEY = "tnet_tensors_sha256"
 DOMAIN_PREFIX = "domain."
@@ -220,6 +221,41 @@ def _write(tensors: dict[str, torch.Tensor], card: ModelCard, path: Path) -> Non
     blob = _with_metadata(save(tensors), {CARD_KEY: json.dumps(card.model_dump(mode="json"))})
     write_bytes_whole(path, blob)
     write_text_whole(path.with_suffix(".md"), card_as_markdown(card))
+
+
+def refuse_taken_target(path: Path, option: str, *, overwrite: bool) -> None:
+    """Refuse a place for a model file, and the card beside it, before anything is computed.
+
+    Args:
+        option: By which it was given.
+        overwrite: Whether a model of tnet that is there may be replaced; nothing else is.
+
+    Raises:
+        UsageError: it does not end in ``.safetensors``, or is taken.
+    """
+    if path.suffix != ".safetensors":
+        raise UsageError(f"{option} {path}: expected a file ending in .safetensors")
+    for file, is_ours, what in (
+        (path, _is_model_file, "a model of tnet"),
+        (path.with_suffix(".md"), _is_card_page, "the card of one"),
+    ):
+        if not os.path.lexists(file):
+            continue
+        if file.is_symlink() or not file.is_file() or not is_ours(file):
+            raise UsageError(f"{option} {path}: {file} exists and is not {what}; give another file")
+        if not overwrite:
+            raise UsageError(f"{option} {path}: {file} exists; give another file, or replace it with --overwrite")
+
+
+def _is_model_file(path: Path) -> bool:
+    try:
+        return CARD_KEY in read_header(path)
+    except ModelFileError:
+        return False
+
+
+def _is_card_page(path: Path) -> bool:
+    return is_card_page(path.read_text(encoding="utf-8", errors="replace"))
 
 
 def _with_metadata(blob: bytes, metadata: dict[str, str]) -> bytes:

@@ -90,13 +90,16 @@ class RunDirectory:
         """Whether a run has kept rows here."""
         return self.ledger_path.is_file()
 
-    def check(self) -> None:
+    def check(self) -> bool:
         """Refuse a folder that is not this command's and cannot become it, before anything else is done.
+
+        Returns:
+            Whether it is the command's.
 
         Raises:
             UsageError: see ``files.held_by_command``.
         """
-        held_by_command(self.path, self.kind)
+        return held_by_command(self.path, self.kind)
 
     def make(self) -> None:
         """Make the folder, and claim it for the command.

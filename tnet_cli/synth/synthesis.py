@@ -10,14 +10,41 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import tifffile
 
-from tnet_cli.files import table_text, write_json, write_text_whole, written_whole
+from tnet_cli.files import FolderKind, claim, table_text, write_json, write_text_whole, written_whole
 from tnet_cli.synth.design import CLASS_NAMES, SlideDesign, design_slide
 from tnet_cli.synth.outline import outlines_geojson
 from tnet_cli.synth.paint import Painter, colour_table
 from tnet_cli.synth.pyramid import WINDOW_PX, EncodedWindow, encode_window, window_places, write_pyramid
 
 __all__ = ["CLASS_NAMES", "SyntheticSlide", "synthesize", "write_synthetic_slide"]
+
+
+LABELS = "labels.csv"
+_SAID_IN_FILES = "tnet synthetic slide, seed "
+
+
+def folder_of_slides(command: str, stem: str, *others: str) -> FolderKind:
+    """Return what a command writes that draws slides, whose names are a pattern without suffix."""
+
+    def wrote_unclaimed(folder: Path) -> bool:
+        slides = sorted(folder.glob(f"{stem}.tif"))
+        return bool(slides) and all(map(is_synthetic, slides))
+
+    return FolderKind(command, (f"{stem}.tif", f"{stem}.geojson", *others), wrote_unclaimed)
+
+
+def is_synthetic(slide: Path) -> bool:
+    """Whether a file says that it is a slide drawn here."""
+    try:
+        with tifffile.TiffFile(slide) as file:
+            return file.pages.first.description.startswith(_SAID_IN_FILES)
+    except Exception:  # noqa: BLE001 (whatever tifffile raises, the file is none of ours)
+        return False
+
+
+SYNTHESIS = folder_of_slides("synth", "synth-[0-9]*-[0-9]*", LABELS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +92,7 @@ def write_synthetic_slide(
             design.size,
             design.mpp,
             _windows(design, pool),
-            description=f"tnet synthetic slide, seed {design.seed}; drawn by a program, no tissue of anyone",
+            description=f"{_SAID_IN_FILES}{design.seed}; drawn by a program, no tissue of anyone",
             on_progress=on_progress,
         )
     annotation = path.with_suffix(".geojson")
@@ -95,8 +122,10 @@ def synthesize(
 
     Raises:
         ValueError: the slides are too small to hold a focus.
+        UsageError: the folder holds files of such names that are not of ``tnet synth``.
         OSError: a file cannot be written.
     """
+    claim(directory, SYNTHESIS)
     rng = np.random.default_rng([seed, count])
     labels = rng.permutation([CLASS_NAMES[number % 2] for number in range(count)])
     workers = workers if workers is not None else _usable_cores()
@@ -109,7 +138,7 @@ def synthesize(
             if on_progress is not None:
                 on_progress(len(slides), count)
     rows = [{"slide": s.path.name, "label": s.label, "annotation": s.annotation.name} for s in slides]
-    write_text_whole(directory / "labels.csv", table_text(["slide", "label", "annotation"], rows))
+    write_text_whole(directory / LABELS, table_text(["slide", "label", "annotation"], rows))
     return slides
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from tnet_cli.errors import DISTRIBUTION, ManifestError, ModelFileError, UsageError
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.card import ModelCard, TrainingData
-from tnet_cli.modelfile.modelfile import save_model
+from tnet_cli.modelfile.modelfile import refuse_taken_target, save_model
 from tnet_cli.modelfile.tensorflow.bundle import find_prefix, open_bundle
 from tnet_cli.modelfile.tensorflow.names import read_variables, to_state_dict
 from tnet_cli.modelfile.tensorflow.variant import Variant, guess_variant
@@ -71,7 +71,7 @@ def import_model(
         ModelFileError: the checkpoint is missing, damaged, or of a model that cannot be imported.
         ManifestError: the class names cannot be used.
     """
-    _check_target(out, overwrite=overwrite)
+    refuse_taken_target(out, "--out", overwrite=overwrite)
     prefix = find_prefix(checkpoint)
     variables = read_variables(open_bundle(prefix))
     try:
@@ -92,14 +92,6 @@ def import_model(
     save_model(network, card, out, halve=False)
     weights = sum(parameter.numel() for parameter in network.parameters())
     return ImportReport(card, weights, tuple(notes))
-
-
-def _check_target(out: Path, *, overwrite: bool) -> None:
-    if out.suffix != ".safetensors":
-        raise UsageError(f"{out}: a model file ends in .safetensors")
-    for path in (out, out.with_suffix(".md")):
-        if path.is_dir() or (path.exists() and not overwrite):
-            raise UsageError(f"{path}: exists; give another file with --out, or replace it with --overwrite")
 
 
 def _class_names(path: Path | None, variant: Variant) -> tuple[tuple[str, ...], list[str]]:
