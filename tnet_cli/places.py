@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePath, PurePosixPath
+from pathlib import PurePath
 from typing import Any
 from urllib.parse import unquote, unquote_plus
 
@@ -127,8 +127,11 @@ class Place:
     @property
     def suffix(self) -> str:
         """The suffix of the file's name in lower case, with its dot; empty when it has none."""
-        name = self.parts[-1].partition("?versionId=")[0] if len(self.parts) > self.is_url else ""
-        return PurePosixPath(name).suffix.lower()
+        if self.is_url:
+            name = self.parts[-1].partition("?versionId=")[0] if len(self.parts) > 1 else ""
+        else:
+            name = os.path.basename(self._whole)  # noqa: PTH119  quicker, and there may be many
+        return os.path.splitext(name)[1].lower()  # noqa: PTH122
 
     def __str__(self) -> str:
         return self._text

@@ -1,11 +1,13 @@
 """Names of slides: unique, and the path of a folder that every file system takes."""
 
+import time
 from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tnet_cli.inputs.inputs import find_inputs
 from tnet_cli.inputs.names import LONGEST_NAME, LONGEST_PART, NameSource, safe_name, unique_names
 
 HOSTILE = st.sampled_from(
@@ -107,3 +109,29 @@ def test_long_names_are_cut_and_still_differ():
     deep = safe_name((*(str(n) * 30 for n in range(9)), "slide"))
     assert deep.endswith("/slide")
     assert len(deep) == 8 + len("/slide")
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [f"https://host/slide.svs?id={number}" for number in range(20_000)],
+        [f"https://{number}/a/b/c/d/e/slide.svs" for number in range(20_000)],
+        [f"s3://bucket/{'<>:*|'[number % 5]}{'?' * (number // 5)}" for number in range(100)],
+        [f"https://host/{number}{'/x' * 500}/slide.svs" for number in range(500)],
+        [NameSource(("a",), "slide", ".svs")] * 20_000,
+    ],
+    ids=["queries", "folders", "letters no file may have", "deep folders", "alike in all"],
+)
+def test_the_time_for_names_grows_as_their_number(inputs):
+    began = time.process_time()
+    sources = inputs if isinstance(inputs[0], NameSource) else [NameSource((), e.name) for e in find_inputs(inputs)]
+    names = unique_names(sources)
+    assert time.process_time() - began < 15  # it is one; where every name was compared with every other, minutes
+    assert len({name.casefold() for name in names}) == len(inputs)
+
+
+def test_what_tells_addresses_apart_is_in_their_names_whoever_else_is_given():
+    one, two = "https://host/slide.svs?id=1", "https://host/slide.svs?id=2"
+    (first,), (second,) = find_inputs([one]), find_inputs([two])
+    assert first.name != second.name
+    assert [entry.name for entry in find_inputs([two, one])] == [second.name, first.name]

@@ -84,7 +84,11 @@ def counted(number: int, noun: str) -> str:
 
 def is_writable(text: str) -> bool:
     """Tell whether a path can be written to a table: names of files may hold bytes that are no UTF-8."""
-    return not any("\ud800" <= char <= "\udfff" for char in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def shown(path: str) -> str:

@@ -4,7 +4,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Self
 
@@ -258,7 +258,9 @@ def _each_once(
 
 def _completed(first: SlideInput, again: SlideInput) -> SlideInput:
     """Fill in what the first mention of a slide leaves open."""
-    return replace(first, **{name: value for name, value in asdict(again).items() if getattr(first, name) is None})
+    missing = [field.name for field in fields(first) if getattr(first, field.name) is None]
+    known = {name: value for name in missing if (value := getattr(again, name)) is not None}
+    return replace(first, **known) if known else first
 
 
 def _refuse_contradiction(manifest: Path, first: SlideInput, again: SlideInput) -> None:

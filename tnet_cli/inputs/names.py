@@ -6,6 +6,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 LONGEST_PART = 100
 """Bytes of UTF-8 in one part of a name; file systems allow 255, and drafts of files add to theirs."""
@@ -62,40 +63,46 @@ def unique_names(sources: Sequence[NameSource]) -> list[str]:
         return safe_name(sources[index].parts(depths[index], with_suffix=suffixed[index]))
 
     names = [name(index) for index in range(len(sources))]
-    while clashes := _tell_apart(sources, names, depths, suffixed):
-        for index in clashes:
+    alike: dict[str, list[int]] = defaultdict(list)
+    for index, each in enumerate(names):
+        alike[each.casefold()].append(index)
+    touched = list(alike)
+    while touched:
+        groups = [alike.pop(key) for key in touched if len(alike[key]) > 1]
+        lengthened = [index for group in groups for index in _lengthen(sources, group, depths, suffixed)]
+        for index in lengthened:
             names[index] = name(index)
+        for index in (index for group in groups for index in group):
+            alike[names[index].casefold()].append(index)
+        touched = list(dict.fromkeys(names[index].casefold() for index in lengthened))
     return _numbered(names)
 
 
-def _tell_apart(sources: Sequence[NameSource], names: list[str], depths: list[int], suffixed: list[bool]) -> list[int]:
-    """Lengthen what names are made of where some are alike; return whose changed, none when nothing helps more."""
-    alike = defaultdict(list)
-    for index, name in enumerate(names):
-        alike[name.casefold()].append(index)
-    changed = []
-    for group in alike.values():
-        if len(group) == 1:
-            continue
-        folders = {sources[index].folders for index in group}
-        for index in group:
-            if len(folders) > 1 and depths[index] < len(sources[index].folders):
-                depths[index] += 1
-                changed.append(index)
-            elif len(folders) == 1 and not suffixed[index] and sources[index].suffix:
-                suffixed[index] = True
-                changed.append(index)
+def _lengthen(sources: Sequence[NameSource], group: list[int], depths: list[int], suffixed: list[bool]) -> list[int]:
+    """Lengthen what the names of a group are made of, all of them alike; return whose changed."""
+    folders = {sources[index].folders for index in group}
+    if len(folders) == 1:
+        changed = [index for index in group if not suffixed[index] and sources[index].suffix]
+        for index in changed:
+            suffixed[index] = True
+        return changed
+    # Folders that all have, the last ones first, tell none of them apart.
+    shared = next(number for number, parts in enumerate(zip_longest(*map(reversed, folders))) if len(set(parts)) > 1)
+    changed = [index for index in group if depths[index] < len(sources[index].folders)]
+    for index in changed:
+        depths[index] = max(depths[index], shared) + 1
     return changed
 
 
 def _numbered(names: list[str]) -> list[str]:
     taken: set[str] = set()
+    counts: dict[str, int] = {}
     numbered = []
     for wanted in names:
-        name, count = wanted, 1
+        name, alike = wanted, wanted.casefold()
         while name.casefold() in taken:
-            count += 1
-            name = f"{wanted}-{count}"
+            counts[alike] = counts.get(alike, 1) + 1
+            name = f"{wanted}-{counts[alike]}"
         taken.add(name.casefold())
         numbered.append(name)
     return numbered
