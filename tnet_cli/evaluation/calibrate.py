@@ -136,6 +136,11 @@ def fit_domain(
     return tuple(domains), DomainLimits(limits=tuple(limits), slides=len(slides))
 
 
+def fit_sharpness(slides: Sequence[float]) -> float | None:
+    """Return the least sharpness of a slide in focus: a fifth below that of the least sharp one; None for too few."""
+    return min(slides) / MARGIN if len(slides) >= LEAST_SLIDES else None
+
+
 def _held_out_distances(features: Sequence[np.ndarray]) -> list[float]:
     """Return the distance of each slide from the domain of the slides of other parts."""
     # Slides come in the order of a manifest, often class by class.
