@@ -1,7 +1,7 @@
 """The arms of a comparison: the same slides and weights, other locations; the difference is the attention's worth."""
 
 import hashlib
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -35,13 +35,14 @@ class Comparison:
     """What the arms of a comparison have in common.
 
     Attributes:
+        inputs: Taken one by one, as there is room for them.
         model: The same weights for every arm.
         options: Locations or budget hold for the budgeted arms, ``stop_at`` for ``tnet`` alone.
         seed: Of the random arm.
         progress: Told of slides, batches and reductions.
     """
 
-    inputs: Sequence[SlideInput]
+    inputs: Iterable[SlideInput]
     model: LoadedModel
     options: TraversalOptions = field(default_factory=TraversalOptions)
     engine: EngineOptions = field(default_factory=EngineOptions)
@@ -78,17 +79,25 @@ def options_of(arm: str, options: TraversalOptions, config: TNetConfig) -> Trave
     return options if arm == "tnet" else replace(options, stop_at=None)
 
 
+def remembered(inputs: Iterable[SlideInput], taken: list[SlideInput]) -> Iterator[SlideInput]:
+    """Pass on inputs as they are asked for, and put each of them into a list."""
+    for entry in inputs:
+        taken.append(entry)
+        yield entry
+
+
 def classify_by_arm(arm: str, comparison: Comparison) -> Generator[tuple[int, SlideResult], None, None]:
     """Classify slides the way of one of ``ARMS``; what is yielded and raised is as for ``classify_slides``."""
-    model, inputs, engine = comparison.model, comparison.inputs, comparison.engine
+    model, engine = comparison.model, comparison.engine
+    taken: list[SlideInput] = []
     if arm == "exhaustive":
         # A slide in which everything is looked at fills the memory alone.
         engine = replace(engine, slides_in_flight=1)
     return classify_slides(
-        inputs,
+        remembered(comparison.inputs, taken),
         model,
         options_of(arm, comparison.options, model.card.network),
         engine,
-        sampler_of=lambda position: sampler_of(arm, comparison.seed, inputs[position].name),
+        sampler_of=lambda position: sampler_of(arm, comparison.seed, taken[position].name),
         progress=comparison.progress,
     )

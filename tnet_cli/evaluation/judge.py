@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tnet_cli.evaluation.arms import Comparison, classify_by_arm
+from tnet_cli.evaluation.arms import Comparison, classify_by_arm, remembered
 from tnet_cli.evaluation.curve import CurvePoint, classify_for_curve
 from tnet_cli.evaluation.localisation import SlideLocalisation, localise
 from tnet_cli.files import rounded
@@ -17,8 +17,7 @@ from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.metrics.bootstrap import patient_or_slide
 from tnet_cli.metrics.predictions import Predictions, softmax
 from tnet_cli.modelfile.card import ModelCard
-from tnet_cli.results.result import SlideResult, SlideRow
-from tnet_cli.results.resume import RunStore
+from tnet_cli.results.result import SlideRow
 
 KeepFeatures = Callable[[str, Mapping[int, np.ndarray]], None]
 """Keeps a slide's features, by its name, to calibrate on: processing level -> float32 (N, D), of every region looked at
@@ -141,14 +140,18 @@ class ArmRun:
         )
 
 
-def run_arm(arm: str, comparison: Comparison, store: RunStore, *, keep_features: KeepFeatures | None = None) -> ArmRun:
-    """Run one arm over the labelled slides that it has not done before.
+def rows_of_arm(
+    arm: str, comparison: Comparison, keep_features: KeepFeatures | None = None
+) -> Generator[tuple[int, SlideRow, Fingerprint | None], None, None]:
+    """Look at labelled slides by one arm, and yield what is kept of each as it ends.
 
     Args:
         arm: One of ``arms.ARMS``.
         comparison: What it shares with the others.
-        store: Knows what is pending, and keeps the rows.
         keep_features: To calibrate on.
+
+    Yields:
+        The slide's position among the inputs, its row, and what its content is known by.
 
     Raises:
         UsageError: the options do not fit the model.
@@ -156,67 +159,33 @@ def run_arm(arm: str, comparison: Comparison, store: RunStore, *, keep_features:
         RunStoppedError: the device or the storage answers no more.
         OSError: the disk is full or gone.
     """
-    pending = replace(comparison, inputs=[comparison.inputs[position] for position in store.pending])
-    alone = ((number, (result,)) for number, result in classify_by_arm(arm, pending))
-    _keep_as_they_end(alone, [store], comparison, store.pending, keep_features)
-    return ArmRun(arm, _judged(comparison, store))
-
-
-def run_curve(points: Sequence[CurvePoint], comparison: Comparison, stores: Sequence[RunStore]) -> list[ArmRun]:
-    """Run the points of the curve, in one pass, over the labelled slides that not all of them have done before.
-
-    Args:
-        stores: One for each point.
-
-    Returns:
-        One run for each point, without localisation.
-
-    Raises:
-        UsageError: a budget does not fit the model.
-        RunStoppedError: the device or the storage answers no more.
-        OSError: the disk is full or gone.
-    """
-    positions = sorted({position for store in stores for position in store.pending})
-    pending = replace(comparison, inputs=[comparison.inputs[position] for position in positions])
-    _keep_as_they_end(classify_for_curve(points, pending), stores, comparison, positions)
-    return [
-        ArmRun(point.arm, _judged(comparison, store), budget=point.budget)
-        for point, store in zip(points, stores, strict=True)
-    ]
-
-
-def _keep_as_they_end(
-    results: Generator[tuple[int, tuple[SlideResult, ...]], None, None],
-    stores: Sequence[RunStore],
-    comparison: Comparison,
-    positions: Sequence[int],
-    keep_features: KeepFeatures | None = None,
-) -> None:
-    """Keep a row in each store as slides end; ``positions`` gives the place among all inputs of those looked at."""
+    taken: list[SlideInput] = []
+    inputs = remembered(comparison.inputs, taken)
     since = time.perf_counter()
-    with closing(results):
-        for number, each in results:
-            wall_s = time.perf_counter() - since
-            entry = comparison.inputs[positions[number]]
-            for store, result in zip(stores, each, strict=True):
-                if keep_features is not None and result.evidence is not None:
-                    keep_features(entry.name, result.evidence.features)
-                kept = kept_of(result, entry) | {"wall_s": wall_s}
-                row = SlideRow(values=result.row(), reasons=result.reasons, kept=kept)
-                store.keep(positions[number], row, result.fingerprint)
-                store.refresh()
-            comparison.progress.slide_done(JudgedSlide(entry, row).cells())
+    with closing(classify_by_arm(arm, replace(comparison, inputs=inputs))) as results:
+        for position, result in results:
+            wall_s, entry = time.perf_counter() - since, taken[position]
+            if keep_features is not None and result.evidence is not None:
+                keep_features(entry.name, result.evidence.features)
+            found = localise(result, entry)
+            kept = {
+                "logits": list(result.logits),
+                "localisation": asdict(found) if found else None,
+                "annotation": annotation_fingerprint(entry),
+                "wall_s": wall_s,
+            }
+            yield position, SlideRow(result.row(), result.reasons, kept=kept), result.fingerprint
             since = time.perf_counter()
 
 
-def kept_of(result: SlideResult, entry: SlideInput) -> dict[str, Any]:
-    """Return what is kept of a slide beside its row, to judge it without opening it again: name -> JSON value."""
-    found = localise(result, entry)
-    return {
-        "logits": list(result.logits),
-        "localisation": asdict(found) if found else None,
-        "annotation": annotation_fingerprint(entry),
-    }
+def rows_of_curve(
+    points: Sequence[CurvePoint], comparison: Comparison
+) -> Generator[tuple[int, SlideRow, Fingerprint | None], None, None]:
+    """Look at labelled slides for all points of the curve in one pass; as ``rows_of_arm``, without localisation."""
+    with closing(classify_for_curve(points, comparison)) as results:
+        for position, each in results:
+            points_kept = [{"values": result.row(), "kept": {"logits": list(result.logits)}} for result in each]
+            yield position, SlideRow(each[0].row(), each[0].reasons, kept={"points": points_kept}), each[0].fingerprint
 
 
 def annotation_fingerprint(entry: SlideInput) -> Fingerprint | None:
@@ -224,8 +193,20 @@ def annotation_fingerprint(entry: SlideInput) -> Fingerprint | None:
     return fingerprint_of(str(entry.annotation)) if entry.annotation else None
 
 
-def _judged(comparison: Comparison, store: RunStore) -> tuple[JudgedSlide, ...]:
-    return tuple(JudgedSlide(entry, row) for entry, row in zip(comparison.inputs, store.rows(), strict=True))
+def arm_run(arm: str, inputs: Sequence[SlideInput], rows: Sequence[SlideRow]) -> ArmRun:
+    """Return what an arm found, from what is kept of every slide."""
+    return ArmRun(arm, tuple(JudgedSlide(entry, row) for entry, row in zip(inputs, rows, strict=True)))
+
+
+def curve_runs(points: Sequence[CurvePoint], inputs: Sequence[SlideInput], rows: Sequence[SlideRow]) -> list[ArmRun]:
+    """Return what each point of the curve found, from what is kept of every slide."""
+
+    def at(number: int, row: SlideRow) -> SlideRow:
+        # A slide that ended the process that looked at it has no points.
+        return SlideRow(**row.kept["points"][number]) if row.kept else row
+
+    runs = [arm_run(point.arm, inputs, [at(number, row) for row in rows]) for number, point in enumerate(points)]
+    return [replace(run, budget=point.budget) for run, point in zip(runs, points, strict=True)]
 
 
 def failures_of(runs: Sequence[ArmRun]) -> list[tuple[str, JudgedSlide]]:

@@ -46,6 +46,7 @@ class RunStore:
         write_tables: Writes the tables.
 
     Attributes:
+        slides: How many there are.
         skipped: How many slides were done before.
         pending: Positions of the slides that are to be done, in order.
         suspects: Positions of those among them over which a process may have died: read each in a process of its own.
@@ -64,6 +65,7 @@ class RunStore:
         self.directory = directory
         self.pending: list[int] = list(range(len(inputs)))
         self.suspects: set[int] = set()
+        self.slides = len(inputs)
         self.skipped = 0
         self._ledger = ledger
         self._identity = identity
@@ -177,13 +179,11 @@ class OpenRun:
 
     Attributes:
         stores: Of its parts, each made by ``store``.
-        expected: Rows that it will have.
     """
 
     directory: RunDirectory
     ledger: Ledger
     identity: RunIdentity
-    expected: int
     stores: list[RunStore] = field(default_factory=list)
 
     def store(
@@ -253,7 +253,6 @@ def opened_run(
     inputs: Sequence[SlideInput],
     *,
     overwrite: bool = False,
-    expected: int | None = None,
 ) -> Iterator[OpenRun]:
     """Open a run's folder for writing; whatever ends the block, the tables then hold every row there is.
 
@@ -262,7 +261,6 @@ def opened_run(
         identity: What the results depend on.
         inputs: All slides of the run.
         overwrite: Begin afresh, whatever is there.
-        expected: Rows that the run will have; None for one of each slide.
 
     Raises:
         UsageError: another run is writing there, has results there that this one would lose, or the folder cannot
@@ -285,7 +283,7 @@ def opened_run(
             raise _unwritable(directory, exc) from exc
         with opened as ledger:
             _refuse_to_lose(directory.path, ledger, identity, inputs)
-            run = OpenRun(directory, ledger, identity, len(inputs) if expected is None else expected)
+            run = OpenRun(directory, ledger, identity)
             with _stopping_in_a_sentence(run):
                 ledger.begin(identity)
                 yield run
@@ -357,7 +355,8 @@ def _stopping_in_a_sentence(run: OpenRun) -> Iterator[None]:
         return
     rows = [row for store in run.stores for row in store.rows()]
     what = "slides" if len(run.stores) == 1 else "rows"
-    done = f"{sum(row.is_done for row in rows)} of {run.expected} {what} are done and kept"
+    count = sum(store.slides for store in run.stores)
+    done = f"{sum(row.is_done for row in rows)} of {count} {what} are done and kept"
     if isinstance(problem, KeyboardInterrupt):
         raise InterruptedRunError(problem, f"{done}; run the same command again to go on") from problem
     raise RunStoppedError(

@@ -1,0 +1,213 @@
+"""The passes of an evaluation over its slides, each with what is kept of it, so that none is made twice."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from tnet_cli.evaluation.arms import Comparison
+from tnet_cli.evaluation.calibrate import Fit, fit_card
+from tnet_cli.evaluation.curve import CurvePoint
+from tnet_cli.evaluation.folder import EvaluationFolder, predictions_name
+from tnet_cli.evaluation.judge import (
+    ArmRun,
+    JudgedSlide,
+    annotation_fingerprint,
+    arm_run,
+    curve_runs,
+    rows_of_arm,
+    rows_of_curve,
+)
+from tnet_cli.evaluation.request import EvaluateRequest
+from tnet_cli.evaluation.selection import Selection
+from tnet_cli.inference.classify import EngineOptions
+from tnet_cli.inference.device import reader_threads, usable_cores
+from tnet_cli.inference.processes import rows_as_planned
+from tnet_cli.inference.progress import Progress
+from tnet_cli.inference.worker import Keep, Rows, WorkerPlan
+from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.modelfile.card import ModelCard
+from tnet_cli.modelfile.modelfile import LoadedModel
+from tnet_cli.results.result import SlideResult, SlideRow
+from tnet_cli.results.resume import OpenRun, RunStore
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassPlan(WorkerPlan):
+    """What a process needs to know to look at slides by an arm, or for all points of the curve.
+
+    Attributes:
+        arm: One of ``arms.ARMS``; None for the curve.
+        points: Of the curve.
+        seed: Of random locations.
+        keeps_features: Whether the slides are calibrated on by their features.
+    """
+
+    arm: str | None
+    points: tuple[CurvePoint, ...] = ()
+    seed: int
+    keeps_features: bool = False
+
+    def rows(
+        self, model: LoadedModel, slides: Iterable[SlideInput], out: Path, progress: Progress, keep: Keep | None = None
+    ) -> Rows:
+        """Look at slides; raises as ``judge.rows_of_arm``."""
+        comparison = Comparison(
+            inputs=slides,
+            model=model,
+            options=self.options,
+            engine=self.own_engine,
+            seed=self.seed,
+            progress=progress,
+        )
+        if self.arm is None:
+            looked_at = rows_of_curve(self.points, comparison)
+        else:
+            keep_features = EvaluationFolder(out).keep_features if self.keeps_features else None
+            looked_at = rows_of_arm(self.arm, comparison, keep_features)
+        with closing(looked_at) as rows:
+            for position, row, fingerprint in rows:
+                if keep is not None:
+                    keep(position, row, fingerprint)
+                yield position, row, fingerprint
+
+    def row_of(self, result: SlideResult, out: Path) -> SlideRow:  # noqa: ARG002 (nothing is written of a slide)
+        """Return the row of a slide that has failed."""
+        return SlideRow(result.row(), result.reasons)
+
+
+class Passes:
+    """The passes over the slides: to calibrate, of each arm, and of the curve for all its points.
+
+    Attributes:
+        card: Decides; None until it is fitted.
+    """
+
+    def __init__(
+        self,
+        request: EvaluateRequest,
+        folder: EvaluationFolder,
+        model: LoadedModel,
+        selection: Selection,
+        run: OpenRun,
+        device: torch.device,
+    ) -> None:
+        self.card: ModelCard | None = None if selection.calibration else model.card
+        self._request, self._folder, self._model, self._selection = request, folder, model, selection
+        self._device = device
+        arms = calibrating_arms(request, model.card) if selection.calibration else ()
+        self._calibrating = {
+            arm: run.store(selection.calibration, _no_table, self._can_calibrate(arm), part=arm) for arm in arms
+        }
+        self._judging = {
+            arm: run.store(selection.judged, partial(self._write_predictions, arm), _has_this_annotation, part=arm)
+            for arm in request.arms
+        }
+        points = request.curve_points
+        self._curve = [run.store(selection.judged, _no_table, lambda *_: True, part="curve")] if points else []
+
+    @property
+    def pending(self) -> int:
+        """How often a slide is still to be looked at."""
+        stores = (*self._calibrating.values(), *self._judging.values(), *self._curve)
+        return sum(len(store.pending) for store in stores)
+
+    def go(self, progress: Progress) -> tuple[Fit | None, list[ArmRun], list[ArmRun]]:
+        """Return what was fitted, the arms' runs, and those of the curve, decided by the fitted card.
+
+        Raises:
+            UsageError: the options do not fit the model.
+            RunStoppedError: the device or the storage answers no more.
+            OSError: the disk is full or gone.
+        """
+        fit = self._fit(progress) if self._calibrating else None
+        self.card = card = self._model.card if fit is None else fit.card
+        judged = self._selection.judged
+        runs = [arm_run(arm, judged, self._done(arm, store, judged, progress)) for arm, store in self._judging.items()]
+        curve: list[ArmRun] = []
+        for store in self._curve:
+            curve = curve_runs(self._request.curve_points, judged, self._done(None, store, judged, progress))
+        return fit, [run.decided_by(card) for run in runs], [run.decided_by(card) for run in curve]
+
+    def _done(
+        self,
+        arm: str | None,
+        store: RunStore,
+        inputs: Sequence[SlideInput],
+        progress: Progress,
+        *,
+        keeps_features: bool = False,
+    ) -> list[SlideRow]:
+        """Do what is pending of a pass, and return the rows of all its slides."""
+        request = self._request
+        plan = PassPlan(
+            weights=self._model.path,
+            digest=self._model.digest,
+            options=request.traversal,
+            engine=EngineOptions(
+                batch_size=request.batch_size,
+                readers=reader_threads(request.workers),
+                # Arms whose times are compared take the slides one by one, as the exhaustive arm must.
+                slides_in_flight=1 if len(request.arms) > 1 else 2 if self._device.type == "cpu" else 8,
+            ),
+            device=str(self._device),
+            torch_threads=usable_cores(),
+            arm=arm,
+            points=() if arm else request.curve_points,
+            seed=request.seed,
+            keeps_features=keeps_features,
+        )
+        if store.pending:
+            with closing(rows_as_planned([plan], store, inputs, self._model, progress)) as rows:
+                for position, row in rows:
+                    store.refresh()
+                    progress.slide_done(JudgedSlide(inputs[position], row).cells())
+        return store.rows()
+
+    def _fit(self, progress: Progress) -> Fit:
+        slides = self._selection.calibration
+        runs = {
+            arm: arm_run(arm, slides, self._done(arm, store, slides, progress, keeps_features=self._fits_domain(arm)))
+            for arm, store in self._calibrating.items()
+        }
+        last = list(runs)[-1]
+        judged = runs[last].judged if self._fits_domain(last) else []
+        features = [self._folder.features_of(slide.entry.name) or {} for slide in judged]
+        return fit_card(runs[self._request.arms[0]], self._model.card, str(self._request.calibrate), features)
+
+    def _fits_domain(self, arm: str) -> bool:
+        return arm == "tnet" and self._model.card.network.mpp is not None
+
+    def _can_calibrate(self, arm: str) -> Callable[[SlideInput, SlideRow], bool]:
+        """Return what tells whether the features of a slide are there, where the domain is fitted to them."""
+        if not self._fits_domain(arm):
+            return lambda *_: True
+        return lambda entry, row: not row.was_looked_at or self._folder.features_of(entry.name) is not None
+
+    def _write_predictions(self, arm: str, rows: Sequence[tuple[int, SlideRow]]) -> None:
+        """Write an arm's table, as soon as it is known by which card the slides are decided."""
+        if self.card is None:
+            return
+        slides = [JudgedSlide(self._selection.judged[position], row).decided_by(self.card) for position, row in rows]
+        name = predictions_name(arm, self._request.arms[0])
+        self._folder.write_predictions(name, slides, self.card.network.class_names)
+
+
+def calibrating_arms(request: EvaluateRequest, card: ModelCard) -> tuple[str, ...]:
+    """Return the arms that run over the calibration split: the one judged first, then that of the domain.
+
+    A domain is of the locations that the model attends, whichever arm is judged; a model of images has none.
+    """
+    first = request.arms[0]
+    return (first,) if first == "tnet" or card.network.mpp is None else (first, "tnet")
+
+
+def _no_table(_rows: Sequence[tuple[int, SlideRow]]) -> None:
+    """Write nothing of a pass that has no table of its own."""
+
+
+def _has_this_annotation(entry: SlideInput, row: SlideRow) -> bool:
+    return bool(row.kept.get("annotation") == annotation_fingerprint(entry))
