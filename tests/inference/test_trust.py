@@ -1,30 +1,30 @@
-"""Slides of another kind than the model knows are said to be so, everywhere a user looks."""
+"""Whether an answer counts: by how far a slide is from those a model knows, how sharp it is, and what it shows."""
 
-import csv
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tifffile
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 from skimage.data import astronaut
 
 from tests.model_files import card_of, tiny_network
-from tnet_cli.classification.run import RunRequest, run_classify
 from tnet_cli.errors import ModelFileError
-from tnet_cli.evaluation.calibrate import fit_domain
+from tnet_cli.evaluation.calibrate import fit_domain, fit_sharpness
 from tnet_cli.geometry import Region
 from tnet_cli.inference.classify import classify_slides
-from tnet_cli.inference.trust import slide_distance
+from tnet_cli.inference.prepare import prepare
+from tnet_cli.inference.trust import decided, sharpness, slide_distance
 from tnet_cli.inputs.inputs import SlideInput, read_manifest
 from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.model.tnet import TNet
-from tnet_cli.modelfile.card import DomainLimits
+from tnet_cli.model.traversal import ProcessingLevelRecord, Traversal
 from tnet_cli.modelfile.modelfile import copy_model, load_model, save_model
 from tnet_cli.places import Place
+from tnet_cli.results.result import SlideResult
 from tnet_cli.slide.opening import open_slide
+from tnet_cli.tissue.tissue import TissueMask
 
 NETWORK = tiny_network().model_copy(update={"locations": (6, 16)})
 
@@ -87,38 +87,13 @@ def results(entries, path):
     return [ended[position] for position in range(len(entries))]
 
 
-def test_slides_of_the_same_kind_are_not_warned_of_and_others_are(slides, foreign, model):
-    assert [result.qc for result in results(slides[10:], model)] == [None, None]
+def test_slides_of_the_same_kind_have_an_answer_and_others_have_none(slides, foreign, model):
+    assert [(result.status, result.qc) for result in results(slides[10:], model)] == [("ok", None)] * 2
     (strange,) = results([foreign], model)
-    assert strange.status == "ok"
+    assert (strange.status, strange.prediction, strange.probability) == ("abstained", None, None)
     assert strange.qc == "out_of_domain"
-    assert strange.warning in strange.notes
-    assert "does not look like those tiny was calibrated on" in strange.warning
-
-
-def test_the_warning_is_in_every_place_a_user_looks_at(foreign, model, tmp_path):
-    out = tmp_path / "out"
-    with_warning = run_classify(RunRequest(inputs=[foreign.path], out=out, model=str(model)))
-    (row,) = with_warning.rows
-    assert row.values["qc"] == "out_of_domain"
-    with (out / "predictions.csv").open(newline="") as file:
-        assert next(csv.DictReader(file))["qc"] == "out_of_domain"
-    folder = out / "slides" / "photograph"
-    details = json.loads((folder / "result.json").read_text())
-    assert details["qc"] == "out_of_domain"
-    assert any("out of domain" in note for note in details["notes"])
-    assert "out of domain" in (out / "report.html").read_text()
-    plain = tmp_path / "plain.safetensors"
-    card = load_model(model).card
-    far = DomainLimits(limits=(1e9,) * 3, slides=10)
-    copy_model(model, card.model_copy(update={"domain": far}), plain)
-    run_classify(RunRequest(inputs=[foreign.path], out=tmp_path / "plain", model=str(plain)))
-    heights = []
-    for place in (out, tmp_path / "plain"):
-        with Image.open(place / "slides" / "photograph" / "overlay.png") as picture:
-            heights.append(picture.height)
-    warned, unwarned = heights
-    assert warned > unwarned
+    assert strange.reasons == ("this slide looks unlike the slides this model was made for",)
+    assert strange.answered().prediction in strange.class_names
 
 
 def test_a_model_for_synthetic_slides_says_so_of_any_other(labelled_slides, foreign, model, tmp_path):
@@ -127,9 +102,9 @@ def test_a_model_for_synthetic_slides_says_so_of_any_other(labelled_slides, fore
     torch.manual_seed(1)
     save_model(TNet(NETWORK), card, path)
     drawn, strange = results([read_manifest(labelled_slides)[0], foreign], path)
-    assert drawn.qc is None
+    assert drawn.status == "ok"
     assert strange.qc == "out_of_domain"
-    assert "was made for synthetic slides" in strange.warning
+    assert strange.reasons == ("this model was made for synthetic slides, and this is none",)
 
 
 def test_limits_are_fitted_to_enough_slides_only_and_lie_above_all_of_them():
@@ -154,30 +129,57 @@ def test_a_lesion_like_none_before_is_no_reason_for_a_warning():
     assert slide_distance(domain, usual[:100] + 30) > 5
 
 
-def test_a_slide_with_nothing_to_look_at_closer_is_said_to_be_so(slides, model, monkeypatch):
-    monkeypatch.setattr("tnet_cli.inference.prepare.TISSUE_IN_A_CELL", 1e9)
-    (found,) = results(slides[:1], model)
-    assert (found.status, found.locations) == ("ok", 0)
-    assert found.qc == "out_of_domain"
-    assert "too little tissue" in str(found.warning)
+def test_specks_none_of_which_is_worth_a_closer_look_are_too_little_tissue(slides, model):
+    loaded = load_model(model)
+    with open_slide(slides[0].path) as slide:
+        prepared = prepare(slide, NETWORK)
+        mask = np.zeros((1000, 1000), dtype=bool)
+        mask[::125, ::125] = True  # in no cell of 256 px more than nine pixels, in all of them 64
+        root = np.zeros((1, 16), dtype=bool)
+        for tissue, allowed, fields in (
+            (TissueMask(mask, slide.size), root, 9 / 64**2),
+            (TissueMask(~np.zeros_like(mask), slide.size), ~root, 1000**2 / 64**2),
+        ):
+            record = ProcessingLevelRecord(0, (Region(0, 0, 1024, 1024),), *[np.zeros(1)] * 5, allowed=allowed)
+            result = SlideResult(slide="a", path="a", status="ok", class_names=NETWORK.class_names)
+            changed = replace(prepared, tissue=tissue)
+            checked = decided(result, replace(loaded, card=card_of(NETWORK)), slide, changed, Traversal((record,)))
+            (check,) = [check for check in checked.checks if check.name == "too_little_tissue"]
+            assert check.value == pytest.approx(fields)
+            assert checked.status == ("abstained" if check.value < 0.25 else "ok")
 
 
 @pytest.mark.parametrize("has_domain", [True, False])
-def test_a_slide_too_coarse_for_the_finest_view_is_said_to_be_so(slides, model, tmp_path, has_domain):
+def test_a_slide_too_coarse_for_the_finest_view_has_no_answer(slides, model, tmp_path, has_domain):
     path = model
     if not has_domain:
         path = tmp_path / "plain.safetensors"
         torch.manual_seed(1)
         save_model(TNet(NETWORK), card_of(NETWORK), path)
-    mpp = load_model(path).card.network.mpp
-    assert mpp is not None
-    finest = mpp[-1]
-    (coarse,) = results([replace(slides[0], mpp=finest * 1.5)], path)
-    assert coarse.status == "ok"
-    assert coarse.qc == "out_of_domain"
-    assert "without its finest view" in str(coarse.warning)
-    (fine,) = results([replace(slides[0], mpp=finest)], path)
-    assert fine.qc is None
+    finest = (NETWORK.mpp or (0,))[-1]
+    coarse, fine = results([replace(slides[0], mpp=finest * 1.26), replace(slides[0], mpp=finest * 1.2)], path)
+    assert coarse.status == "abstained"
+    assert "too_coarse" in str(coarse.qc)
+    assert "too_coarse" not in str(fine.qc)
+
+
+def test_blurred_slides_are_not_sharp_and_others_are_whatever_their_contrast(slides):
+    """The limit is fitted as ``tnet evaluate --calibrate`` fits it."""
+
+    def found(entry, radius=0.0, contrast=1.0):
+        with Image.open(entry.path) as page:
+            blurred = np.asarray(page.convert("RGB").filter(ImageFilter.GaussianBlur(radius)))
+        pale = (255 - contrast * (255.0 - blurred)).astype(np.uint8)
+        values = [sharpness(pale[y : y + 64, x : x + 64]) for y in range(0, 960, 64) for x in range(0, 960, 64)]
+        return float(np.median([value for value in values if value is not None]))
+
+    limit = fit_sharpness([found(entry) for entry in slides[:10]])
+    assert limit is not None
+    for entry in slides[10:]:
+        assert found(entry, contrast=0.5) == pytest.approx(found(entry), rel=0.1)
+        assert found(entry, 1.5) < limit < found(entry)
+    assert sharpness(np.full((64, 64, 3), 200, np.uint8)) is None
+    assert fit_sharpness([0.2] * 7) is None
 
 
 def test_a_domain_that_does_not_fit_the_network_is_damage(model, tmp_path):
