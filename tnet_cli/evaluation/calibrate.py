@@ -1,5 +1,6 @@
 """Temperature, threshold and domain fitted on a calibration split."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,8 +162,12 @@ def check_model_target(path: Path, model: Path, *, overwrite: bool) -> None:
     """Refuse a place for the calibrated model before any slide is opened.
 
     Raises:
-        UsageError: the path does not end in ``.safetensors``, is the model itself, or exists and may not be replaced.
+        UsageError: the path does not end in ``.safetensors``, is the model itself, exists and may not be replaced, or
+            lies where nothing can be written.
     """
     if path.exists() and path.resolve() == model.resolve():
         raise UsageError(f"--save-model {path}: is the model that is evaluated; give another file")
     refuse_taken_target(path, "--save-model", overwrite=overwrite)
+    folder = next(each for each in path.absolute().parents if os.path.exists(each))  # noqa: PTH110 (whoever's it is)
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise UsageError(f"--save-model {path}: nothing can be written into {folder}; give another file")

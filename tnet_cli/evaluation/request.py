@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tnet_cli.errors import UsageError
-from tnet_cli.evaluation.arms import ARMS, BUDGETED_ARMS
+from tnet_cli.evaluation.arms import ARMS, BUDGETED_ARMS, options_of
 from tnet_cli.evaluation.curve import CurvePoint
-from tnet_cli.inference.prepare import Scale, choose_locations
+from tnet_cli.inference.traversal_job import refuse_unfit
 from tnet_cli.inputs.options import TraversalOptions, at_least
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.modelfile.card import MODEL_FILE
+from tnet_cli.slide.mpp import PLAUSIBLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,24 +78,22 @@ class EvaluateRequest:
             raise UsageError(f"--arms {','.join(self.arms)}: name each arm once")
         at_least(1, batch_size=self.batch_size, workers=self.workers, budgets=min(self.budgets, default=None))
         at_least(0, bootstrap=self.bootstrap, seed=self.seed)
-        asked = self.traversal
-        if asked.locations is not None and asked.budget is not None:
-            raise UsageError("--locations and --budget exclude each other; give one")
-        if asked.locations is not None and asked.stop_at is not None:
-            raise UsageError("--locations and --stop-at exclude each other; give --budget with --stop-at")
         if self.save_model is not None and self.calibrate is None:
             raise UsageError("--save-model writes what --calibrate fits; give the split to calibrate on")
         if self.budgets and not self.curve_arms:
             raise UsageError(f"--budgets needs an arm that a budget changes: {' or '.join(BUDGETED_ARMS)}")
 
     def check_against(self, config: TNetConfig) -> None:
-        """Refuse locations and budgets that do not fit a model, which no slide could then follow.
+        """Refuse options that do not fit a model, so that no slide could follow them.
 
         Raises:
             UsageError: they do not fit.
         """
-        whole = Scale(root_side_px=1, finest_side_px=1, processing_levels=config.processing_levels, mpp=(), notes=())
-        choose_locations(config, whole, self.traversal.locations, self.traversal.budget)
+        for arm in self.arms:
+            refuse_unfit(options_of(arm, self.traversal, config), config)
+        mpp = self.traversal.mpp
+        if mpp is not None and not PLAUSIBLE[0] <= mpp <= PLAUSIBLE[1]:
+            raise UsageError(f"--mpp {mpp:g}: no slide has that scale; expected {PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g}")
         if self.budgets and config.choice == "per_grid":
             raise UsageError("--budgets: this model chooses locations for each grid, so no budget can be shared out")
         least = len(config.locations)

@@ -106,9 +106,9 @@ def _check_patients(manifest: Path, judged: Sequence[SlideInput], calibration: S
 
 def _check_label(manifest: Path, row: SlideInput, class_names: Sequence[str]) -> None:
     if row.label is None:
-        raise ManifestError(f"{manifest}: {row.path} has no label")
+        raise ManifestError(f"{manifest}: {row.shown_path} has no label")
     if row.label not in class_names:
         raise ManifestError(
-            f"{manifest}: {row.path} is labelled {row.label!r}, which the model does not know; "
+            f"{manifest}: {row.shown_path} is labelled {row.label!r}, which the model does not know; "
             f"its classes are {', '.join(class_names)}"
         )

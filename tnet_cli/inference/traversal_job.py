@@ -8,7 +8,7 @@ import numpy as np
 
 from tnet_cli.errors import UsageError
 from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.inference.prepare import Preparation, choose_locations
+from tnet_cli.inference.prepare import Preparation, Scale, choose_locations
 from tnet_cli.inference.prepare_image import ImagePreparation
 from tnet_cli.inference.stopping import AT_ONCE
 from tnet_cli.inputs.options import TraversalOptions
@@ -16,6 +16,7 @@ from tnet_cli.model.best_first import BestFirstPlan, StoppingRule, traverse_best
 from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.traversal import Look, Traversal, TraversalPlan, Wanted, traverse
+from tnet_cli.slide.opening import READERS
 from tnet_cli.slide.slide import Slide
 
 ReadFunction = Callable[[Region], np.ndarray]
@@ -68,6 +69,29 @@ class TraversalResult:
     patches: tuple[np.ndarray, ...]
 
 
+def refuse_unfit(options: TraversalOptions, config: TNetConfig) -> None:
+    """Refuse options that no slide could follow, before any slide is opened.
+
+    Raises:
+        UsageError: the locations or the budget do not fit the model, or there is no such reader.
+    """
+    if options.reader is not None and options.reader not in READERS:
+        raise UsageError(f"--reader {options.reader}: expected one of {', '.join(READERS)}")
+    whole = Scale(root_side_px=1, finest_side_px=1, processing_levels=config.processing_levels, mpp=(), notes=())
+    _locations_of(config, whole, options)
+
+
+def _locations_of(config: TNetConfig, scale: Scale, options: TraversalOptions) -> tuple[int, ...]:
+    if options.stop_at is None:
+        return choose_locations(config, scale, options.locations, options.budget)
+    if options.locations is not None or config.choice == "per_grid" or config.image_px is not None:
+        raise UsageError(
+            "--stop-at takes the most probable locations of the whole slide, so it goes with --budget and not with "
+            "--locations, nor with a model that chooses locations for each grid"
+        )
+    return choose_locations(config, scale, None, None)
+
+
 def traversal_job(
     slide: Slide,
     preparation: Preparation | ImagePreparation,
@@ -92,14 +116,7 @@ def traversal_job(
     Raises:
         UsageError: the locations or the budget do not fit the model.
     """
-    is_image = isinstance(preparation, ImagePreparation)
-    if options.stop_at is not None and (options.locations is not None or config.choice == "per_grid" or is_image):
-        raise UsageError(
-            "--stop-at takes the most probable locations of the whole slide, so it goes with --budget and not with "
-            "--locations, nor with a model that chooses locations for each grid"
-        )
-    budget = options.budget if options.stop_at is None else None
-    locations = choose_locations(config, preparation.scale, options.locations, budget)
+    locations = _locations_of(config, preparation.scale, options)
     if not preparation.roots:
         return None
     grid = AttentionGrid(config.grid, config.cell_fraction)
