@@ -1,7 +1,8 @@
 """A run on a Dask cluster: one task a slide; workers classify and draw, this process writes what comes back.
 
-A worker that is lost takes nothing with it: the scheduler gives its slides to others. Slides are handed out a few at a
-time, so that ten thousand of them weigh nothing on the scheduler.
+A worker that is lost takes nothing with it: the scheduler gives its slides to others. Those of more lost workers than
+it allows (``distributed.scheduler.allowed-failures``) may be why, and are left as suspects. Slides are handed out a few
+at a time, so that ten thousand of them weigh nothing on the scheduler.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tnet_cli.classification.worker import ClassificationPlan, classify_on_worker
 from tnet_cli.classification.writing import write_drawn
-from tnet_cli.errors import RunStoppedError, SlideError, TnetError, UsageError, install_hint
+from tnet_cli.errors import RunStoppedError, TnetError, UsageError, install_hint
 from tnet_cli.inference.device import usable_cores
 from tnet_cli.inference.outcome import failed
 from tnet_cli.inference.progress import Progress
@@ -52,12 +53,14 @@ def rows_on_cluster(
     workers: int | None = None,
     progress: Progress,
 ) -> Generator[tuple[int, SlideRow], None, None]:
-    """Classify what is pending on a cluster, write and keep it, and yield the rows as they come.
+    """Classify what is still to be done on a cluster, write and keep it, and yield the rows as they come.
+
+    Slides that may have ended workers are left to the store's suspects, for processes of their own.
 
     Args:
         address: Of the scheduler, or ``local`` for workers on this machine.
         plan: What workers need to know.
-        store: Knows what is pending, and keeps the rows.
+        store: Knows what is to be done, and keeps the rows.
         card: The model's.
         inputs: All inputs of the run. Workers find them under the same absolute paths.
         workers: Worker processes on this machine, one a core when None; only for ``local``.
@@ -83,14 +86,23 @@ def connected(address: str, workers: int | None) -> Iterator["Client"]:
     Raises:
         UsageError: the package is missing, or nobody answers at the address.
     """
+    missing = f"--cluster needs more packages; install them with: {install_hint('cluster')}"
     try:
         import dask
         from distributed import Client, LocalCluster
     except ImportError as exc:
-        raise UsageError(f"--cluster needs more packages; install them with: {install_hint('cluster')}") from exc
-    quiet = {"logging.distributed": "critical", "distributed.comm.timeouts.connect": f"{CONNECT_S}s"}
+        raise UsageError(missing) from exc
+    settings = {
+        "logging.distributed": "critical",
+        "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
+        # These two are of a cluster that is started here. A slide that ends a worker ends no second one, ...
+        "distributed.scheduler.allowed-failures": 0,
+        # ... and what others on this machine could ask of it without its certificate is nothing.
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
+    }
     with contextlib.ExitStack() as stack:
-        stack.enter_context(dask.config.set(quiet))
+        stack.enter_context(dask.config.set(settings))
         stack.enter_context(warnings.catch_warnings())
         # A model of some megabytes goes with the first tasks, which is meant.
         warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)
@@ -100,13 +112,18 @@ def connected(address: str, workers: int | None) -> Iterator["Client"]:
                     n_workers=workers or usable_cores(),
                     threads_per_worker=1,
                     processes=True,
+                    # Only who has the certificate, made for this run and kept in memory, can talk to it.
+                    security=True,
                     dashboard_address="127.0.0.1:0",
+                    scheduler_kwargs={"dashboard": False},
                     silence_logs="CRITICAL",
                 )
                 stack.enter_context(cluster)
                 client = Client(cluster, timeout=CONNECT_S)
             else:
                 client = Client(address, timeout=CONNECT_S)
+        except ImportError as exc:
+            raise UsageError(missing) from exc
         except (OSError, ValueError, TypeError) as exc:
             raise UsageError(
                 f"--cluster {address}: no Dask scheduler answers there ({type(exc).__name__}); "
@@ -143,11 +160,9 @@ class _SlideQueue:
         self._store = store
         self._inputs = inputs
         self._card = card
-        self._pending = deque(store.pending)
+        self._pending = deque(store.ordinary)
         self._positions: dict[Future, int] = {}
-        # A task and no scattered data, so that what a lost worker had is made again; and the same key for the same
-        # weights: workers that have them are not sent them again.
-        self._sent_plan = client.submit(_as_it_is, plan, key=f"tnet-plan-{plan.key}", pure=True)
+        self._sent_plan = self._send_plan()
         self._needs = self._resources()
 
     def rows(self) -> Iterator[tuple[int, SlideRow]]:
@@ -159,15 +174,22 @@ class _SlideQueue:
             while self._positions:
                 future = next(coming)
                 position = self._positions.pop(future)
-                result, overlay = self._result(future, position)
+                ended = self._result(future, position)
                 future.release()
                 self._hand_out(coming)
-                row = write_drawn(self._store.directory, result, overlay)
-                self._store.keep(position, row, result.fingerprint)
-                yield position, row
+                if ended is not None:
+                    result, overlay = ended
+                    row = write_drawn(self._store.directory, result, overlay)
+                    self._store.keep(position, row, result.fingerprint)
+                    yield position, row
         finally:
             for future in self._positions:
                 future.release()
+
+    def _send_plan(self) -> "Future":
+        # A task and no scattered data, so that what a lost worker had is made again; and the same key for the same
+        # weights: workers that have them are not sent them again.
+        return self._client.submit(_as_it_is, self._plan, key=f"tnet-plan-{self._plan.key}", pure=True)
 
     def _hand_out(self, coming: Any) -> None:
         room = AHEAD * max(1, sum(self._client.nthreads().values())) - len(self._positions)
@@ -180,16 +202,19 @@ class _SlideQueue:
             coming.add(future)
             room -= 1
 
-    def _result(self, future: "Future", position: int) -> tuple[SlideResult, bytes | None]:
-        """Return what a worker says of a slide; one that ends its workers again and again has failed."""
+    def _result(self, future: "Future", position: int) -> tuple[SlideResult, bytes | None] | None:
+        """Return what a worker says of a slide; None of one that was with workers which were lost, now a suspect."""
         from distributed import KilledWorker
 
         entry = self._inputs[position]
         try:
             result, overlay = future.result()
-        except KilledWorker as exc:
-            problem = SlideError(entry.shown_path, f"ended {exc.allowed_failures + 1} workers of the cluster")
-            return failed(entry, self._card, problem), None
+        except KilledWorker:
+            self._store.suspects.add(position)
+            if self._sent_plan.status == "error":
+                self._sent_plan.release()
+                self._sent_plan = self._send_plan()
+            return None
         except CancelledError as exc:
             raise RunStoppedError(
                 f"--cluster {self._address}: the cluster is gone; what is done is kept; run the same command again"

@@ -8,7 +8,7 @@ One that ends that process too has failed.
 
 import multiprocessing
 import signal
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -31,6 +31,10 @@ from tnet_cli.results.resume import RunStore
 
 STILLBORN = 3
 """Processes may die before they ask for a slide; after so many of them, one after the other, others would too."""
+
+KILLED = 3
+"""No decoder kills its own process as ``kill -9`` does, but a machine that is out of memory does, and so may a user: so
+often must a process that reads a slide alone be killed that way until it is the slide's fault."""
 
 
 @dataclass(slots=True, eq=False)
@@ -120,6 +124,7 @@ class _Team:
         self._suspects = deque(sorted(store.suspects))
         self._plans = plans
         self._stillborn = 0
+        self._killed = Counter[int]()
         self._workers: list[_Worker] = []
 
     def rows(self) -> Iterator[tuple[int, SlideRow]]:
@@ -134,7 +139,7 @@ class _Team:
             for worker in [worker for worker in self._workers if worker.connection in ready]:
                 try:
                     message = worker.connection.recv()
-                except (EOFError, ConnectionResetError):
+                except (EOFError, OSError):
                     yield from self._bury(worker)
                     continue
                 row = self._hear(worker, *message)
@@ -208,6 +213,10 @@ class _Team:
                 raise RunStoppedError(f"a process for {worker.plan.device} ended before its first slide: {_how(code)}")
         if worker.plan.one_by_one:
             for position in worker.handed_out:
+                self._killed[position] += 1
+                if code == -signal.SIGKILL and self._killed[position] < KILLED:
+                    self._suspects.append(position)
+                    continue
                 entry = self._inputs[position]
                 said = (
                     f"reading it ended the process that read it alone ({_how(code)}); the same command tries it again"
@@ -224,5 +233,6 @@ class _Team:
 
 def _how(code: int | None) -> str:
     if code is not None and code < 0:
-        return f"killed by signal {signal.Signals(-code).name}"
+        names = {each.value: each.name for each in signal.Signals}
+        return f"killed by signal {names.get(-code, -code)}"
     return f"exit code {code}"

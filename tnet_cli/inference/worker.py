@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import threading
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
@@ -142,7 +141,6 @@ def work_for_parent(connection: Connection, plan: WorkerPlan, out: Path) -> None
     except TnetError as exc:
         connection.send(("stopped", type(exc).__name__, str(exc)))
     except OSError as exc:
-        traceback.print_exc()
         connection.send(("full", exc.errno, exc.strerror or str(exc)))
 
 
