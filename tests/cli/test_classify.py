@@ -43,7 +43,7 @@ def test_one_slide_gives_a_line_a_row_and_the_files(tnet, made_slide, untrained_
     with Image.open(out / "slides" / "made" / "overlay.png") as overlay:
         assert overlay.width == 1600
     record = json.loads((out / "run.json").read_text())
-    assert record["slides"] == {"ok": 1, "no_tissue": 0, "failed": 0}
+    assert record["slides"] == {"ok": 1, "abstained": 0, "no_tissue": 0, "failed": 0}
     assert len(record["model"]["sha256"]) == 64
 
 

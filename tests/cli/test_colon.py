@@ -30,33 +30,50 @@ def test_it_is_bundled_with_its_limits_and_its_licence(tnet):
     assert "for: A demonstration on synthetic slides" in listed.out
 
 
-def test_a_synthetic_slide_is_out_of_its_domain(tnet, made_slide):
-    ran = tnet("classify", made_slide, "-m", NAME)
+def test_it_is_taken_where_no_model_is_named_and_gives_no_answer_for_a_synthetic_slide(tnet, made_slide):
+    ran = tnet("classify", made_slide)
     assert ran.code == 0, ran.err
     assert f"Model {NAME}: Research" in ran.err
-    assert "out of domain: this slide does not look like those" in ran.err
+    assert "made: NO ANSWER: this slide looks unlike the slides this model was made for" in ran.out
     assert row_of(Path("tnet-out"))["qc"] == "out_of_domain"
+
+
+def test_another_is_taken_where_the_environment_names_it(tnet, made_slide, untrained_model, monkeypatch):
+    monkeypatch.setenv("TNET_MODEL", str(untrained_model))
+    ran = tnet("classify", made_slide, "--no-overlay")
+    assert "Model untrained: " in ran.err
+    assert row_of(Path("tnet-out"))["status"] == "ok"
 
 
 @pytest.mark.skipif(not SLIDES.exists(), reason=f"{SLIDES} is not here")
 @pytest.mark.parametrize(
-    "name", ["CMU-1-Small-Region.svs", "small.svs", "test3-DAPI-2-387.ndpi", "OS-1-detail.ome.tif", "OS-2-ndpi.ome.tif"]
+    ("name", "reason"),
+    [
+        ("CMU-1-Small-Region.svs", "out_of_domain"),
+        ("small.svs", "too_little_tissue"),
+        ("test3-DAPI-2-387.ndpi", "out_of_domain"),
+        ("OS-1-detail.ome.tif", "out_of_domain"),
+        ("OS-2-ndpi.ome.tif", "out_of_domain"),
+    ],
 )
-def test_real_slides_of_other_kinds_are_out_of_its_domain(tnet, name):
-    ran = tnet("classify", SLIDES / name, "-m", NAME, "--no-overlay")
+def test_real_slides_of_other_kinds_have_no_answer(tnet, name, reason):
+    ran = tnet("classify", SLIDES / name, "--no-overlay")
     assert ran.code == 0, ran.err
-    assert row_of(Path("tnet-out"))["qc"] == "out_of_domain"
+    row = row_of(Path("tnet-out"))
+    assert (row["status"], row["prediction"], row["qc"]) == ("abstained", "", reason)
 
 
-def test_the_demonstration_says_that_a_slide_is_not_synthetic(tnet, tmp_path, made_slide):
-    plain = tnet("classify", made_slide, "--no-overlay")
+def test_the_demonstration_answers_for_a_synthetic_slide(tnet, made_slide):
+    plain = tnet("classify", made_slide, "--no-overlay", "-m", "synthetic-demo")
     assert "Model synthetic-demo" in plain.err
-    assert "made for synthetic slides" not in plain.err
-    assert row_of(Path("tnet-out"))["qc"] == ""
+    assert "made: lesion, probability " in plain.out
+    row = row_of(Path("tnet-out"))
+    assert (row["status"], row["qc"]) == ("ok", "")
 
 
 @pytest.mark.skipif(not SLIDES.exists(), reason=f"{SLIDES} is not here")
-def test_the_demonstration_warns_of_a_real_slide(tnet):
-    ran = tnet("classify", SLIDES / "CMU-1-Small-Region.svs", "--no-overlay")
-    assert "synthetic-demo was made for synthetic slides, and this is none" in ran.err
-    assert row_of(Path("tnet-out"))["qc"] == "out_of_domain"
+def test_the_demonstration_gives_no_answer_for_a_real_slide(tnet):
+    ran = tnet("classify", SLIDES / "CMU-1-Small-Region.svs", "--no-overlay", "-m", "synthetic-demo")
+    assert "NO ANSWER: this model was made for synthetic slides, and this is none" in ran.out
+    row = row_of(Path("tnet-out"))
+    assert (row["status"], row["prediction"], row["qc"]) == ("abstained", "", "out_of_domain")
