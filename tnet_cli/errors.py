@@ -18,12 +18,35 @@ TerminatedError, a KeyboardInterrupt and not a TnetError, is what other signals 
 A message names the file, what was found, what was expected and what to do. It is shown to the user as one line.
 """
 
+import re
 import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 from tnet_cli.places import Place, redacted, scrubbed
+
+_UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal would obey, or what would turn lines and their direction about: controls, not text."""
+
+
+RUN_BY_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""A cell that begins with one of these is no text to a spreadsheet, but a formula, which may run a program."""
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""Return a text with its control characters written out, as ``\u001b``: fit for one line of a terminal.
+
+    Args:
+        keep: Those that may stay, such as the ends of lines. In a JSON document the others then mean the same.
+    """
+    return _UNSHOWABLE.sub(lambda found: found[0] if found[0] in keep else f"\\u{ord(found[0]):04x}", text)
+
+
+def holds_controls(text: str, *, allowed: str = "") -> bool:
+    """Tell a text that cannot be shown as it is."""
+    return any(found[0] not in allowed for found in _UNSHOWABLE.finditer(text))
+
 
 DISTRIBUTION = "tnet-cli"
 """The name on the package index, where ``tnet`` is another project."""

@@ -182,7 +182,7 @@ def test_every_command_has_help(tnet, command):
         (["models", "verify", "nothing"], 4, "neither a file nor a bundled model"),
         (["models", "import", "gone/ckpt-1", "-o", "m.safetensors"], 4, "gone/ckpt-1.index does not exist"),
         (["models", "import", "gone/ckpt-1"], 2, "Missing option"),
-        (["models", "import", "gone/ckpt-1", "-o", "m.pt"], 2, "a model file ends in .safetensors"),
+        (["models", "import", "gone/ckpt-1", "-o", "m.pt"], 2, "expected a file ending in .safetensors"),
         (["models", "frobnicate"], 2, "No such command"),
     ],
 )

@@ -2,8 +2,10 @@
 
 import logging
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated, Any
@@ -21,17 +23,43 @@ from tnet_cli.cli.synth import synth
 from tnet_cli.cli.terminal import lenient_streams, note
 from tnet_cli.cli.train import train
 from tnet_cli.cli.view import view
-from tnet_cli.errors import InterruptedRunError, RunStoppedError, TerminatedError, TnetError
+from tnet_cli.errors import InterruptedRunError, RunStoppedError, TerminatedError, TnetError, printable
+from tnet_cli.places import Place, scrubbed
+
+_UsageError: type[Any] = typer.BadParameter.__base__ or typer.BadParameter
+"""Of which ``BadParameter`` is the kind that typer shows."""
 
 
 class _Commands(TyperGroup):
-    """The commands; an interrupt that none of them has seen to is told in a sentence, and by which signal."""
+    """The commands; an interrupt that none of them has seen to is told in a sentence, and by which signal.
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    What is said of a usage that is wrong holds what was given, but no secret of an address in it.
+    """
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> Any:
+        self._given = places_in(args)
+        with self._scrubbing():
+            return super().make_context(info_name, args, *rest, **extra)
+
+    def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with self._scrubbing():
+                return super().invoke(ctx)
         except KeyboardInterrupt as exc:
             raise InterruptedRunError(exc, "what was finished is kept") from exc
+
+    @contextmanager
+    def _scrubbing(self) -> Iterator[None]:
+        try:
+            yield
+        except _UsageError as exc:
+            exc.message = printable(scrubbed(exc.message, *self._given), keep="\n")
+            raise
+
+
+def places_in(args: Sequence[str]) -> list[Place]:
+    """Return what is given on a command line and may be an address, alone or as the value of an option."""
+    return [Place(text) for arg in args for text in (arg, arg.partition("=")[2]) if text]
 
 
 app = typer.Typer(
@@ -106,6 +134,11 @@ def _exit_code(args: list[str] | None) -> int:
     except TnetError as error:
         note(f"tnet: {error}")
         return error.exit_code
+    except Exception:  # noqa: BLE001  a bug, whose texts may hold an address
+        said = scrubbed(traceback.format_exc(), *places_in(sys.argv[1:] if args is None else args))
+        for line in said.rstrip().split("\n"):
+            note(line)
+        return 1
     return 0
 
 

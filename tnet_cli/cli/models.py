@@ -51,7 +51,8 @@ def show(name: Name, as_json: AsJson = False) -> None:
     if as_json:
         answer_json(describe_model(name))
     else:
-        answer(model_as_text(name))
+        for line in model_as_text(name).split("\n"):
+            answer(line)
 
 
 @models.command()

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tnet_cli.errors import printable
 from tnet_cli.inference.progress import Progress
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from tnet_cli.results.result import SlideRow
+
+LINE_END = "\n"
 
 OnAnswer = Callable[["SlideRow", str, Path | None], None]
 """Told of a slide's row as soon as it is there, how far its probability can be relied on, and where its overlay is."""
@@ -74,17 +77,23 @@ def lenient_streams() -> Iterator[Callable[[], OSError | None]]:
 
 def answer(text: str) -> None:
     """Print one line of the answer on stdout."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{printable(text)}\n")
 
 
 def answer_json(document: dict[str, Any]) -> None:
     """Print the one JSON document of ``--json`` on stdout."""
-    answer(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False))
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(f"{printable(text, keep=LINE_END)}\n")
 
 
 def note(text: str) -> None:
     """Print a line that is not part of the answer on stderr."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{printable(text)}\n")
+
+
+def note_above(bar: "Bar", text: str) -> None:
+    """Print a line above a bar that is shown on stderr."""
+    bar.console.print(printable(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 class SlideProgress(Progress):
@@ -105,11 +114,11 @@ class SlideProgress(Progress):
     def start(self, slides: int, introduction: str) -> None:
         """Set the number of slides; say which model it is and what it is for."""
         self._bar.update(self._task, total=slides)
-        self._bar.console.print(introduction, highlight=False, markup=False, soft_wrap=True)
+        note_above(self._bar, introduction)
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
-        self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        note_above(self._bar, text)
 
     def look(self, processing_level: int, patches: int) -> None:
         """Count the regions of one batch."""

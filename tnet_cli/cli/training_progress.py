@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from tnet_cli.cli.terminal import note_above
 from tnet_cli.inference.progress import Progress, StepReport
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class TrainingProgress(Progress):
 
     def note(self, text: str) -> None:
         """Print a sentence above the bar."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        note_above(self._bar, text)
 
     def _line(self, report: StepReport) -> None:
         now = time.monotonic()

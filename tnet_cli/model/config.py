@@ -1,13 +1,13 @@
 """The numbers of a TNet: everything a variant is, in one validated object."""
 
 import math
-import re
 from itertools import pairwise
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-_UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+from tnet_cli.errors import RUN_BY_SPREADSHEETS, holds_controls
+
 LONGEST_CLASS_NAME = 100
 
 
@@ -17,9 +17,9 @@ def problem_of_class_name(name: str) -> str | None:
     Returns:
         What goes on after the name in a sentence, or None where nothing is wrong with it.
     """
-    if name[:1] in set("=+-@"):
+    if name.startswith(RUN_BY_SPREADSHEETS):
         return f"begins with {name[0]!r}, which a spreadsheet would run as a formula; give it another name"
-    if _UNSHOWABLE.search(name):
+    if holds_controls(name):
         return "holds a control character; give it another name"
     if len(name) > LONGEST_CLASS_NAME:
         return f"is longer than {LONGEST_CLASS_NAME} characters; give it a shorter name"
@@ -41,6 +41,8 @@ class TNetConfig(BaseModel):
         cell_fraction: Side of a cell over the side of its region.
         processing_levels: Steps of the traversal.
         mpp: Slide models: micrometres per pixel of each processing level, coarsest first.
+        starts_where_filled: Slide models: whether a slide that does not fill the coarsest views begins at the first
+            that it fills (``inference.prepare.Scale.where_filled``), with roots that do not hang over its edges.
         image_px: Image models: side the whole image is resized to.
         choice: ``per_grid`` keeps k cells of every grid; ``beam`` keeps the k most probable cells of the whole slide.
         locations: k for each processing level after the first.
@@ -65,6 +67,7 @@ class TNetConfig(BaseModel):
     processing_levels: int = Field(ge=1, le=20)
     mpp: tuple[float, ...] | None = None
     image_px: int | None = Field(default=None, ge=16, le=100_000)
+    starts_where_filled: bool = False
     choice: Literal["per_grid", "beam"]
     locations: tuple[int, ...]
     location_pool: Literal["slice", "mean", "max"] = "max"

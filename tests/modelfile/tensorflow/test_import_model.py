@@ -130,14 +130,23 @@ def test_a_b0_that_averages_and_has_no_birds_classes_is_the_satellite_model(vari
 def test_nothing_of_the_users_is_replaced_unasked(variables, imported, out):
     out.parent.mkdir()
     card = out.with_suffix(".md")
-    card.write_text("mine")
-    with pytest.raises(UsageError, match=r"birds\.md: exists; give another file with --out"):
+    for file, what in ((card, "the card of one"), (out, "a model of tnet")):
+        file.write_text("mine")
+        for overwrite in (False, True):
+            with pytest.raises(UsageError, match=rf"{file.name} exists and is not {what}; give another file"):
+                imported(variables, overwrite=overwrite)
+        assert file.read_text() == "mine"
+        file.rename(out.parent / f"mine{file.suffix}")
+        file.symlink_to(out.parent / f"mine{file.suffix}")
+        with pytest.raises(UsageError, match=f"{file.name} exists and is not"):
+            imported(variables, overwrite=True)
+        file.unlink()
+    imported(variables)
+    with pytest.raises(UsageError, match=r"birds\.safetensors exists; give another file, or replace it"):
         imported(variables)
-    assert card.read_text() == "mine"
     imported(variables, overwrite=True)
     assert card.read_text().startswith("# birds")
-    with pytest.raises(UsageError, match=r"birds\.safetensors: exists"):
-        imported(variables)
+    assert [(out.parent / f"mine{suffix}").read_text() for suffix in (".md", ".safetensors")] == ["mine", "mine"]
 
 
 def test_options_that_do_not_fit(variables, imported, tmp_path, out):
