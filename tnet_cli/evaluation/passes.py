@@ -161,6 +161,7 @@ class Passes:
             keeps_features=keeps_features,
         )
         if store.pending:
+            store.find_suspects()
             with closing(rows_as_planned([plan], store, inputs, self._model, progress)) as rows:
                 for position, row in rows:
                     store.refresh()

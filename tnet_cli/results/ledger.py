@@ -78,7 +78,7 @@ class Ledger:
 
     Attributes:
         entries: The last of each slide, by part of the run and name, as they were when the ledger was opened.
-        suspects: Slides that were under way when a process died, or of which one did, when the ledger was opened.
+        suspects: Slides that were under way when a process died, or of which one did, as far as that is known by now.
         identities: Facts of the runs that wrote into it, by digest.
     """
 
@@ -148,7 +148,9 @@ class Ledger:
                 "row": dict(entry.row.values),
             }
         )
-        self._under_way.discard((entry.part, entry.row.values["slide"]))
+        slide = (entry.part, entry.row.values["slide"])
+        self._under_way.discard(slide)
+        (self.suspects.add if entry.fatal else self.suspects.discard)(slide)
 
     def sync(self) -> None:
         """See that what was appended survives even the loss of power."""

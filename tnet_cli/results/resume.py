@@ -104,8 +104,13 @@ class RunStore:
             if is_over:
                 self._rows[position] = self._ledger.entries[self._key(position)].row
         self.pending = [position for position, is_over in enumerate(done) if not is_over]
-        self.suspects = {position for position in self.pending if self._key(position) in self._ledger.suspects}
         self.skipped = len(self._rows)
+        self.find_suspects()
+
+    def find_suspects(self) -> None:
+        """Take note of what is suspect by now; a slide that was in one part of the run is in all."""
+        names = {name for _, name in self._ledger.suspects}
+        self.suspects |= {position for position in self.pending if self._inputs[position].name in names}
 
     @property
     def ordinary(self) -> list[int]:
