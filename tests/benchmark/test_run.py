@@ -14,6 +14,7 @@ from tnet_cli.inference.every_cell import tissue_cells
 from tnet_cli.inference.prepare import prepare
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.modelfile.modelfile import load_model
+from tnet_cli.places import Place
 from tnet_cli.slide.opening import open_slide
 
 pytestmark = pytest.mark.slow
@@ -32,7 +33,7 @@ def benched(tmp_path_factory, drawn_slide, untrained_model):
     slides = [str(drawn_slide(seed=5, side_px=side)) for side in (1500, 2300)]
     plot = tmp_path_factory.mktemp("bench") / "plots" / "scaling.png"
     request = BenchRequest(
-        slides=slides,
+        slides=[Place(slide) for slide in slides],
         model=str(untrained_model),
         budgets=(12, 40),
         stop_at=1.0,

@@ -13,6 +13,7 @@ from typing import Literal
 
 from tnet_cli.errors import SlideError, TnetError
 from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.places import Place
 
 ArmKind = Literal["tnet", "early", "random", "every-tile", "decode", "forward"]
 
@@ -43,7 +44,7 @@ class ArmRequest:
     """
 
     arm: ArmKind
-    slide: str
+    slide: Place
     model: Path
     traversal: TraversalOptions
     device: str

@@ -17,6 +17,7 @@ from tnet_cli.inference.device import choose_device, describe_machine, reader_th
 from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import find_model, read_card
+from tnet_cli.places import Place
 from tnet_cli.report.plots import SOFTWARE, ScalingLine, scaling_plot
 
 
@@ -35,7 +36,7 @@ class BenchRequest:
         plot: Where the picture of time and memory against the slides' side is written, or None.
     """
 
-    slides: Sequence[str]
+    slides: Sequence[Place]
     model: str
     budgets: tuple[int, ...] = ()
     stop_at: float | None = None
@@ -106,7 +107,7 @@ def run_bench(
     _check(request, card)
     device = choose_device(request.device)
     arms = _arms(request)
-    measured: dict[str, list[Measurement]] = {slide: [] for slide in request.slides}
+    measured: dict[Place, list[Measurement]] = {slide: [] for slide in request.slides}
     for slide, of_slide in measured.items():
         for arm, traversal in arms:
             asked = ArmRequest(
@@ -121,7 +122,7 @@ def run_bench(
             )
             of_slide.append(measured_by(asked))
             on_progress(sum(map(len, measured.values())), len(measured) * len(arms))
-    slides = tuple((slide, _compared(each)) for slide, each in measured.items())
+    slides = tuple((str(slide), _compared(each)) for slide, each in measured.items())
     if request.plot is not None:
         write_bytes_whole(request.plot, scaling_plot(_lines(slides)))
     record = {

@@ -21,7 +21,7 @@ from tnet_cli.inputs.inputs import SlideInput, find_inputs
 from tnet_cli.inputs.options import TraversalOptions, at_least
 from tnet_cli.modelfile.card import calibration_words
 from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model
-from tnet_cli.places import Place
+from tnet_cli.places import Place, redacted
 from tnet_cli.results.html_report import write_report
 from tnet_cli.results.layout import FAILURES, REPORT, RunDirectory
 from tnet_cli.results.ledger import RunIdentity
@@ -247,7 +247,7 @@ def run_record(
         "options": request.traversal.record(model.card.network.locations)
         | {
             "device": ",".join(str(device) for device in devices) if request.cluster is None else request.device,
-            "cluster": request.cluster,
+            "cluster": request.cluster and redacted(request.cluster),
             "batch_size": request.batch_size,
             "workers": reader_threads(request.workers),
             "answer_anyway": request.answer_anyway,

@@ -9,6 +9,7 @@ from tnet_cli.cli.loading import load
 from tnet_cli.cli.terminal import answer, answer_json, counting
 from tnet_cli.errors import UsageError
 from tnet_cli.inputs.options import named_model
+from tnet_cli.places import Place
 
 if TYPE_CHECKING:
     from tnet_cli.benchmark.run import BenchReport, BenchRow
@@ -55,7 +56,7 @@ def bench(
     from tnet_cli.files import path_given
 
     request = BenchRequest(
-        slides=slides,
+        slides=[Place(slide) for slide in slides],
         model=named_model(model),
         budgets=wanted,
         stop_at=stop_at,

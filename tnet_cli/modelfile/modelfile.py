@@ -18,6 +18,7 @@ from tnet_cli.model.domain import FeatureDomain
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.card import CARD_KEY, MODEL_FILE, ModelCard
 from tnet_cli.modelfile.card_markdown import card_as_markdown, is_card_page
+from tnet_cli.places import Place
 
 DIGEST_KEY = "tnet_tensors_sha256"
 DOMAIN_PREFIX = "domain."
@@ -58,8 +59,9 @@ def find_model(name: str) -> Path:
     Raises:
         ModelFileError: there is no such model, or the hub cannot be reached.
     """
-    if name.startswith("hf://"):
-        return _fetch_from_hub(name)
+    place = Place(name)
+    if place.is_url:
+        return _fetch_from_hub(place)
     bundled = bundled_models()
     if name in bundled:
         return bundled[name]
@@ -68,13 +70,16 @@ def find_model(name: str) -> Path:
         return path
     known = ", ".join(bundled) or "none"
     found = "is a directory" if path.is_dir() else "is neither a file nor a bundled model"
-    raise ModelFileError(f"{name}: {found}; give a .safetensors file, hf://owner/repo, or one of: {known}")
+    raise ModelFileError(f"{place}: {found}; give a .safetensors file, hf://owner/repo, or one of: {known}")
 
 
-def _fetch_from_hub(address: str) -> Path:
-    parts = address.removeprefix("hf://").split("/")
-    if len(parts) < 2 or not all(parts):
-        raise ModelFileError(f"{address}: expected hf://owner/repo or hf://owner/repo/file.safetensors")
+def _fetch_from_hub(address: Place) -> Path:
+    parts = str(address).removeprefix("hf://").split("/")
+    # Whatever else an address may have, a user or a query, the hub has no use for.
+    if str(address) != address.opened_whole() or len(parts) < 2 or not all(parts) or parts[0].endswith(":"):
+        raise ModelFileError(
+            f"{address}: expected hf://owner/repo or hf://owner/repo/file.safetensors; download any other model first"
+        )
     try:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
