@@ -6,6 +6,7 @@ at a time, so that ten thousand of them weigh nothing on the scheduler.
 """
 
 import contextlib
+import signal
 import time
 import warnings
 from collections import deque
@@ -100,6 +101,7 @@ def connected(address: str, workers: int | None) -> Iterator["Client"]:
         # ... and what others on this machine could ask of it without its certificate is nothing.
         "distributed.scheduler.http.routes": [],
         "distributed.worker.http.routes": [],
+        "distributed.worker.preload": [__name__],
     }
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(settings))
@@ -131,6 +133,11 @@ def connected(address: str, workers: int | None) -> Iterator["Client"]:
             ) from exc
         stack.enter_context(client)
         yield client
+
+
+def dask_setup(_worker: object) -> None:
+    """Called by Dask in each worker that is started here; Ctrl-C reaches them too, and is the run's to see to."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _wait_for_workers(client: "Client", progress: Progress) -> None:
