@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from tnet_cli.errors import RUN_BY_SPREADSHEETS
+
 LONGEST_PART = 100
 """Bytes of UTF-8 in one part of a name; file systems allow 255, and drafts of files add to theirs."""
 
@@ -126,6 +128,8 @@ def _safe_part(part: str) -> str:
     text = unicodedata.normalize("NFC", _FORBIDDEN.sub("_", part)).strip(" ").rstrip(". ")
     if text.startswith("."):
         text = f"_{text[1:]}"  # hidden results would look lost
+    if text.startswith(RUN_BY_SPREADSHEETS):
+        text = f"_{text}"
     if not text:
         return "_"
     if _DEVICE.fullmatch(text) or text.casefold() in SLIDE_FILES:

@@ -66,8 +66,8 @@ class TNetConfig(BaseModel):
     cell_fraction: float = Field(gt=0, le=1)
     processing_levels: int = Field(ge=1, le=20)
     mpp: tuple[float, ...] | None = None
-    image_px: int | None = Field(default=None, ge=16, le=100_000)
     starts_where_filled: bool = False
+    image_px: int | None = Field(default=None, ge=16, le=100_000)
     choice: Literal["per_grid", "beam"]
     locations: tuple[int, ...]
     location_pool: Literal["slice", "mean", "max"] = "max"
@@ -81,12 +81,18 @@ class TNetConfig(BaseModel):
     pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
-        if len(set(self.class_names)) != len(self.class_names) or not all(name.strip() for name in self.class_names):
-            raise ValueError(f"class_names must be different names, none of them empty, not {self.class_names}")
+    def _can_be_shown(self) -> Self:
+        if holds_controls(f"{self.backbone}{self.tap}"):
+            raise ValueError(f"the backbone {self.backbone!r} or its tap {self.tap!r} holds a control character")
         for name in self.class_names:
             if (problem := problem_of_class_name(name)) is not None:
                 raise ValueError(f"the class name {name!r} {problem}")
+        return self
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if len(set(self.class_names)) != len(self.class_names) or not all(name.strip() for name in self.class_names):
+            raise ValueError(f"class_names must be different names, none of them empty, not {self.class_names}")
         if not all(math.isfinite(mean) for mean in self.pixel_mean):
             raise ValueError(f"pixel_mean must be finite, not {self.pixel_mean}")
         if not all(math.isfinite(std) and std > 0 for std in self.pixel_std):
@@ -95,6 +101,8 @@ class TNetConfig(BaseModel):
             raise ValueError(f"cells of {self.cell_fraction:g} of the side leave gaps in a grid of {self.grid}")
         if (self.mpp is None) == (self.image_px is None):
             raise ValueError("give either mpp (a slide model) or image_px (an image model)")
+        if self.starts_where_filled and self.mpp is None:
+            raise ValueError("starts_where_filled is for slide models: an image is looked at whole")
         self._check_choice()
         self._check_slice()
         if self.mpp is not None:

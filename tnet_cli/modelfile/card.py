@@ -2,10 +2,12 @@
 
 import math
 from datetime import date
-from typing import Any, Literal, Self
+from functools import partial
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from tnet_cli.errors import holds_controls
 from tnet_cli.model.config import TNetConfig
 
 CARD_KEY = "tnet_card"
@@ -15,14 +17,34 @@ MODEL_FILE = "model.safetensors"
 """What a model file is called in the folder of a run, and in a repository of the hub."""
 
 
+def _without_controls(value: Any, *, allowed: str = "") -> Any:
+    """Refuse control characters, in whatever is nested: a card is shown in terminals."""
+    if isinstance(value, str) and holds_controls(value, allowed=allowed):
+        raise ValueError(f"holds a control character: {value!r}")
+    if isinstance(value, dict):
+        for key, each in value.items():
+            _without_controls((key, each), allowed=allowed)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _without_controls(each, allowed=allowed)
+    return value
+
+
+Line = Annotated[str, AfterValidator(_without_controls)]
+"""A text of a card that has one line."""
+
+Text = Annotated[str, AfterValidator(partial(_without_controls, allowed="\n"))]
+"""A text of a card that may have several."""
+
+
 class TrainingData(BaseModel):
     """One source of training data and the terms it comes under."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    licence: str
-    description: str = ""
+    name: Line
+    licence: Line
+    description: Text = ""
 
 
 class DomainLimits(BaseModel):
@@ -96,14 +118,14 @@ class ModelCard(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    summary: str
-    intended_use: str
-    limits: tuple[str, ...] = ()
-    licence: str
+    summary: Text
+    intended_use: Text
+    limits: tuple[Text, ...] = ()
+    licence: Line
     training_data: tuple[TrainingData, ...] = ()
-    metrics: dict[str, Any] = Field(default_factory=dict)
+    metrics: Annotated[dict[str, Any], AfterValidator(_without_controls)] = Field(default_factory=dict)
     created: date
-    package_version: str
+    package_version: Line
     temperature: float = Field(default=1.0, gt=0)
     threshold: float = Field(default=0.5, gt=0, lt=1)
     made_for: Literal["any", "synthetic"] = "any"

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tnet_cli.errors import UsageError
 from tnet_cli.learning.settings import NotIdentity, TrainingSettings
 from tnet_cli.model.config import TNetConfig
+from tnet_cli.modelfile.card import Line, Text
 from tnet_cli.training.architecture import MODEL_KEYS, describe_first, model_config
 
 
@@ -58,11 +59,11 @@ class CardSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = Field(default=None, min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    summary: str | None = None
-    intended_use: str = "Research; trained by the user, not for diagnosis."
-    licence: str = "not stated"
-    data_licence: str = "not stated"
-    limits: tuple[str, ...] = ()
+    summary: Text | None = None
+    intended_use: Text = "Research; trained by the user, not for diagnosis."
+    licence: Line = "not stated"
+    data_licence: Line = "not stated"
+    limits: tuple[Text, ...] = ()
 
 
 SECTIONS: dict[str, type[BaseModel]] = {

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from tnet_cli.errors import DISTRIBUTION, UsageError
+from tnet_cli.errors import DISTRIBUTION, UsageError, printable
 from tnet_cli.files import write_json, write_text_whole
 from tnet_cli.inference.device import choose_device, describe_machine, usable_cores
 from tnet_cli.inference.progress import Progress
@@ -266,13 +266,14 @@ def _card(run: _Run, split: DataSplit, name: str, validation: dict[str, Any] | N
         f"{f', {annotated} of them with annotations' if annotated else ''}; "
         f"manifest digest {manifest.digest[:12]}, settings digest {config.digest[:12]}, seed {config.training.seed}."
     )
+    data = TrainingData(name=printable(manifest.path.name), licence=card.data_licence, description=description)
     return ModelCard(
         name=card.name or re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-") or "model",
         summary=card.summary or f"Tells slides of {len(classes)} classes apart: {', '.join(classes)}.",
         intended_use=card.intended_use,
         limits=(*_limits(split, validation), *card.limits),
         licence=card.licence,
-        training_data=(TrainingData(name=manifest.path.name, licence=card.data_licence, description=description),),
+        training_data=(data,),
         metrics={"validation": validation} if validation else {},
         created=datetime.now(UTC).date(),
         package_version=version(DISTRIBUTION),
