@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
-from tnet_cli.errors import DISTRIBUTION, UsageError
+from tnet_cli.errors import DISTRIBUTION, RUN_BY_SPREADSHEETS, UsageError
 from tnet_cli.places import is_url, redacted
 
 STATE = ".tnet"
@@ -33,6 +33,9 @@ STATE = ".tnet"
 
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 """Opens neither what a link leads to nor, for ever waiting, a pipe."""
+
+PATH_COLUMNS = frozenset({"slide", "path", "annotation"})
+_NUMBER = re.compile(r"[+-]\d+(\.\d*)?(e[+-]?\d+)?|[+-]inf", re.IGNORECASE)
 
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES}
 """Of folders on file systems that do not have this."""
@@ -356,14 +359,23 @@ def rounded(value: float | None) -> float | None:
 def table_text(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
     """Write rows as CSV text: a header, no index, empty cells for None.
 
+    A text that a spreadsheet would run gets an apostrophe before it, by which spreadsheets know text; a path gets
+    ``./``, and names the same file.
+
     Raises:
         ValueError: a row has other columns than ``columns``.
     """
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({column: _cell(column, value) for column, value in row.items()} for row in rows)
     return text.getvalue()
+
+
+def _cell(column: str, value: object) -> object:
+    if not isinstance(value, str) or not value.startswith(RUN_BY_SPREADSHEETS) or _NUMBER.fullmatch(value):
+        return value
+    return f"./{value}" if column in PATH_COLUMNS else f"'{value}"
 
 
 def json_text(document: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tnet_cli.errors import raise_for_failed
+from tnet_cli.errors import printable, raise_for_failed
 from tnet_cli.evaluation.calibrate import Fit, check_model_target
 from tnet_cli.evaluation.folder import METRICS, EvaluationFolder
 from tnet_cli.evaluation.judge import JudgedSlide, failures_of
@@ -121,14 +121,14 @@ def run_evaluation(request: EvaluateRequest, progress: Progress | None = None) -
 def _evaluated_card(record: dict[str, Any], fit: Fit) -> ModelCard:
     """Return the fitted card with what was measured, beside what it already says."""
     evaluation = {
-        "manifest": record["manifest"],
-        "split": record["split"],
+        "manifest": printable(record["manifest"]),
+        "split": printable(record["split"]),
         "slides": record["slides"]["judged"],
         "accuracy": _for_card(record["accuracy"]),
         "AUROC": _for_card(record["auroc"]),
     }
     fitted = {
-        "split": fit.split,
+        "split": printable(fit.split),
         "slides": len(fit.run.judged),
         "temperature": fit.temperature.value,
         "threshold": fit.threshold.value,

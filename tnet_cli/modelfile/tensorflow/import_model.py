@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tnet_cli.errors import DISTRIBUTION, ManifestError, ModelFileError, UsageError
+from tnet_cli.errors import DISTRIBUTION, ManifestError, ModelFileError, UsageError, printable
+from tnet_cli.model.config import problem_of_class_name
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.card import ModelCard, TrainingData
 from tnet_cli.modelfile.modelfile import refuse_taken_target, save_model
@@ -140,7 +141,7 @@ def _card(out: Path, prefix: Path, variant: Variant, network: TNet) -> ModelCard
     known = DATA_SETS.get(variant.classes)
     return ModelCard(
         name=name,
-        summary=f"Tells {variant.classes} {subject} apart. Imported from {prefix.name}, a TensorFlow checkpoint.",
+        summary=f"Tells {variant.classes} {subject} apart. Imported from {printable(prefix.name)}, a TensorFlow checkpoint.",
         intended_use="Research: the model of the TNet paper (arXiv:2102.10212), imported from its authors' checkpoint.",
         limits=(
             "What the checkpoint was trained on is told from its number of classes, not recorded in it.",
@@ -160,7 +161,8 @@ def read_class_names(path: Path, count: int) -> tuple[str, ...]:
     A number before each name, counting up from 0 or 1 as in CUB's ``classes.txt``, is left out. Empty lines are too.
 
     Raises:
-        ManifestError: the file cannot be read, or has not as many names as the model has classes, or the same twice.
+        ManifestError: the file cannot be read, or has not as many names as the model has classes, the same twice,
+            or one that is no name for a class.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -173,6 +175,9 @@ def read_class_names(path: Path, count: int) -> tuple[str, ...]:
     if len(set(names)) != count:
         twice = next(name for name in names if names.count(name) > 1)
         raise ManifestError(f"{path}: lists the class name {twice!r} more than once")
+    for name in names:
+        if (problem := problem_of_class_name(name)) is not None:
+            raise ManifestError(f"{path}: the class name {name!r} {problem}")
     return tuple(names)
 
 
