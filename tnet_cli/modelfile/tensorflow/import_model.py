@@ -139,9 +139,10 @@ def _card(out: Path, prefix: Path, variant: Variant, network: TNet) -> ModelCard
     subject = {"fmow": "places in satellite images", "birds": "kinds of birds in photographs"}[variant.family]
     name = re.sub(r"[^A-Za-z0-9._-]", "-", out.stem).lstrip("._-") or "imported"
     known = DATA_SETS.get(variant.classes)
+    whence = printable(prefix.name)
     return ModelCard(
         name=name,
-        summary=f"Tells {variant.classes} {subject} apart. Imported from {printable(prefix.name)}, a TensorFlow checkpoint.",
+        summary=f"Tells {variant.classes} {subject} apart. Imported from {whence}, a TensorFlow checkpoint.",
         intended_use="Research: the model of the TNet paper (arXiv:2102.10212), imported from its authors' checkpoint.",
         limits=(
             "What the checkpoint was trained on is told from its number of classes, not recorded in it.",
