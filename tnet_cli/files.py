@@ -19,6 +19,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -251,12 +252,11 @@ def write_folder_whole(
     try:
         for name, content in contents.items():
             (draft / name).write_bytes(content)
-        # After all are written, so that a file system which syncs more than it is asked to has less left each time.
-        for name in contents:
-            _sync(draft / name)
+        # At once, for which a disk takes a tenth of the time of one after the other.
+        with ThreadPoolExecutor(len(contents) + 1) as threads:
+            list(threads.map(_sync, [draft, *(draft / name for name in contents)]))
         _make_folder(folder.parent)
         if not folder.exists():
-            _sync(draft)
             draft.rename(folder)
             _sync(folder.parent)
             return
