@@ -30,6 +30,9 @@ MOST_HELD_BYTES = 160_000_000
 NUMBER_BYTES, TAG_BYTES = 40, 300
 """What each takes as an object."""
 
+NOTICED = 100
+"""So long a circle of directories is refused like any other long list of them; in a shorter one all are there."""
+
 LONGEST_TAG = 16 * 1024 * 1024
 """Bytes of a text, a colour profile and the like; most have a few thousand."""
 
@@ -91,7 +94,8 @@ def check_directories(path: str, read: ReadFunction, size: int) -> None:
             kind, count, value = by_code[SUB_IFDS]
             below += count
             waiting += walk.offsets(kind, count, value) if below <= MOST_DIRECTORIES else []
-        if len(seen) + below > MOST_DIRECTORIES:
+        # A circle of that many is one that tifffile does not notice.
+        if len(seen) + below > MOST_DIRECTORIES or (onward in seen and len(seen) >= NOTICED):
             raise SlideError(
                 path, f"lists more than {MOST_DIRECTORIES} images; export the one that is the slide as OME-TIFF or SVS"
             )

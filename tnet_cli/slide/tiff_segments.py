@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +12,8 @@ import tifffile
 from PIL import Image
 
 from tnet_cli.geometry import Size
+from tnet_cli.slide.stream_sizes import SIZES, StatedSize
+from tnet_cli.slide.streams import HEADER_BYTES
 
 PLANAR_SEPARATE = 2
 JPEG = frozenset({6, 7, 34892, 33007})
@@ -20,6 +22,12 @@ JPEG_END = b"\xff\xd9"
 BLOCK = 8
 MORE_DATA = b"\x5a\xa3\x17\xc9" * 64
 """Anything that could stand in the data of a JPEG's blocks."""
+
+FILL_PX = 64
+"""JPEG and JPEG XR are made of blocks of so many pixels at most."""
+
+MOST_PACKED = 4
+"""Times the bytes of its pixels that a tile may have in the file; some encoders make more of noise."""
 
 BARE_PX = 1024 * 1024
 """Uncompressed images in one piece are read about this many pixels at a time."""
@@ -90,6 +98,7 @@ class TileLayout:
         self.columns = -(-page.imagewidth // self.tile.width)
         self.rows = -(-height // self.tile.height)
         self._planes = page.samplesperpixel if int(page.planarconfig) == PLANAR_SEPARATE else 1
+        self._size_of = SIZES.get(int(page.compression))
         self._says: Callable[[bytes], object] | None = None
         self._said: object = None
 
@@ -102,7 +111,7 @@ class TileLayout:
         """How many tiles or strips the file's directory has to list."""
         return self._planes * (1 if self._is_cut else self.columns * self.rows)
 
-    @property
+    @cached_property
     def tile_bytes(self) -> int:
         """Memory that a decoded tile takes, as samples (of 32 bits in JPEG 2000) or as RGB, whichever is more."""
         depth = 4 if int(self._page.compression) in JPEG_2000 else np.dtype(self._page.dtype).itemsize
@@ -137,6 +146,8 @@ class TileLayout:
             offset, count = self._place(plane, column, row, shown)
             if offset == 0 or count == 0:
                 return DecodedTile(None, pixels, compressed_bytes)
+            if count > MOST_PACKED * self.tile_bytes + HEADER_BYTES:
+                raise ValueError(f"it has {count} bytes, more than its pixels")
             data = file.read(count, offset)
             if len(data) != count:
                 raise ValueError(f"the file ends {count - len(data)} bytes too early")
@@ -182,6 +193,8 @@ class TileLayout:
 
     def _decode_piece(self, data: bytes, plane: int, column: int, row: int) -> np.ndarray:
         page = self._page
+        if self._size_of is not None:
+            self._check_size(self._size_of(data))
         if int(page.compression) in JPEG and JPEG_END not in data:
             # Its decoder would fill what is missing with grey, and say nothing.
             raise ValueError("the JPEG data are cut off")
@@ -195,6 +208,18 @@ class TileLayout:
         if decoded.dtype.itemsize > np.dtype(page.dtype).itemsize:
             raise ValueError(f"its samples are {decoded.dtype}, not {page.dtype}")
         return decoded
+
+    def _check_size(self, stated: StatedSize | None) -> None:
+        """Refuse data that would become more than a tile, however much their decoder would make of them.
+
+        The last strip may be as high as the others, and some writers fill the last blocks of JPEG.
+        """
+        width, height, samples = stated or (0, 0, 0)
+        if stated is None or samples > max(4, self._page.samplesperpixel) + 1:
+            raise ValueError("its data are damaged, or of a kind that is not read")
+        if width > _filled(self.tile.width) or height > _filled(self.tile.height):
+            tile = f"{self.tile.width} x {self.tile.height}"
+            raise ValueError(f"its data say that they are {width} x {height} pixels, and the tile is {tile}")
 
     def _decode_data(self, index: int, data: bytes) -> np.ndarray:
         samples, _, _ = self._page.decode(data, index, jpegtables=self._page.jpegtables)
@@ -245,6 +270,10 @@ class ChannelLayout(TileLayout):
         samples = [tile.samples for tile in tiles if tile.samples is not None]
         together = np.concatenate(samples, axis=2) if len(samples) == len(tiles) else None
         return DecodedTile(together, tiles[0].pixels, sum(tile.compressed_bytes for tile in tiles))
+
+
+def _filled(side: int) -> int:
+    return -(-side // FILL_PX) * FILL_PX
 
 
 def ends_early(data: bytes, decoded: np.ndarray, decode: Callable[[bytes], np.ndarray]) -> bool:
