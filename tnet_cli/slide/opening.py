@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from tnet_cli.errors import MissingMppError, SlideError, UnsupportedSlideError, UsageError
+from tnet_cli.headers.directories import check_directories
 from tnet_cli.places import Place
 from tnet_cli.slide.containers import closed_format
-from tnet_cli.slide.limits import check_directories
 from tnet_cli.slide.openslide_backend import PLAIN_TIFFS, OpenSlideSlide, detect_vendor
 from tnet_cli.slide.pillow_backend import PillowSlide
 from tnet_cli.slide.slide import ProgressFunction, Slide

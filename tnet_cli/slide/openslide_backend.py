@@ -14,11 +14,11 @@ from PIL import Image
 
 from tnet_cli.errors import SlideError, UnreadableRegionError
 from tnet_cli.geometry import Region, Size
+from tnet_cli.headers.streams import HEADER_BYTES, JPEG_2000_START, stream_colours
 from tnet_cli.slide.colours import over
 from tnet_cli.slide.mpp import StatedMpp, first_stated, option_mpp, parse_number, resolution_mpp, stated_mpp
 from tnet_cli.slide.resample import PyramidLevel, read_region
 from tnet_cli.slide.slide import AT_ONCE_PX, WHITE, ProgressFunction, Slide, SlideFacts, reason_of, told
-from tnet_cli.slide.streams import HEADER_BYTES, JPEG_2000_START, stream_colours
 from tnet_cli.slide.tiff_backend import DECODING_ERRORS, orientation_of
 from tnet_cli.slide.tiff_missing import stored_levels
 from tnet_cli.slide.tiff_pages import ChosenPages, choose_pages, page_size, snapped_downsample

@@ -12,12 +12,12 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, UnidentifiedI
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Size
+from tnet_cli.headers.streams import HEADER_BYTES, JPEG_2000_START, jpeg_2000_bits
 from tnet_cli.slide.colours import SampleRange, over, range_of
 from tnet_cli.slide.containers import misnamed_picture
 from tnet_cli.slide.mpp import option_mpp
 from tnet_cli.slide.resample import PyramidLevel
 from tnet_cli.slide.slide import WHITE, ProgressFunction, Slide, SlideFacts
-from tnet_cli.slide.streams import HEADER_BYTES, JPEG_2000_START, jpeg_2000_bits
 from tnet_cli.slide.tiff_pages import Orientation
 from tnet_cli.slide.tiff_segments import ends_early, has_grey_corner
 

@@ -12,10 +12,10 @@ import numpy as np
 import tifffile
 
 from tnet_cli.errors import SlideError
+from tnet_cli.headers.directories import check_directories
 from tnet_cli.places import Place
 from tnet_cli.remote.ranges import BlockStream, ByteRange, RemoteFile
 from tnet_cli.slide.containers import FORMAT_STARTS, OPENSLIDE_NAMES, closed_format, foreign_content
-from tnet_cli.slide.limits import check_directories
 from tnet_cli.slide.pillow_backend import PillowSlide
 from tnet_cli.slide.slide import ProgressFunction, Slide
 from tnet_cli.slide.tiff_backend import TIFF_STARTS, TiffSlide

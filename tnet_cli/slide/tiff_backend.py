@@ -13,13 +13,13 @@ from cachetools import LRUCache, cached
 
 from tnet_cli.errors import SlideError, UnreadableRegionError, UnsupportedSlideError
 from tnet_cli.geometry import Region, Size
+from tnet_cli.headers.directories import LARGEST_STRIP_BYTES, LARGEST_TILE_BYTES, too_large_piece
+from tnet_cli.headers.streams import HEADER_BYTES
 from tnet_cli.slide.containers import vendor_with_quirks
-from tnet_cli.slide.limits import LARGEST_STRIP_BYTES, LARGEST_TILE_BYTES, too_large_piece
 from tnet_cli.slide.mpp import option_mpp
 from tnet_cli.slide.ome import is_ome
 from tnet_cli.slide.resample import PyramidLevel, read_region
 from tnet_cli.slide.slide import AT_ONCE_PX, WHITE, ProgressFunction, Slide, SlideFacts, told
-from tnet_cli.slide.streams import HEADER_BYTES
 from tnet_cli.slide.tiff_colours import (
     Ranges,
     colours_said,

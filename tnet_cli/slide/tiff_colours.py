@@ -7,8 +7,8 @@ from contextlib import suppress
 import numpy as np
 import tifffile
 
+from tnet_cli.headers.streams import becomes_rgb, stream_colours
 from tnet_cli.slide.colours import SampleRange, over, range_of, rgb_of_ycbcr
-from tnet_cli.slide.streams import becomes_rgb, stream_colours
 from tnet_cli.slide.tiff_segments import JPEG_2000
 
 KIND = tifffile.PHOTOMETRIC

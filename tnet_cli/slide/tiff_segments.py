@@ -12,8 +12,8 @@ import tifffile
 from PIL import Image
 
 from tnet_cli.geometry import Size
-from tnet_cli.slide.stream_sizes import SIZES, StatedSize
-from tnet_cli.slide.streams import HEADER_BYTES
+from tnet_cli.headers.stream_sizes import SIZES, StatedSize
+from tnet_cli.headers.streams import HEADER_BYTES
 
 PLANAR_SEPARATE = 2
 JPEG = frozenset({6, 7, 34892, 33007})

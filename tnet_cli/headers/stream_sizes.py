@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from tnet_cli.slide.streams import JPEG_2000_START, START_CODES
+from tnet_cli.headers.streams import JPEG_2000_START, START_CODES
 
 StatedSize = tuple[int, int, int]
 """Width, height, and samples of a pixel; zero where the data need not be asked for these."""
