@@ -43,7 +43,7 @@ def calls_of_a_traversal(locations: tuple[int, ...], side_px: int) -> int:
 
     sys.setprofile(note)
     try:
-        steps = traverse([root], np.zeros(1), plan, lambda cells: tissue.fractions(cells) > 0)
+        steps = traverse([root], np.zeros(1), plan, lambda cells, _: tissue.fractions(cells) > 0)
         wanted = next(steps)
         while True:
             number = len(wanted.regions)

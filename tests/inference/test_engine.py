@@ -20,7 +20,7 @@ from tnet_cli.model.traversal import Look, TraversalPlan, traverse
 PLAN = TraversalPlan(grid=AttentionGrid(2, 0.5), processing_levels=3, locations=(2, 3), choice="beam", sampler=TopK())
 
 
-def everything(regions: Sequence[Region]) -> np.ndarray:
+def everything(regions: Sequence[Region], _roots: np.ndarray) -> np.ndarray:
     return np.ones(len(regions), dtype=bool)
 
 

@@ -81,7 +81,7 @@ def test_it_comes_back_up():
 
 
 def test_cells_that_are_not_allowed_are_left_out():
-    def on_the_left(cells):
+    def on_the_left(cells, _):
         return np.array([cell.x < 64 for cell in cells])
 
     _, looked_at = run(traverse_best_first(ROOTS, HALVES, plan(1000), on_the_left))
@@ -133,7 +133,7 @@ def test_it_ends_when_the_answer_stands_still_and_asks_only_at_the_finest():
 def test_it_ends_where_nothing_is_open():
     traversal, _ = run(traverse_best_first(ROOTS, HALVES, plan(10**6, at_once=9)))
     assert traversal.location_count == 2 * (4 + 16 + 64)
-    only_roots, _ = run(traverse_best_first(ROOTS, HALVES, plan(5), lambda cells: np.zeros(len(cells), dtype=bool)))
+    only_roots, _ = run(traverse_best_first(ROOTS, HALVES, plan(5), lambda cells, _: np.zeros(len(cells), dtype=bool)))
     assert only_roots.location_count == 0
     assert only_roots.order is not None
 

@@ -62,7 +62,7 @@ class Game:
         self.root_log_probs = torch.tensor(SHARES[:roots]).double().log() if roots > 1 else torch.zeros(1).double()
         self.forbidden = self.grid.cells(ROOTS[0])[1]
 
-    def allowed(self, regions: Sequence[Region]) -> np.ndarray:
+    def allowed(self, regions: Sequence[Region], _roots: np.ndarray) -> np.ndarray:
         return np.array([region != self.forbidden for region in regions])
 
     def log_probs(self) -> tuple[Tensor, Tensor]:

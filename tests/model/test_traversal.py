@@ -14,14 +14,20 @@ from hypothesis import strategies as st
 from tests.model import oracles
 from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.model.choice import GumbelTopK, LocationSampler, RandomChoice, TopK
-from tnet_cli.model.traversal import Look, Traversal, TraversalPlan, Wanted, traverse
+from tnet_cli.model.traversal import AllowedFunction, Look, Traversal, TraversalPlan, Wanted, traverse
 
 Network = Callable[[Wanted], Look]
 Choice = Literal["per_grid", "beam"]
 
 
-def plan(grid: AttentionGrid, locations: tuple[int, ...], choice: Choice, sampler: LocationSampler | None = None):
-    return TraversalPlan(grid, len(locations) + 1, locations, choice, sampler or TopK())
+def plan(
+    grid: AttentionGrid,
+    locations: tuple[int, ...],
+    choice: Choice,
+    sampler: LocationSampler | None = None,
+    start: int = 0,
+):
+    return TraversalPlan(grid, start + len(locations) + 1, locations, choice, sampler or TopK(), start)
 
 
 def run(
@@ -29,7 +35,7 @@ def run(
     root_log_probs: Any,
     plan: TraversalPlan,
     answer: Network,
-    allowed: Callable[[Sequence[Region]], np.ndarray] | None = None,
+    allowed: AllowedFunction | None = None,
 ) -> Traversal:
     generator = traverse(roots, root_log_probs, plan, allowed)
     wanted = next(generator)
@@ -63,9 +69,9 @@ def answering(seed: int) -> Network:
     return answer
 
 
-def left_of(x: int) -> Callable[[Sequence[Region]], np.ndarray]:
+def left_of(x: int) -> AllowedFunction:
     """Tissue lies left of a column."""
-    return lambda regions: np.array([region.x < x for region in regions])
+    return lambda regions, _: np.array([region.x < x for region in regions])
 
 
 grids = st.sampled_from([AttentionGrid(2, 0.5), AttentionGrid(3, 1 / 3), AttentionGrid(4, 0.25)])
@@ -92,7 +98,8 @@ def traversed_slides(draw: st.DrawFn, any_grid: bool = False):
     shares = np.random.default_rng(seed).dirichlet(np.ones(len(roots)))
     edge = draw(st.integers(-60, 3 * side))
     sampler = made_chooser(draw(samplers), seed)
-    return plan(grid, locations, choice, sampler), roots, np.log(shares), left_of(edge), seed
+    steps_down = plan(grid, locations, choice, sampler, draw(st.integers(0, 2)))
+    return steps_down, roots, np.log(shares), left_of(edge), seed
 
 
 @given(traversed_slides(any_grid=True))
@@ -102,7 +109,8 @@ def test_what_is_recorded_is_consistent(traversed):
     first = traversal.levels[0]
     assert first.regions == tuple(roots)
     assert (first.parents == -1).all()
-    assert (first.positions == 0).all()
+    assert first.processing_level == plan.start
+    assert (first.positions == [0, 0, plan.start]).all()
     np.testing.assert_array_equal(first.path_log_probs, root_log_probs)
     for parent, record in zip(traversal.levels, traversal.levels[1:], strict=False):
         assert record.processing_level == parent.processing_level + 1
@@ -114,13 +122,15 @@ def test_what_is_recorded_is_consistent(traversed):
             up, cell = int(record.parents[index]), int(record.cells[index])
             assert region == plan.grid.cells(parent.regions[up])[cell]
             assert parent.allowed[up, cell]
-            assert allowed([region])[0]
+            assert allowed([region], np.zeros(1, int))[0]
             assert record.location_log_probs[index] == parent.cell_log_probs[up, cell]
             assert record.path_log_probs[index] == parent.path_log_probs[up] + record.location_log_probs[index]
             y, x, scale = parent.positions[up]
             row, column = divmod(cell, plan.grid.n)
             assert record.positions[index].tolist() == [y * plan.grid.n + row, x * plan.grid.n + column, scale + 1]
-    assert traversal.location_count == sum(len(record.regions) for record in traversal.levels) - len(roots)
+    # Roots count where nothing lies below them.
+    uncounted = len(roots) if plan.locations else 0
+    assert traversal.location_count == sum(len(record.regions) for record in traversal.levels) - uncounted
 
 
 @given(traversed_slides())
@@ -145,7 +155,7 @@ def test_the_budget_is_spent_and_never_overspent(traversed):
         expected = min(k, open_cells.sum()) if plan.choice == "beam" else np.minimum(k, open_cells).sum()
         assert len(traversal.levels[number + 1].regions) == expected
     last = traversal.levels[-1]
-    ended_early = len(traversal.levels) < plan.processing_levels
+    ended_early = len(traversal.levels) < plan.processing_levels - plan.start
     if ended_early:
         assert last.allowed is not None
         assert not last.allowed.any()
@@ -197,7 +207,7 @@ def test_a_beam_spends_the_slides_budget_where_the_path_is_likely():
 def test_a_region_without_allowed_cells_is_a_leaf_and_the_others_go_on():
     roots = [Region(0, 0, 8, 8), Region(8, 0, 8, 8), Region(16, 0, 8, 8)]
     outside = [roots[1].intersect, roots[2].intersect]
-    allowed = lambda regions: np.array([outside[0](r) is None for r in regions])  # noqa: E731
+    allowed = lambda regions, _: np.array([outside[0](r) is None for r in regions])  # noqa: E731
     for choice in ("per_grid", "beam"):
         steps = plan(AttentionGrid(2, 0.5), (2, 4), choice)
         traversal = run(roots, np.log([0.01, 0.98, 0.01]), steps, answering(1), allowed)
@@ -207,7 +217,7 @@ def test_a_region_without_allowed_cells_is_a_leaf_and_the_others_go_on():
 
 
 def test_a_network_that_favours_what_is_not_allowed_is_not_followed():
-    half = lambda regions: np.array([region.x >= 4 for region in regions])  # noqa: E731
+    half = lambda regions, _: np.array([region.x >= 4 for region in regions])  # noqa: E731
     for choice in ("per_grid", "beam"):
         steps = plan(AttentionGrid(2, 0.5), (2,), choice)
         traversal = run([Region(0, 0, 8, 8)], np.zeros(1), steps, fixed(np.log([0.4, 0.1, 0.4, 0.1])), half)
@@ -216,19 +226,42 @@ def test_a_network_that_favours_what_is_not_allowed_is_not_followed():
 
 def test_nothing_allowed_ends_the_traversal_at_the_roots():
     steps = plan(AttentionGrid(2, 0.5), (2, 2), "beam")
-    nothing = lambda regions: np.zeros(len(regions), dtype=bool)  # noqa: E731
+    nothing = lambda regions, _: np.zeros(len(regions), dtype=bool)  # noqa: E731
     traversal = run([Region(0, 0, 8, 8)], np.zeros(1), steps, answering(1), nothing)
     assert len(traversal.levels) == 1
     assert traversal.location_count == 0
 
 
-def test_a_single_processing_level_wants_no_cells():
-    steps = plan(AttentionGrid(2, 0.5), (), "beam")
+@pytest.mark.parametrize("start", [0, 2])
+def test_roots_of_the_finest_processing_level_want_no_cells_and_are_attended_locations(start):
+    steps = plan(AttentionGrid(2, 0.5), (), "beam", start=start)
     generator = traverse([Region(0, 0, 8, 8)], np.zeros(1), steps)
     assert next(generator).allowed is None
     with pytest.raises(StopIteration) as end:
         generator.send(Look(np.zeros((1, 2)), None))
-    assert end.value.value.location_count == 0
+    assert end.value.value.location_count == 1
+    assert [record.processing_level for record in end.value.value.levels] == [start]
+
+
+def test_the_test_of_cells_is_told_in_which_root_they_lie():
+    """As far down as the traversal goes, and whatever parents were chosen."""
+    roots, told = [Region(0, 0, 64, 64), Region(40, 0, 64, 64)], list[tuple[int, int]]()
+
+    def noted(cells, root_of):
+        told.extend((cell.x, int(root)) for cell, root in zip(cells, root_of, strict=True))
+        return np.ones(len(cells), dtype=bool)
+
+    run(roots, np.log([0.5, 0.5]), plan(AttentionGrid(4, 0.25), (7, 9), "beam"), answering(3), noted)
+    # The roots' cells begin at multiples of 16 and at 40 and 8 more than these; those of their cells at multiples of 4.
+    assert len(told) == 32 + 7 * 16
+    assert all((x >= 40 if root else x < 64) for x, root in told)
+    assert {root for _, root in told[32:]} == {0, 1}
+
+
+@pytest.mark.parametrize(("start", "levels"), [(-1, 2), (2, 2), (1, 3)])
+def test_a_plan_has_a_number_for_each_processing_level_below_the_roots(start, levels):
+    with pytest.raises(ValueError, match="numbers of locations"):
+        TraversalPlan(AttentionGrid(2, 0.5), levels, (1, 1), "beam", TopK(), start)
 
 
 def test_gumbel_samples_the_joint_probabilities_of_a_whole_slide():
@@ -316,7 +349,7 @@ def test_roots_and_numbers_that_do_not_fit_are_refused():
         next(traverse([], np.zeros(0), STEPS))
     with pytest.raises(ValueError, match="1 roots with 2 log-probabilities"):
         next(traverse(ROOT, np.zeros(2), STEPS))
-    with pytest.raises(ValueError, match="3 processing levels need 2 numbers"):
+    with pytest.raises(ValueError, match="from 0 to 3 processing levels it is 2 numbers"):
         TraversalPlan(AttentionGrid(2, 0.5), 3, (2,), "beam", TopK())
 
 

@@ -95,3 +95,38 @@ def test_the_sliver_of_a_pixel_counts():
 def test_steps_that_make_no_lattice_are_refused(step):
     with pytest.raises(ValueError, match="step"):
         cover_with_roots(box_mask(Size(9, 9), Region(0, 0, 3, 3)), 64, step)
+
+
+@given(tissue=masks(), side=st.integers(4, 90), parts=st.integers(1, 8))
+def test_roots_moved_inward_lie_on_the_slide_and_cover_all_tissue(tissue, side, parts):
+    """A slide smaller than a root lies in the root; what is a root's own is no other's."""
+    slide = Region(0, 0, tissue.slide_size.width, tissue.slide_size.height)
+    roots = cover_with_roots(tissue, side, max(1, side // parts), inward=True)
+    owned = [root.own or root.region for root in roots]
+    for root, own in zip(roots, owned, strict=True):
+        box = root.region
+        assert (box.x >= 0 and box.right <= slide.width) or (box.x <= 0 and slide.width <= box.right)
+        assert (box.y >= 0 and box.bottom <= slide.height) or (box.y <= 0 and slide.height <= box.bottom)
+        held = own.intersect(slide)
+        assert held is None or box.contains(held)
+        assert root.tissue_share == pytest.approx(tissue.fractions([own])[0] * own.area / tissue.area_px)
+    assert not any(a.intersect(b) for number, a in enumerate(owned) for b in owned[:number])
+    assert sum(root.tissue_share for root in roots) == pytest.approx(0 if tissue.is_empty else 1)
+
+
+def test_a_picture_of_no_whole_number_of_roots_is_covered_by_as_few_as_reach_over_it():
+    roots = cover_with_roots(box_mask(Size(775, 522), Region(0, 0, 775, 522)), 328, 82, inward=True)
+    assert len(roots) == 3 * 2
+    assert {root.region.right for root in roots} >= {775}
+    assert {root.region.bottom for root in roots} >= {522}
+    assert min(root.region.x for root in roots) == 0
+
+
+def test_boxes_with_too_little_tissue_are_left_out_while_there_are_others():
+    tissue = box_mask(Size(800, 256), Region(0, 0, 800, 256))
+    assert len(cover_with_roots(tissue, 256, 256, inward=True)) == 4
+    roots = cover_with_roots(tissue, 256, 256, inward=True, least_px=0.25 * 256**2)
+    assert [root.region.x for root in roots] == [0, 256, 512]
+    assert sum(root.tissue_share for root in roots) == pytest.approx(1)
+    speck = box_mask(Size(800, 256), Region(700, 9, 4, 4))
+    assert len(cover_with_roots(speck, 256, 64, inward=True, least_px=0.25 * 256**2)) == 1

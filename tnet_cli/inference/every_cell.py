@@ -11,7 +11,7 @@ from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.inference.prepare import Preparation
 from tnet_cli.inference.traversal_job import TraversalJob
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.model.traversal import Look, ProcessingLevelRecord, Traversal, Wanted, positions_below
+from tnet_cli.model.traversal import Look, ProcessingLevelRecord, Traversal, Wanted, origins, positions_below
 from tnet_cli.slide.slide import Slide
 
 CELLS_AT_ONCE = 512
@@ -26,11 +26,12 @@ def tissue_cells(preparation: Preparation, config: TNetConfig) -> tuple[tuple[Re
     """
     grid, allowed = AttentionGrid(config.grid, config.cell_fraction), preparation.allowed()
     regions = list(preparation.root_regions)
-    positions = np.zeros((len(regions), 3), dtype=np.int64)
-    for _ in range(preparation.scale.processing_levels - 1):
+    positions, root_of = origins(len(regions), preparation.scale.start), np.arange(len(regions))
+    for _ in range(preparation.scale.start, preparation.scale.processing_levels - 1):
         cells = [cell for region in regions for cell in grid.cells(region)]
         parents, numbers = np.divmod(np.arange(len(cells)), grid.cell_count)
-        kept = np.flatnonzero(allowed(cells))
+        kept = np.flatnonzero(allowed(cells, root_of[parents]))
+        root_of = root_of[parents[kept]]
         regions = [cells[number] for number in kept]
         positions = positions_below(positions[parents[kept]], numbers[kept], grid)
     return tuple(regions), positions

@@ -1,15 +1,17 @@
 """From an open slide and a model to what a traversal needs: scale, tissue, roots and the cells that may be attended."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
 
 from tnet_cli.errors import MissingMppError, UsageError
-from tnet_cli.geometry import Region
+from tnet_cli.geometry import Region, Size
 from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.traversal import AllowedFunction
 from tnet_cli.slide.slide import Slide
 from tnet_cli.tissue.roots import Root, cover_with_roots
 from tnet_cli.tissue.tissue import TissueMask, find_tissue
@@ -22,6 +24,9 @@ SNAP = 0.02
 
 TISSUE_IN_A_CELL = 0.25
 """A cell may be attended when it holds this share of a finest cell's area as tissue."""
+
+FILLED = 0.5
+"""Share of a region that can lie on a slide which fills its processing level."""
 
 THUMBNAIL_MIN_PX = 800
 THUMBNAIL_MAX_PX = 2048
@@ -36,6 +41,7 @@ class Scale:
 
     Attributes:
         root_side_px: Side of a root in level-0 pixels.
+        start: The processing level of the roots.
         finest_side_px: Side of a region of the last processing level in level-0 pixels.
         processing_levels: How many processing levels the slide's resolution serves.
         mpp: Micrometres per pixel actually given to the network at each of them, coarsest first.
@@ -47,6 +53,28 @@ class Scale:
     processing_levels: int
     mpp: tuple[float, ...]
     notes: tuple[str, ...]
+    start: int = 0
+
+    @property
+    def least_tissue_px(self) -> float:
+        """How much tissue a cell must hold to be attended, in level-0 pixels."""
+        return TISSUE_IN_A_CELL * self.finest_side_px**2
+
+    def where_filled(self, slide_size: Size, grid: int) -> Self:
+        """Return the scale of a slide that begins at the first processing level that it fills.
+
+        A slide fills a processing level when at least half of a region can lie on it, or at the finest: so nothing is
+        shown mostly padding, and a slide that all but fills a region has that one root and not sixteen. What counts is
+        area: on a strip of 20 x 1 mm a region of 2 mm is half padding and does, one of 8 mm is seven eighths padding.
+
+        Args:
+            grid: Cells of an attention grid along each axis.
+        """
+        last = self.processing_levels - 1
+        sides_px = [self.finest_side_px * grid ** (last - at) for at in range(self.processing_levels)]
+        shares = [min(1, slide_size.width / px) * min(1, slide_size.height / px) for px in sides_px]
+        start = next((at for at, share in enumerate(shares) if share >= FILLED), last)
+        return replace(self, start=start, root_side_px=sides_px[start])
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +83,18 @@ class Preparation:
 
     Attributes:
         thumbnail: uint8 (H, W, 3), the whole slide.
-        roots: Boxes of processing level 0; empty when the slide holds no tissue.
+        roots: Where it begins; empty when the slide holds no tissue.
     """
 
     scale: Scale
     thumbnail: np.ndarray
     tissue: TissueMask
     roots: tuple[Root, ...]
+
+    def with_most_tissue(self, count: int) -> Self:
+        """Return the preparation with no more roots than these: those with the most tissue, of equals the first."""
+        ranked = sorted(range(len(self.roots)), key=lambda number: -self.roots[number].tissue_share)
+        return replace(self, roots=tuple(self.roots[number] for number in sorted(ranked[:count])))
 
     @property
     def root_regions(self) -> tuple[Region, ...]:
@@ -73,13 +106,22 @@ class Preparation:
         """Log of each root's share of the tissue, float32 (R,)."""
         return torch.tensor([root.tissue_share for root in self.roots]).log()
 
-    def allowed(self) -> Callable[[Sequence[Region]], np.ndarray]:
-        """Return the test whether cells hold enough tissue to be attended: regions -> bool (N,)."""
-        least_px = TISSUE_IN_A_CELL * self.scale.finest_side_px**2
+    def allowed(self) -> AllowedFunction:
+        """Return the test whether cells hold enough tissue to be attended.
 
-        def holds_tissue(cells: Sequence[Region]) -> np.ndarray:
+        Where roots overlap a cell holds only what is its root's own, so that nothing is attended through two of them.
+        """
+        least_px = self.scale.least_tissue_px
+        own = {number: root.own for number, root in enumerate(self.roots) if root.own is not None}
+
+        def holds_tissue(cells: Sequence[Region], roots: np.ndarray) -> np.ndarray:
             area = np.array([cell.area for cell in cells], dtype=np.float64)
-            return np.asarray(self.tissue.fractions(cells) * area >= least_px)
+            holds = np.asarray(self.tissue.fractions(cells) * area >= least_px)
+            if own:
+                for number in np.flatnonzero(holds & np.isin(roots, list(own))).tolist():
+                    part = cells[number].intersect(own[int(roots[number])])
+                    holds[number] = part is not None and self.tissue.fractions([part])[0] * part.area >= least_px
+            return holds
 
         return holds_tissue
 
@@ -162,24 +204,27 @@ def prepare(slide: Slide, config: TNetConfig) -> Preparation:
     thumbnail = slide.thumbnail(thumbnail_side_px(slide))
     thumbnail_mpp = None if slide.mpp is None else slide.mpp * slide.size.width / thumbnail.shape[1]
     tissue = find_tissue(thumbnail, slide.size, thumbnail_mpp)
-    step_px = scale.root_side_px // config.grid
-    roots = () if tissue.is_empty else tuple(cover_with_roots(tissue, scale.root_side_px, step_px))
-    return Preparation(scale=scale, thumbnail=thumbnail, tissue=tissue, roots=roots)
+    inward = config.starts_where_filled
+    if inward:
+        scale = scale.where_filled(slide.size, config.grid)
+    step_px, least_px = max(1, scale.root_side_px // config.grid), scale.least_tissue_px if inward else 0.0
+    roots = cover_with_roots(tissue, scale.root_side_px, step_px, inward=inward, least_px=least_px)
+    return Preparation(scale=scale, thumbnail=thumbnail, tissue=tissue, roots=tuple(roots))
 
 
 def choose_locations(
     config: TNetConfig, scale: Scale, locations: tuple[int, ...] | None, budget: int | None
 ) -> tuple[int, ...]:
-    """Say how many locations are attended at each processing level after the first.
+    """Say how many locations are attended at each processing level after that of the roots.
 
     Args:
         config: Its ``locations`` are the default.
-        scale: Gives the number of processing levels the slide serves.
+        scale: Gives the processing levels the slide serves.
         locations: The user's own numbers, or None.
         budget: At most this many in all, shared out as the default is, or None.
 
     Returns:
-        One number for each processing level after the first.
+        One number for each processing level after that of the roots.
 
     Raises:
         UsageError: both are given, or the numbers do not fit the model.
@@ -194,7 +239,7 @@ def choose_locations(
                 f"such as {','.join(str(k) for k in wanted)}"
             )
         wanted = locations
-    used = wanted[: scale.processing_levels - 1]
+    used = wanted[scale.start : scale.processing_levels - 1]
     if budget is None or not used:
         return used
     if config.choice == "per_grid":

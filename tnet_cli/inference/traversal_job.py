@@ -104,6 +104,9 @@ def traversal_job(
 ) -> TraversalJob | None:
     """Return the job of a slide or an image that is open and prepared; None where there is nothing to look at.
 
+    Roots of the finest processing level, with which a small slide may begin, are attended locations: where they are
+    more than the budget, or than the locations of all processing levels, those with the most tissue are looked at.
+
     Args:
         slide: Open until the traversal has ended.
         preparation: Of this slide for this model.
@@ -120,20 +123,18 @@ def traversal_job(
     if not preparation.roots:
         return None
     grid = AttentionGrid(config.grid, config.cell_fraction)
-    plan = TraversalPlan(
-        grid=grid,
-        processing_levels=preparation.scale.processing_levels,
-        locations=locations,
-        choice=config.choice,
-        sampler=sampler,
-    )
+    start, stop = preparation.scale.start, preparation.scale.processing_levels
+    plan = TraversalPlan(grid, stop, locations, config.choice, sampler, start)
     if isinstance(preparation, ImagePreparation):
         return TraversalJob(preparation.traverse(plan), partial(preparation.read, side_px=config.base_px))
+    most = options.budget or max(1, sum(locations))
+    if config.starts_where_filled and start == stop - 1:
+        most = options.budget or max(1, sum(options.locations or config.locations))
+        preparation = preparation.with_most_tissue(most)
     roots, shares, allowed = preparation.root_regions, preparation.root_log_probs, preparation.allowed()
     if options.stop_at is None:
         steps = traverse(roots, shares, plan, allowed)
     else:
-        most = options.budget or max(1, sum(locations))
-        best_first = BestFirstPlan(grid, preparation.scale.processing_levels, most, AT_ONCE)
+        best_first = BestFirstPlan(grid, stop, most, AT_ONCE, start)
         steps = traverse_best_first(roots, shares, best_first, allowed, stopping)
     return TraversalJob(steps, read or partial(slide.read, width_px=config.base_px, height_px=config.base_px))

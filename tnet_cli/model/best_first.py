@@ -7,7 +7,7 @@ back up when what lies below one cell turns out less probable than the cell besi
 """
 
 import heapq
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.model.traversal import (
+    AllowedFunction,
     Look,
     ProcessingLevelRecord,
     Traversal,
@@ -25,6 +26,7 @@ from tnet_cli.model.traversal import (
     as_float64,
     check_look,
     check_roots,
+    origins,
     positions_below,
 )
 
@@ -42,19 +44,21 @@ class BestFirstPlan:
     """How to traverse.
 
     Attributes:
-        processing_levels: Most steps down.
+        processing_levels: As of ``TraversalPlan``.
         budget: Most locations attended, of all processing levels together.
         at_once: Locations attended between one update of the stopping rule and the next.
+        start: The processing level of the roots.
     """
 
     grid: AttentionGrid
     processing_levels: int
     budget: int
     at_once: int
+    start: int = 0
 
     def __post_init__(self) -> None:
         """Refuse plans that attend nothing, with a ``ValueError``."""
-        if min(self.processing_levels, self.budget, self.at_once) < 1:
+        if min(self.processing_levels - self.start, self.budget, self.at_once) < 1:
             raise ValueError("processing levels, budget and locations at once must be at least 1")
 
 
@@ -62,7 +66,7 @@ def traverse_best_first(
     roots: Sequence[Region],
     root_log_probs: Tensor,
     plan: BestFirstPlan,
-    allowed: Callable[[Sequence[Region]], np.ndarray] | None = None,
+    allowed: AllowedFunction | None = None,
     stopping: StoppingRule | None = None,
 ) -> Generator[Wanted, Look, Traversal]:
     """Traverse a slide from its roots, the most probable open cells first.
@@ -77,8 +81,10 @@ def traverse_best_first(
     check_roots(roots, root_log_probs)
     seen = _Seen(plan, allowed)
     first = [
-        _Place(0, root, np.zeros(3, dtype=np.int64), parent=-1, cell=-1, location=float(value), path=float(value))
-        for root, value in zip(roots, root_log_probs, strict=True)
+        _Place(plan.start, region, position, parent=-1, cell=-1, root=root, location=float(value), path=float(value))
+        for root, (region, position, value) in enumerate(
+            zip(roots, origins(len(roots), plan.start), root_log_probs, strict=True)
+        )
     ]
     yield from seen.look_at(first)
     while (left := plan.budget - seen.attended) > 0:
@@ -94,8 +100,9 @@ def traverse_best_first(
 
 @dataclass(slots=True, eq=False)
 class _Place:
-    """A region and how it is reached; the parent is its number among all places looked at, -1 for roots.
+    """A region and how it is reached.
 
+    The parent is its number among all places looked at, -1 for roots; the root is the number of the one it lies in.
     Once it has been looked at: its cells, and of these the log-probabilities and which may be attended, each (G,).
     """
 
@@ -104,6 +111,7 @@ class _Place:
     position: np.ndarray
     parent: int
     cell: int
+    root: int
     location: float
     path: float
     cells: Sequence[Region] = ()
@@ -116,7 +124,7 @@ class _Seen:
     """What has been looked at, in that order, and the cells that are open."""
 
     plan: BestFirstPlan
-    allowed: Callable[[Sequence[Region]], np.ndarray] | None
+    allowed: AllowedFunction | None
     places: list[_Place] = field(default_factory=list)
     attended: int = 0
     has_reached_finest: bool = False
@@ -128,14 +136,14 @@ class _Seen:
         processing_level = places[0].processing_level
         is_last = processing_level == self.plan.processing_levels - 1
         grids = [] if is_last else [self.plan.grid.cells(place.region) for place in places]
-        may_attend = None if is_last else allowed_cells(grids, self.allowed)
+        may_attend = None if is_last else allowed_cells(grids, np.array([place.root for place in places]), self.allowed)
         positions = np.stack([place.position for place in places])
         look = yield Wanted(processing_level, tuple(place.region for place in places), positions, may_attend)
         check_look(look, len(places), may_attend)
         first = len(self.places)
         self.places += places
         self._features.append(look.features)
-        if processing_level > 0:
+        if is_last or places[0].parent >= 0:
             self.attended += len(places)
         self.has_reached_finest |= is_last
         if look.cell_log_probs is None or may_attend is None:
@@ -163,6 +171,7 @@ class _Seen:
             position=positions_below(parent.position[None], np.array([cell]), self.plan.grid)[0],
             parent=number,
             cell=cell,
+            root=parent.root,
             location=joint - parent.path,
             path=joint,
         )
@@ -175,7 +184,7 @@ class _Seen:
         """Put what was seen in the order of a record: by processing level, then parent, then cell."""
         features, records, order = self.features(), list[ProcessingLevelRecord](), list[int]()
         rank_of = {-1: -1}
-        for processing_level in range(1 + max(place.processing_level for place in self.places)):
+        for processing_level in range(self.plan.start, 1 + max(place.processing_level for place in self.places)):
             mine = [n for n, place in enumerate(self.places) if place.processing_level == processing_level]
             # Roots stay in their order: the sort is stable, and their parents and cells are all -1.
             mine.sort(key=lambda n: (rank_of[self.places[n].parent], self.places[n].cell))

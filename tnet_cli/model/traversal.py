@@ -16,6 +16,9 @@ from tnet_cli.model.choice import LocationSampler, PerturbingSampler, largest
 Values = Any
 """A numpy array or a tensor: both index, add and reshape alike."""
 
+AllowedFunction = Callable[[Sequence[Region], np.ndarray], np.ndarray]
+"""Tells which cells may be attended: N regions and, int64 (N,), the number of the root each is in -> bool (N,)."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
@@ -92,8 +95,8 @@ class Traversal:
 
     @property
     def location_count(self) -> int:
-        """How many locations were attended; roots are not."""
-        return sum(len(record.regions) for record in self.levels[1:])
+        """How many locations were attended; roots are some only where nothing lies below them."""
+        return sum(len(record.regions) for number, record in enumerate(self.levels) if number or record.allowed is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +104,11 @@ class TraversalPlan:
     """How to traverse.
 
     Attributes:
-        processing_levels: Most steps.
-        locations: k for each processing level after the first.
+        processing_levels: Of the model, as far as the slide serves them; the last is the finest.
+        locations: k for each processing level after that of the roots.
         choice: ``per_grid``: k cells of every grid; ``beam``: k cells of the whole slide, by the probability of
             their paths.
+        start: The processing level of the roots.
     """
 
     grid: AttentionGrid
@@ -112,24 +116,29 @@ class TraversalPlan:
     locations: tuple[int, ...]
     choice: Literal["per_grid", "beam"]
     sampler: LocationSampler
+    start: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse numbers of locations that are not one for each processing level after the first."""
-        if len(self.locations) != self.processing_levels - 1:
-            raise ValueError(f"{self.processing_levels} processing levels need {self.processing_levels - 1} numbers")
+        """Refuse numbers of locations that are not one for each processing level after that of the roots."""
+        steps = self.processing_levels - 1 - self.start
+        if min(self.start, steps) < 0 or len(self.locations) != steps:
+            raise ValueError(
+                f"from {self.start} to {self.processing_levels} processing levels it is {steps} numbers of locations, "
+                f"not {len(self.locations)}"
+            )
 
 
 def traverse(
     roots: Sequence[Region],
     root_log_probs: Values,
     plan: TraversalPlan,
-    allowed: Callable[[Sequence[Region]], np.ndarray] | None = None,
+    allowed: AllowedFunction | None = None,
 ) -> Generator[Wanted, Look, Traversal]:
     """Traverse a slide from its roots down.
 
     Args:
-        roots: Boxes of processing level 0, level-0 pixels; at least one.
-        allowed: Tells which cells may be attended: regions -> bool (N,); all of them when None.
+        roots: Boxes of the processing level where the plan starts, level-0 pixels; at least one.
+        allowed: Tells which cells may be attended; all of them when None.
 
     Yields:
         The regions wanted at one processing level; send a ``Look`` of the same length.
@@ -142,16 +151,17 @@ def traverse(
             a cell that may be attended has NaN for its log-probability.
     """
     check_roots(roots, root_log_probs)
-    origin, none = np.zeros((len(roots), 3), dtype=np.int64), np.full(len(roots), -1, dtype=np.int64)
-    reached = ProcessingLevelRecord(0, tuple(roots), origin, none, none, root_log_probs, root_log_probs)
+    origin, none = origins(len(roots), plan.start), np.full(len(roots), -1, dtype=np.int64)
+    reached = ProcessingLevelRecord(plan.start, tuple(roots), origin, none, none, root_log_probs, root_log_probs)
     records: list[ProcessingLevelRecord] = []
-    for processing_level in range(plan.processing_levels):
+    root_of = np.arange(len(roots))
+    for processing_level in range(plan.start, plan.processing_levels):
         is_last = processing_level == plan.processing_levels - 1
         grids = [] if is_last else [plan.grid.cells(region) for region in reached.regions]
-        may_attend = None if is_last else allowed_cells(grids, allowed)
+        may_attend = None if is_last else allowed_cells(grids, root_of, allowed)
         look = yield Wanted(processing_level, reached.regions, reached.positions, may_attend)
         check_look(look, len(reached.regions), may_attend)
-        if processing_level == 0 and look.cell_log_probs is not None:
+        if processing_level == plan.start and look.cell_log_probs is not None:
             beside = _beside(root_log_probs, look.cell_log_probs)
             reached = replace(reached, location_log_probs=beside, path_log_probs=beside)
         reached = replace(reached, features=look.features, cell_log_probs=look.cell_log_probs, allowed=may_attend)
@@ -159,10 +169,11 @@ def traverse(
         if look.cell_log_probs is None or may_attend is None:
             break
         joint = reached.path_log_probs[:, None] + look.cell_log_probs  # (N, G)
-        chosen, perturbed = _choose(joint, may_attend, reached.perturbed, plan, plan.locations[processing_level])
+        chosen, perturbed = _choose(joint, may_attend, reached.perturbed, plan, plan.locations[len(records) - 1])
         if len(chosen) == 0:
             break
         parents, cells = np.divmod(chosen, plan.grid.cell_count)
+        root_of = root_of[parents]
         reached = ProcessingLevelRecord(
             processing_level=processing_level + 1,
             regions=tuple(grids[parent][cell] for parent, cell in zip(parents, cells, strict=True)),
@@ -193,6 +204,11 @@ def check_roots(roots: Sequence[Region], root_log_probs: Values) -> None:
     """
     if len(roots) == 0 or len(roots) != len(root_log_probs):
         raise ValueError(f"{len(roots)} roots with {len(root_log_probs)} log-probabilities cannot be traversed")
+
+
+def origins(roots: int, start: int) -> np.ndarray:
+    """Return the positions of roots of a processing level, int64 (R, 3): y, x and scale."""
+    return np.tile(np.array([0, 0, start], dtype=np.int64), (roots, 1))
 
 
 def positions_below(positions: np.ndarray, cells: np.ndarray, grid: AttentionGrid) -> np.ndarray:
@@ -228,12 +244,12 @@ def as_float64(values: Values) -> np.ndarray:
     return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values, dtype=np.float64)
 
 
-def allowed_cells(grids: list[list[Region]], allowed: Callable[[Sequence[Region]], np.ndarray] | None) -> np.ndarray:
-    """Tell which cells of N regions may be attended, bool (N, G); all of them when ``allowed`` is None."""
+def allowed_cells(grids: list[list[Region]], roots: np.ndarray, allowed: AllowedFunction | None) -> np.ndarray:
+    """Tell which cells of N regions, in these roots, may be attended, bool (N, G); all when ``allowed`` is None."""
     if allowed is None:
         return np.ones((len(grids), len(grids[0])), dtype=bool)
     flat = [cell for grid in grids for cell in grid]
-    return np.asarray(allowed(flat), dtype=bool).reshape(len(grids), -1)
+    return np.asarray(allowed(flat, np.repeat(roots, len(grids[0]))), dtype=bool).reshape(len(grids), -1)
 
 
 def _choose(

@@ -1,24 +1,27 @@
-"""The roots: the boxes of processing level 0 that cover all tissue of a slide."""
+"""The roots: the boxes, of the processing level at which a slide begins, that cover all its tissue."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tnet_cli.geometry import Region
+from tnet_cli.geometry import Region, Size
 from tnet_cli.tissue.tissue import TissueMask
 
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """A region of processing level 0.
+    """A region from which a slide is traversed.
 
     Attributes:
         region: Level-0 pixels; may reach beyond the slide on any side.
         tissue_share: Its part of the slide's tissue area; the shares of a slide's roots sum to one.
+        own: The part of the slide that counts as this root's, level-0 pixels, where roots overlap: the parts do not.
+            None for the region itself.
     """
 
     region: Region
     tissue_share: float
+    own: Region | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,10 @@ class _Lattice:
     tops: np.ndarray
     tissue: np.ndarray
 
+    def without(self, least: float) -> "_Lattice":
+        """Return the lattice without the tissue of boxes that hold less."""
+        return replace(self, tissue=np.where(self.tissue >= least, self.tissue, 0))
+
     @property
     def rank(self) -> tuple[int, int]:
         """What is compared: few boxes with tissue first, then as much as possible in the emptiest of them."""
@@ -42,7 +49,9 @@ class _Lattice:
         return bearing.size, -int(bearing.min())
 
 
-def cover_with_roots(tissue: TissueMask, root_side_px: int, step_px: int) -> list[Root]:
+def cover_with_roots(
+    tissue: TissueMask, root_side_px: int, step_px: int, *, inward: bool = False, least_px: float = 0.0
+) -> list[Root]:
     """Cover all tissue with the fewest boxes of a lattice.
 
     The lattice's pitch is the root's side and its origin a multiple of ``step_px``, so that regions stay aligned to
@@ -53,10 +62,13 @@ def cover_with_roots(tissue: TissueMask, root_side_px: int, step_px: int) -> lis
         tissue: Where the tissue is.
         root_side_px: Side of a root in level-0 pixels.
         step_px: The origin's grain in level-0 pixels, at most the side.
+        inward: Move boxes that hang over an edge of the slide inward, as far as the slide is large enough. They then
+            overlap their neighbours, and what is their own remains the box of the lattice.
+        least_px: Boxes with less tissue than this, in level-0 pixels, are left out while there are others.
 
     Returns:
-        Boxes that do not overlap, row-major; none when there is no tissue. A slide smaller than a root has one,
-        which reaches beyond it.
+        Boxes that do not overlap unless they were moved inward, row-major; none when there is no tissue. A slide
+        smaller than a root has one, which reaches beyond it.
 
     Raises:
         ValueError: ``step_px`` is outside [1, ``root_side_px``].
@@ -66,13 +78,26 @@ def cover_with_roots(tissue: TissueMask, root_side_px: int, step_px: int) -> lis
     if tissue.is_empty:
         return []
     offsets = range(0, root_side_px, step_px)
-    lattices = (_lay(tissue, root_side_px, x, y) for y in offsets for x in offsets)
-    best = min(lattices, key=lambda lattice: lattice.rank)
+    lattices = [_lay(tissue, root_side_px, x, y) for y in offsets for x in offsets]
+    least = least_px * tissue.mask.size
+    enough = [lattice.without(least) for lattice in lattices if (lattice.tissue >= least).any()]
+    best = min(enough or lattices, key=lambda lattice: lattice.rank)
     total = int(best.tissue.sum())
-    return [
-        Root(Region(int(best.lefts[c]), int(best.tops[r]), root_side_px, root_side_px), int(best.tissue[r, c]) / total)
-        for r, c in np.argwhere(best.tissue > 0)
-    ]
+    roots = []
+    for row, column in np.argwhere(best.tissue > 0):
+        box = Region(int(best.lefts[column]), int(best.tops[row]), root_side_px, root_side_px)
+        region = _moved_inward(box, tissue.slide_size) if inward else box
+        roots.append(Root(region, int(best.tissue[row, column]) / total, None if region == box else box))
+    return roots
+
+
+def _moved_inward(box: Region, slide_size: Size) -> Region:
+    """Move a box so that it lies on the slide, or the slide in the box where that is larger, along each axis."""
+    x, y = (
+        min(max(start, min(0, length - box.width)), max(0, length - box.width))
+        for start, length in ((box.x, slide_size.width), (box.y, slide_size.height))
+    )
+    return Region(x, y, box.width, box.height)
 
 
 def _lay(tissue: TissueMask, side_px: int, offset_x: int, offset_y: int) -> _Lattice:
