@@ -41,7 +41,9 @@ def manifest(path: Path, splits: Mapping[str, Sequence[SlideInput]]) -> Path:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["slide", "label", "split"])
-        writer.writerows([entry.shown_path, entry.label, split] for split, entries in splits.items() for entry in entries)
+        writer.writerows(
+            [entry.shown_path, entry.label, split] for split, entries in splits.items() for entry in entries
+        )
     return path
 
 
@@ -97,7 +99,9 @@ def test_an_interruption_keeps_what_was_finished(entries, tiny_model, tmp_path):
 
     listed = manifest(tmp_path / "labels.csv", {"": entries})
     request = EvaluateRequest(manifest=listed, model=str(tiny_model().path), out=tmp_path / "out", device="cpu")
-    with pytest.raises(InterruptedRunError, match=r"^interrupted; 1 of 4 slides are done and kept; run the same") as caught:
+    with pytest.raises(
+        InterruptedRunError, match=r"^interrupted; 1 of 4 slides are done and kept; run the same"
+    ) as caught:
         run_evaluation(request, Interrupting())
     assert caught.value.exit_code == 130
     with (tmp_path / "out" / "predictions.csv").open(newline="") as file:

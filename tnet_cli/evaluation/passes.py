@@ -166,6 +166,8 @@ class Passes:
                 for position, row in rows:
                     store.refresh()
                     progress.slide_done(JudgedSlide(inputs[position], row).cells())
+        # Also a table of which no row is new: only now is it known by which card they are decided.
+        store.refresh(now=True)
         return store.rows()
 
     def _fit(self, progress: Progress) -> Fit:
@@ -174,10 +176,13 @@ class Passes:
             arm: arm_run(arm, slides, self._done(arm, store, slides, progress, keeps_features=self._fits_domain(arm)))
             for arm, store in self._calibrating.items()
         }
+        runs = {arm: run.without_old_limits() for arm, run in runs.items()}
         last = list(runs)[-1]
         judged = runs[last].judged if self._fits_domain(last) else []
         features = [self._folder.features_of(slide.entry.name) or {} for slide in judged]
-        return fit_card(runs[self._request.arms[0]], self._model.card, str(self._request.calibrate), features)
+        sharpness = [found for slide in judged if (found := slide.row.kept.get("sharpness")) is not None]
+        run, split = runs[self._request.arms[0]], str(self._request.calibrate)
+        return fit_card(run, self._model.card, split, features, sharpness)
 
     def _fits_domain(self, arm: str) -> bool:
         return arm == "tnet" and self._model.card.network.mpp is not None
