@@ -244,7 +244,7 @@ def evaluate(
         stop_at: Arm ``tnet`` ends when the probabilities move by less than this.
         budgets: Of a curve of accuracy against locations.
         split: Rows to judge; ``all`` for all, None for ``test`` where there are splits.
-        calibrate: Split to fit temperature and threshold on, stored in a new model file.
+        calibrate: Split to fit probabilities, and what slides have an answer, on; stored in a new model file.
         save_model: That model file; None for ``model.safetensors`` in ``out``.
         bootstrap: Draws for the intervals; 0 for none.
         seed: Of the bootstrap and of random locations.

@@ -14,10 +14,14 @@ from sklearn import metrics
 
 from tests.model_files import save_random, tiny_network
 from tnet_cli.cli.app import main
+from tnet_cli.modelfile.card import CalibrationError
 from tnet_cli.modelfile.modelfile import load_model
 
 ARMS = ("tnet", "random", "coarse", "exhaustive")
-PLOTS = ("roc.png", "precision_recall.png", "confusion_matrix.png", "reliability.png", "accuracy_by_locations.png")
+PLOTS = (
+    *("roc.png", "precision_recall.png", "confusion_matrix.png", "reliability.png"),
+    *("accuracy_by_locations.png", "accuracy_by_coverage.png"),
+)
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -89,6 +93,7 @@ def test_a_slide_that_fails_is_a_row_and_exit_code_6(evaluated, document):
     assert document["slides"] == {
         "listed": 3,
         "judged": 2,
+        "abstained": 0,
         "failed": 1,
         "no_tissue": 0,
         "by_label": {"benign": 1, "lesion": 2},
@@ -175,12 +180,14 @@ def test_the_calibrated_model_carries_what_was_fitted(evaluated, document, tiny_
     assert fit["split"] == "validation"
     assert fit["judged"] == 2
     assert after.card.temperature == fit["temperature"]["value"] == pytest.approx(document["decision"]["temperature"])
-    assert after.card.threshold == fit["threshold"]["value"] == pytest.approx(document["decision"]["threshold"])
+    assert list(after.card.bias) == fit["bias"]["value"] == pytest.approx(document["decision"]["bias"])
     # Two slides of random weights fix one of the two at least.
-    assert (after.card.temperature, after.card.threshold) != (before.card.temperature, before.card.threshold)
+    assert (after.card.temperature, after.card.bias) != (before.card.temperature, before.card.bias)
     assert after.card.metrics["evaluation"]["slides"] == 2
     assert after.card.metrics["calibration"]["split"] == "validation"
-    assert f"{after.card.threshold:g}, {after.card.temperature:g}" in (out / "model.md").read_text()
+    error = document["calibration"]["expected_calibration_error"]["value"]
+    assert after.card.calibration_error == CalibrationError(value=error, slides=2)
+    assert f"| temperature | {after.card.temperature:g} |" in (out / "model.md").read_text()
     with safe_open(tiny_model, "pt") as old, safe_open(out / "model.safetensors", "pt") as new:
         assert set(old.keys()) == set(new.keys())
         assert all(torch.equal(old.get_tensor(name), new.get_tensor(name)) for name in old.keys())  # noqa: SIM118

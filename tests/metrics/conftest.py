@@ -23,14 +23,11 @@ def make_predictions() -> Callable[..., Predictions]:
         patients: Sequence[str] | None = None,
         classes: tuple[str, ...] = ("benign", "lesion"),
         temperature: float = 1.0,
-        threshold: float = 0.5,
     ) -> Predictions:
         if logits is None:
             of_last = np.asarray(probabilities, dtype=np.float64)
             logits = np.stack([np.zeros(len(of_last)), np.log(of_last) - np.log1p(-of_last)], axis=1)
-        card = card_of(TNetConfig.slide(classes)).model_copy(
-            update={"temperature": temperature, "threshold": threshold}
-        )
+        card = card_of(TNetConfig.slide(classes)).model_copy(update={"temperature": temperature})
         names = patients if patients is not None else [str(number) for number in range(len(truth))]
         return predictions_from_logits(logits, truth, names, card)
 

@@ -1,4 +1,4 @@
-"""Reliability, ECE, temperature and threshold, by hand and by what they must recover."""
+"""Reliability, ECE, temperature and bias, by hand and by what they must recover."""
 
 import numpy as np
 import pytest
@@ -7,14 +7,15 @@ from scipy.special import log_softmax
 from sklearn.metrics import brier_score_loss, log_loss
 
 from tnet_cli.metrics.calibration import (
+    Calibration,
     brier_score,
-    choose_threshold,
     expected_calibration_error,
-    fit_temperature,
+    fit_calibration,
     negative_log_likelihood,
     reliability,
     stated_and_true,
 )
+from tnet_cli.metrics.predictions import softmax
 
 
 def test_reliability_and_ece_by_hand():
@@ -50,70 +51,61 @@ def test_brier_and_likelihood_against_scikit_learn(make_predictions, rng):
     )
 
 
-@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
-def test_temperature_is_recovered(rng, temperature):
+@pytest.mark.parametrize(("temperature", "bias"), [(0.4, (0, 0, 0)), (1.0, (0.5, -0.2, -0.3)), (3.0, (-1, 0.4, 0.6))])
+def test_temperature_and_bias_are_recovered(rng, temperature, bias):
     logits = rng.normal(size=(20_000, 3)) * 2
-    cumulative = np.exp(log_softmax(logits, axis=1)).cumsum(axis=1)
+    cumulative = np.exp(log_softmax(logits + np.array(bias), axis=1)).cumsum(axis=1)
     truth = (rng.random((20_000, 1)) > cumulative).sum(axis=1).clip(max=2)
-    fitted = fit_temperature(logits * temperature, truth, otherwise=1.0)
-    assert fitted.reason is None
-    assert fitted.value == pytest.approx(temperature, rel=0.05)
+    fitted = fit_calibration(logits * temperature, truth, "abc", Calibration())
+    assert (fitted.temperature_kept, fitted.bias_kept) == (None, None)
+    assert fitted.temperature == pytest.approx(temperature, rel=0.05)
+    assert fitted.bias == pytest.approx(bias, abs=0.06)
+    assert sum(fitted.bias) == pytest.approx(0, abs=1e-9)
 
-    def at(t: np.ndarray) -> float:
-        return negative_log_likelihood(logits * temperature, truth, float(t[0]))
+    def at(x: np.ndarray) -> float:
+        return negative_log_likelihood(logits * temperature, truth, float(x[0]), (float(x[1]), float(x[2]), 0.0))
 
-    best = minimize(at, [1.0], bounds=[(0.05, 20)])
-    assert fitted.value == pytest.approx(best.x[0], rel=1e-2)
+    best = minimize(at, [1.0, 0.0, 0.0], bounds=[(0.05, 20), (None, None), (None, None)])
+    found = negative_log_likelihood(logits * temperature, truth, fitted.temperature, fitted.bias)
+    assert found == pytest.approx(best.fun, abs=1e-6)
+
+
+def test_a_bias_does_what_a_threshold_would(rng):
+    # Called benign half of the time that it is a lesion: the best threshold is far below a half.
+    logit = np.concatenate([rng.normal(-3, 1, 500), rng.normal(-1, 1, 500)])
+    truth = np.repeat([0, 1], 500)
+    logits = np.stack([np.zeros(1000), logit], axis=1)
+    fitted = fit_calibration(logits, truth, ("benign", "lesion"), Calibration())
+    called = softmax(logits, fitted.temperature, fitted.bias).argmax(axis=1)
+    assert np.mean(softmax(logits, 1.0).argmax(axis=1) == truth) < 0.7
+    assert np.mean(called == truth) > 0.8
+    # As ECE sees it the probabilities now mean what they say.
+    stated = softmax(logits, fitted.temperature, fitted.bias)[:, 1]
+    assert (expected_calibration_error(reliability(stated, truth == 1)).value or 0) < 0.05
 
 
 @pytest.mark.parametrize(
     ("logits", "truth", "reason"),
     [
-        ([[3.0, 0.0], [0.0, 2.0]], [0, 1], "every slide is right"),
+        ([[3.0, 0.0], [0.0, 2.0]], [0, 1], "told apart without error"),
+        # Some bias tells them apart, though all are called the first.
+        ([[6.0, 0.0], [5.0, 0.0], [3.0, 0.0], [2.0, 0.0]], [0, 0, 1, 1], "told apart without error"),
         ([[3.0, 0.0], [0.0, 2.0]], [1, 0], "say nothing"),
-        # The best temperature is about 0.01, below any that is looked for.
-        ([[0.1, 0.0]] * 999 + [[0.0, 0.01]], [0] * 1000, "fix no temperature"),
         (np.zeros((0, 2)), [], "no slide"),
     ],
 )
 def test_slides_that_fix_no_temperature_keep_the_models(logits, truth, reason):
-    kept = fit_temperature(np.array(logits), np.array(truth, dtype=int), otherwise=1.3)
-    assert kept.value == 1.3
-    assert reason in str(kept.reason)
+    table, labels = np.array(logits), np.array(truth, dtype=int)
+    kept = fit_calibration(table, labels, "ab", Calibration(temperature=1.3))
+    assert kept.temperature == 1.3
+    assert reason in str(kept.temperature_kept)
+    # What remains to be fitted is.
+    if len(truth):
+        assert negative_log_likelihood(table, labels, 1.3, kept.bias) <= negative_log_likelihood(table, labels, 1.3)
 
 
-def test_threshold_by_hand():
-    lesion = np.array([0.1, 0.2, 0.3, 0.35, 0.6])
-    truth = np.array([0, 0, 1, 0, 1])
-    # Between 0.2 and 0.3: both lesions, two of three benign right, J = 2/3. Between 0.35 and 0.6: J = 1/2.
-    chosen = choose_threshold(np.stack([1 - lesion, lesion], axis=1), truth, otherwise=0.5)
-    assert chosen.value == pytest.approx(0.25)
-    assert chosen.reason is None
-
-
-def test_of_equal_thresholds_the_nearest_to_a_half():
-    lesion = np.array([0.1, 0.5, 0.7, 0.9])
-    truth = np.array([0, 1, 0, 1])
-    # 0.3 and 0.8 both give J = 1/2.
-    chosen = choose_threshold(np.stack([1 - lesion, lesion], axis=1), truth, otherwise=0.4)
-    assert chosen.value == pytest.approx(0.3)
-
-
-@pytest.mark.parametrize(
-    ("lesion", "truth", "reason"),
-    [
-        ([0.2, 0.4], [1, 1], "all of one class"),
-        ([0.4, 0.4], [0, 1], "the same probability"),
-        ([0.9, 0.1], [0, 1], "tells the classes"),
-    ],
-)
-def test_no_threshold_to_choose(lesion, truth, reason):
-    probabilities = np.stack([1 - np.array(lesion), np.array(lesion)], axis=1)
-    kept = choose_threshold(probabilities, np.array(truth), otherwise=0.37)
-    assert kept.value == 0.37
-    assert reason in str(kept.reason)
-
-
-def test_more_classes_have_no_threshold():
-    kept = choose_threshold(np.full((4, 3), 1 / 3), np.array([0, 1, 2, 0]), otherwise=0.5)
-    assert "two classes" in str(kept.reason)
+def test_a_class_without_slides_keeps_the_models_bias():
+    own = Calibration(temperature=2.0, bias=(0.2, -0.2))
+    kept = fit_calibration(np.array([[1.0, 0.0], [0.0, 0.5]]), np.array([0, 0]), ("a", "b"), own)
+    assert kept.bias == own.bias
+    assert kept.bias_kept == "no slide of the calibration split is labelled 'b'"

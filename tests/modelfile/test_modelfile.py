@@ -14,9 +14,10 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from tnet_cli.errors import ModelFileError
+from tnet_cli.metrics.predictions import softmax
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
-from tnet_cli.modelfile.card import CARD_KEY, ModelCard, TrainingData
+from tnet_cli.modelfile.card import CARD_KEY, ModelCard, TrainingData, calibration_words
 from tnet_cli.modelfile.modelfile import bundled_models, find_model, load_model, read_card, save_model
 
 CONFIG = TNetConfig.slide(("a", "b"))
@@ -120,13 +121,37 @@ def test_a_card_of_another_network_is_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_decisions():
-    assert made_card().decide([0.5, 0.5]) == 1
-    assert made_card(threshold=0.8).decide([0.3, 0.7]) == 0
-    three = made_card(network=TNetConfig.slide(("x", "y", "z")))
-    assert three.decide([0.2, 0.5, 0.3]) == 1
-    with pytest.raises(ValidationError, match="exactly two classes"):
+def test_a_card_of_old_with_a_threshold_calls_the_same_classes_the_most_probable(tmp_path, rng):
+    path = tmp_path / "old.safetensors"
+    old = made_card().model_dump(mode="json", exclude={"bias", "least_sharpness"}) | {
+        "threshold": 0.8,
+        "temperature": 1.5,
+    }
+    save_file({"x": torch.zeros(1)}, path, metadata={CARD_KEY: json.dumps(old)})
+    card = read_card(path)
+    logits = rng.normal(size=(200, 2)) * 3
+    by_threshold = softmax(logits, 1.5)[:, 1] >= 0.8
+    probabilities = softmax(logits, card.temperature, card.bias)
+    assert (probabilities.argmax(axis=1) == by_threshold).all()
+    assert by_threshold.any()
+    assert not by_threshold.all()
+    assert "threshold" not in card.model_dump()
+    assert made_card(threshold=0.5).bias == ()
+    for wrong, said in ((1.5, "between 0 and 1"), ("a", "between 0 and 1")):
+        with pytest.raises(ValidationError, match=said):
+            made_card(threshold=wrong)
+    with pytest.raises(ValidationError, match="a finite number for each of the 3 classes"):
         made_card(network=TNetConfig.slide(("x", "y", "z")), threshold=0.4)
+    with pytest.raises(ValidationError, match="a finite number for each"):
+        made_card(bias=(1.0, float("inf")))
+
+
+def test_how_far_probabilities_hold_is_said_where_it_was_measured():
+    assert calibration_words(made_card().calibration_error) == "how well it holds was never measured"
+    judged = {"evaluation": {"expected calibration error": 0.0512, "slides": 120}}
+    assert calibration_words(made_card(metrics=judged).calibration_error) == "off by 0.05 on average of 120 test slides"
+    for odd in ({"evaluation": 3}, {"evaluation": {"slides": 2}}, {"evaluation": {"expected calibration error": "x"}}):
+        assert made_card(metrics=odd).calibration_error is None
 
 
 def find_on_hub(address: str, cache: Path) -> subprocess.CompletedProcess[str]:

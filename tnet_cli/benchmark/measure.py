@@ -108,7 +108,7 @@ class _Bench:
                 (record,) = self._drive(every_cell_job(slide, preparation, self.config)).traversal.levels
                 with torch.inference_mode():
                     logits = self.network.classification(record.features).float().cpu().numpy()
-                probabilities = softmax(logits, self.model.card.temperature).mean(axis=0)
+                probabilities = softmax(logits, self.model.card.temperature, self.model.card.bias).mean(axis=0)
         cells = len(record.regions)
         return self._measured(watch, slide, cells, cells, probabilities, after_preparing)
 
@@ -175,7 +175,7 @@ class _Bench:
     ) -> Measurement:
         prediction = probability = None
         if probabilities is not None:
-            called = self.model.card.decide([float(p) for p in probabilities])
+            called = int(np.argmax(probabilities))
             prediction, probability = self.config.class_names[called], float(probabilities[called])
         return Measurement(
             arm=self.request.arm,

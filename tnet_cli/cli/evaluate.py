@@ -45,7 +45,7 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="SPLIT",
-            help="Fit temperature and decision threshold on this split, and store them in a new model file.",
+            help="Fit probabilities, and what slides have an answer, on this split; store it in a new model file.",
         ),
     ] = None,
     save_model: Annotated[

@@ -1,4 +1,4 @@
-"""Temperature, threshold and domain fitted on a calibration split."""
+"""Temperature, bias, domain and sharpness fitted on a calibration split."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,9 @@ from tnet_cli.evaluation.judge import ArmRun
 from tnet_cli.files import rounded
 from tnet_cli.inference.trust import slide_distance
 from tnet_cli.metrics.calibration import (
-    Fitted,
-    choose_threshold,
+    Calibration,
     expected_calibration_error,
-    fit_temperature,
+    fit_calibration,
     negative_log_likelihood,
     reliability,
     stated_and_true,
@@ -44,9 +43,8 @@ class Fit:
         split: Its name.
         run: What the judged arm found on it.
         before: The model's card.
-        card: The card with the fitted temperature and threshold.
-        temperature: Fitted, or kept for a reason.
-        threshold: Fitted on the probabilities of the new temperature, or kept for a reason.
+        card: The card with what was fitted.
+        calibration: Of the probabilities.
         domain: Where the features of the calibration split lie; empty where it has too few slides to say.
     """
 
@@ -54,28 +52,28 @@ class Fit:
     run: ArmRun
     before: ModelCard
     card: ModelCard
-    temperature: Fitted
-    threshold: Fitted
+    calibration: Calibration
     domain: tuple[FeatureDomain, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """Return it as it stands in ``metrics.json`` and in the card."""
+        before, fitted = self.before, self.calibration
         return {
             "split": self.split,
             "slides": len(self.run.slides),
             "judged": len(self.run.judged),
-            "temperature": _fitted(self.before.temperature, self.temperature),
-            "threshold": _fitted(self.before.threshold, self.threshold),
+            "temperature": {
+                "before": before.temperature,
+                "value": fitted.temperature,
+                "reason": fitted.temperature_kept,
+            },
+            "bias": {"before": list(before.bias), "value": list(fitted.bias), "reason": fitted.bias_kept},
             "domain": self.card.domain.model_dump() if self.domain and self.card.domain else None,
-            "criterion": "temperature: least negative log-likelihood; threshold: greatest Youden index, "
-            "which is the greatest balanced accuracy",
-            "before": _quality(self.run, self.before),
+            "least_sharpness": self.card.least_sharpness,
+            "criterion": "least negative log-likelihood",
+            "before": _quality(self.run, before),
             "after": _quality(self.run, self.card),
         }
-
-
-def _fitted(before: float, fitted: Fitted) -> dict[str, Any]:
-    return {"before": before, "value": fitted.value, "reason": fitted.reason}
 
 
 def _quality(run: ArmRun, card: ModelCard) -> dict[str, Any]:
@@ -83,34 +81,36 @@ def _quality(run: ArmRun, card: ModelCard) -> dict[str, Any]:
     if len(predictions) == 0:
         return {"negative_log_likelihood": None, "expected_calibration_error": None}
     error = expected_calibration_error(reliability(*stated_and_true(predictions)))
-    likelihood = negative_log_likelihood(predictions.logits, predictions.truth, card.temperature)
+    likelihood = negative_log_likelihood(predictions.logits, predictions.truth, card.temperature, card.bias)
     return {"negative_log_likelihood": rounded(likelihood), "expected_calibration_error": rounded(error.value)}
 
 
-def fit_card(run: ArmRun, card: ModelCard, split: str, features: Sequence[LevelFeatures] = ()) -> Fit:
-    """Fit temperature, then threshold, on what an arm found on the calibration split, and where its features lie.
+def fit_card(
+    run: ArmRun,
+    card: ModelCard,
+    split: str,
+    features: Sequence[LevelFeatures] = (),
+    sharpness: Sequence[float] = (),
+) -> Fit:
+    """Fit temperature and bias to what an arm found on the calibration split, where its features lie, how sharp it is.
 
     Args:
         run: On the calibration split.
         card: The model's card.
         split: The split's name.
         features: Of each slide of the split.
+        sharpness: Of each slide of the split that has one.
     """
     predictions = run.predictions(card)
-    temperature = fit_temperature(predictions.logits, predictions.truth, otherwise=card.temperature)
-    scaled = card.model_copy(update={"temperature": temperature.value})
-    threshold = Fitted(card.threshold, "no slide of the calibration split could be judged")
-    if len(predictions):
-        predictions = run.predictions(scaled)
-        threshold = choose_threshold(predictions.probabilities, predictions.truth, otherwise=card.threshold)
-    fitted = scaled.model_copy(update={"threshold": threshold.value})
+    own = Calibration(temperature=card.temperature, bias=card.bias)
+    calibration = fit_calibration(predictions.logits, predictions.truth, predictions.class_names, own)
+    update: dict[str, Any] = {"temperature": calibration.temperature, "bias": calibration.bias}
     domain: tuple[FeatureDomain, ...] = ()
     if (found := fit_domain(features, card.network.processing_levels)) is not None:
-        domain, limits = found
-        fitted = fitted.model_copy(update={"domain": limits})
-    return Fit(
-        split=split, run=run, before=card, card=fitted, temperature=temperature, threshold=threshold, domain=domain
-    )
+        domain, update["domain"] = found
+    if (least := fit_sharpness(sharpness)) is not None:
+        update["least_sharpness"] = least
+    return Fit(split, run, card, card.model_copy(update=update), calibration, domain)
 
 
 def fit_domain(

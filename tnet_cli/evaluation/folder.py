@@ -25,12 +25,12 @@ TABLES = {
         *("recall", "recall_low", "recall_high", "f1", "auroc", "average_precision"),
     ),
     "arms.csv": (
-        *("arm", "judged", "failed", "no_tissue"),
-        *("accuracy", "accuracy_low", "accuracy_high", "auroc", "auroc_low", "auroc_high"),
+        *("arm", "judged", "abstained", "failed", "no_tissue", "coverage"),
+        *("accuracy", "accuracy_low", "accuracy_high", "accuracy_anyway", "auroc", "auroc_low", "auroc_high"),
         *("locations", "fraction_read", "seconds_per_slide"),
     ),
     "curve.csv": (
-        *("arm", "budget", "judged", "failed", "no_tissue"),
+        *("arm", "budget", "judged", "abstained", "failed", "no_tissue", "coverage"),
         *("accuracy", "accuracy_low", "accuracy_high", "auroc", "locations"),
     ),
     "localisation.csv": (
@@ -113,13 +113,8 @@ class EvaluationFolder:
         columns = [*prediction_columns(class_names), "label", "patient", "split"]
         self._write_table(name, columns, [slide.cells() for slide in slides])
 
-    def write_tables_and_plots(self, metrics: Metrics, threshold: float) -> None:
-        """Write all tables but those of the predictions, and all plots, where there is something in them.
-
-        Args:
-            metrics: What they show.
-            threshold: Of the decision, marked in some plots.
-        """
+    def write_tables_and_plots(self, metrics: Metrics) -> None:
+        """Write all tables but those of the predictions, and all plots, where there is something in them."""
         rows = {
             "per_class.csv": [each.cells() for each in metrics.classes],
             "arms.csv": [each.cells() for each in metrics.arms],
@@ -130,7 +125,7 @@ class EvaluationFolder:
             if rows[name]:
                 self._write_table(name, columns, [{column: row[column] for column in columns} for row in rows[name]])
         for name, draw in PLOTS.items():
-            if (png := draw(metrics, threshold)) is not None:
+            if (png := draw(metrics)) is not None:
                 write_bytes_whole(self.path / name, png)
                 self.written.add(name)
 

@@ -12,6 +12,7 @@ from tnet_cli.evaluation.arms import Comparison, classify_by_arm, remembered
 from tnet_cli.evaluation.curve import CurvePoint, classify_for_curve
 from tnet_cli.evaluation.localisation import SlideLocalisation, localise
 from tnet_cli.files import rounded
+from tnet_cli.inference.trust import slide_sharpness
 from tnet_cli.inputs.fingerprint import Fingerprint, fingerprint_of
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.metrics.bootstrap import patient_or_slide
@@ -49,7 +50,7 @@ class JudgedSlide:
 
     @property
     def logits(self) -> list[float]:
-        """The network's own outputs, before temperature and softmax."""
+        """The network's own outputs, before calibration and softmax."""
         return list(self.row.kept["logits"])
 
     @property
@@ -59,14 +60,15 @@ class JudgedSlide:
         return SlideLocalisation(**found) if found else None
 
     def decided_by(self, card: ModelCard) -> "JudgedSlide":
-        """Return the same slide with the probabilities and the call that another temperature and threshold give."""
-        if self.status != "ok":
+        """Return the same slide with the probabilities and the call that another calibration gives."""
+        if not self.row.was_looked_at:
             return self
         names = card.network.class_names
-        probabilities = [float(p) for p in softmax(np.asarray(self.logits), card.temperature)]
-        called = card.decide(probabilities)
-        decided = {"prediction": names[called], "probability": rounded(probabilities[called])}
-        decided |= {f"prob_{name}": rounded(p) for name, p in zip(names, probabilities, strict=True)}
+        probabilities = [float(p) for p in softmax(np.asarray(self.logits), card.temperature, card.bias)]
+        decided: dict[str, Any] = {f"prob_{name}": rounded(p) for name, p in zip(names, probabilities, strict=True)}
+        if self.status == "ok":
+            called = int(np.argmax(probabilities))
+            decided |= {"prediction": names[called], "probability": rounded(probabilities[called])}
         return replace(self, row=replace(self.row, values=self.row.values | decided))
 
     def cells(self) -> dict[str, Any]:
@@ -112,12 +114,12 @@ class ArmRun:
         return sum(float(slide.row.kept.get("wall_s", 0)) for slide in self.slides)
 
     def decided_by(self, card: ModelCard) -> "ArmRun":
-        """Return the same run decided by another card's temperature and threshold."""
+        """Return the same run decided by another card's calibration."""
         return replace(self, slides=tuple(slide.decided_by(card) for slide in self.slides))
 
     @property
     def judged(self) -> list[JudgedSlide]:
-        """The slides that were called; those that failed or hold no tissue are not."""
+        """The slides that have an answer that counts."""
         return self.of_status("ok")
 
     @property
@@ -126,12 +128,27 @@ class ArmRun:
         return [slide for slide in self.judged if slide.found is not None]
 
     def of_status(self, status: str) -> list[JudgedSlide]:
-        """Return the slides that ended as ``failed``, ``no_tissue`` or ``ok``."""
+        """Return the slides that ended so."""
         return [slide for slide in self.slides if slide.status == status]
 
-    def predictions(self, card: ModelCard) -> Predictions:
-        """Return the judged slides as arrays, decided by a card's temperature and threshold."""
-        judged = self.judged
+    def without_old_limits(self) -> "ArmRun":
+        """Return the same run as if nothing were known of domain and sharpness, which calibration fits anew."""
+
+        def anew(slide: JudgedSlide) -> JudgedSlide:
+            reasons = set(str(slide.row.values["qc"]).split(";"))
+            if slide.status != "abstained" or reasons - {"out_of_domain", "unsharp"}:
+                return slide
+            return replace(slide, row=replace(slide.row, values=slide.row.values | {"status": "ok", "qc": None}))
+
+        return replace(self, slides=tuple(map(anew, self.slides)))
+
+    def predictions(self, card: ModelCard, *, anyway: bool = False) -> Predictions:
+        """Return the judged slides as arrays, decided by a card's calibration.
+
+        Args:
+            anyway: Add those whose answer does not count, after the others.
+        """
+        judged = self.judged + (self.of_status("abstained") if anyway else [])
         return predictions_from_logits(
             np.array([slide.logits for slide in judged], dtype=np.float64),
             [card.network.class_names.index(str(slide.entry.label)) for slide in judged],
@@ -167,12 +184,14 @@ def rows_of_arm(
             wall_s, entry = time.perf_counter() - since, taken[position]
             if keep_features is not None and result.evidence is not None:
                 keep_features(entry.name, result.evidence.features)
+            sharpness = slide_sharpness(result, comparison.model.card.network) if keep_features is not None else None
             found = localise(result, entry)
             kept = {
                 "logits": list(result.logits),
                 "localisation": asdict(found) if found else None,
                 "annotation": annotation_fingerprint(entry),
                 "wall_s": wall_s,
+                "sharpness": sharpness,
             }
             yield position, SlideRow(result.row(), result.reasons, kept=kept), result.fingerprint
             since = time.perf_counter()
@@ -221,22 +240,21 @@ def failures_of(runs: Sequence[ArmRun]) -> list[tuple[str, JudgedSlide]]:
 def predictions_from_logits(
     logits: np.ndarray, truth: Sequence[int], patients: Sequence[str], card: ModelCard
 ) -> Predictions:
-    """Turn logits into predictions by a card's temperature and decision threshold.
+    """Turn logits into predictions by a card's calibration.
 
     Args:
         logits: float (N, C).
         truth: N indices of the labels.
         patients: N names.
-        card: Its ``network.class_names``, ``temperature`` and ``threshold`` decide.
+        card: Its ``network.class_names``, ``temperature`` and ``bias`` decide.
     """
     class_names = card.network.class_names
     table = np.asarray(logits, dtype=np.float64).reshape(len(truth), len(class_names))
-    probabilities = softmax(table, card.temperature)
-    called = [card.decide([float(p) for p in row]) for row in probabilities]
+    probabilities = softmax(table, card.temperature, card.bias)
     return Predictions(
         class_names=class_names,
         truth=np.asarray(truth, dtype=np.int64),
-        called=np.asarray(called, dtype=np.int64),
+        called=probabilities.argmax(axis=1).astype(np.int64),
         probabilities=probabilities,
         logits=table,
         patients=tuple(patients),

@@ -41,6 +41,10 @@ class ArmMetrics:
         accuracy: With Wilson's interval.
         auroc: With the bootstrap interval.
         average_precision: With the bootstrap interval; not estimated for a point of the curve.
+        coverage: Share of the slides looked at that have an answer that counts, with Wilson's interval.
+        accuracy_anyway: Over all slides looked at, with Wilson's interval.
+        right_by_sureness: bool (N,): whether the most probable class is the label, for all slides looked at, the surest
+            first, and those whose answer does not count last.
     """
 
     run: ArmRun
@@ -48,6 +52,9 @@ class ArmMetrics:
     accuracy: Estimate
     auroc: Estimate
     average_precision: Estimate
+    coverage: Estimate
+    accuracy_anyway: Estimate
+    right_by_sureness: np.ndarray
 
     @property
     def arm(self) -> str:
@@ -63,7 +70,9 @@ class ArmMetrics:
         """Return it as it stands in ``metrics.json``: what weights, slides and seed determine."""
         return {
             **self._counts(),
+            "coverage": self.coverage.record(),
             "accuracy": self.accuracy.record(),
+            "accuracy_anyway": self.accuracy_anyway.record(),
             "auroc": self.auroc.record(),
             "locations": rounded(self.locations),
         }
@@ -72,7 +81,9 @@ class ArmMetrics:
         """Return the cells for ``arms.csv`` and ``curve.csv``."""
         return {
             **self._counts(),
+            "coverage": rounded(self.coverage.value),
             **self.accuracy.cells("accuracy"),
+            "accuracy_anyway": rounded(self.accuracy_anyway.value),
             **self.auroc.cells("auroc"),
             "locations": rounded(self.locations),
             **self.cost(),
@@ -90,7 +101,7 @@ class ArmMetrics:
 
     def _counts(self) -> dict[str, Any]:
         run = self.run
-        by_status = {name: len(run.of_status(name)) for name in ("failed", "no_tissue")}
+        by_status = {name: len(run.of_status(name)) for name in ("abstained", "failed", "no_tissue")}
         return {"arm": run.arm, "budget": run.budget, "judged": len(run.judged)} | by_status
 
 
@@ -101,7 +112,7 @@ class Metrics:
     Attributes:
         arms: The first is judged in full.
         curve: One for each arm and budget of the curve.
-        accuracy_of_listed: With Wilson's interval, failed slides and those without tissue counted as wrong.
+        accuracy_of_listed: With Wilson's interval, slides without an answer counted as wrong.
         accuracy_over_patients: With the bootstrap interval; undefined where no patient is named.
         balanced_accuracy: With the bootstrap interval.
         confusion: int64 (C, C), row the label.
@@ -130,7 +141,7 @@ def metrics_of(runs: Sequence[ArmRun], curve: Sequence[ArmRun], card: ModelCard,
     Args:
         runs: One for each arm, the first to be judged in full.
         curve: One for each arm and budget of the curve.
-        card: Temperature, threshold and classes.
+        card: Calibration and classes.
         draws: Of the bootstrap; 0 for none.
         seed: Names the draws.
     """
@@ -142,7 +153,7 @@ def metrics_of(runs: Sequence[ArmRun], curve: Sequence[ArmRun], card: ModelCard,
         over_patients = accuracy_over_patients(predictions, resampling)
     likelihood = Estimate.undefined()
     if len(predictions):
-        value = negative_log_likelihood(predictions.logits, predictions.truth, card.temperature)
+        value = negative_log_likelihood(predictions.logits, predictions.truth, card.temperature, card.bias)
         likelihood = Estimate(value=value)
     return Metrics(
         arms=tuple(_arm_metrics(run, card, draws, seed) for run in runs),
@@ -164,12 +175,21 @@ def _arm_metrics(run: ArmRun, card: ModelCard, draws: int, seed: int) -> ArmMetr
     predictions = run.predictions(card)
     resampling = resample_patients(predictions.truth, predictions.patients, count=draws, seed=seed)
     is_point = run.budget is not None
+    looked_at = run.predictions(card, anyway=True)
+    is_right = looked_at.truth == looked_at.called
+    # Those without an answer come after the others in these predictions, and after them they stay.
+    surest_first = np.lexsort(
+        (-looked_at.probabilities.max(axis=1, initial=0), np.arange(len(is_right)) >= len(predictions))
+    )
     return ArmMetrics(
         run=run,
         predictions=predictions,
         accuracy=accuracy(predictions),
         auroc=auroc(predictions, resampling),
         average_precision=Estimate.undefined("") if is_point else average_precision(predictions, resampling),
+        coverage=wilson(len(predictions), len(looked_at)),
+        accuracy_anyway=wilson(looked_at.right, len(looked_at)),
+        right_by_sureness=is_right[surest_first],
     )
 
 

@@ -15,6 +15,7 @@ from tnet_cli.report.plots import (
     Point,
     Series,
     confusion_plot,
+    coverage_plot,
     locations_plot,
     precision_recall_plot,
     reliability_plot,
@@ -22,15 +23,15 @@ from tnet_cli.report.plots import (
 )
 
 
-def _roc(metrics: Metrics, threshold: float) -> bytes | None:
+def _roc(metrics: Metrics) -> bytes | None:
     curves = []
     for predictions, of_class, text, colour in _drawn(metrics.arms, "AUROC", lambda arm: arm.auroc):
         false, true, _ = roc_curve(predictions.truth == of_class, predictions.probabilities[:, of_class])
         curves.append(Curve(false, true, text, colour))
-    return roc_plot(curves, _operating(metrics, threshold, "roc")) if curves else None
+    return roc_plot(curves, _operating(metrics, "roc")) if curves else None
 
 
-def _precision_recall(metrics: Metrics, threshold: float) -> bytes | None:
+def _precision_recall(metrics: Metrics) -> bytes | None:
     curves = []
     for predictions, of_class, text, colour in _drawn(metrics.arms, "AP", lambda arm: arm.average_precision):
         precision, recall, _ = precision_recall_curve(
@@ -41,7 +42,7 @@ def _precision_recall(metrics: Metrics, threshold: float) -> bytes | None:
         return None
     first = metrics.arms[0].predictions
     prevalence = float(np.mean(first.truth == 1)) if first.is_binary else None
-    return precision_recall_plot(curves, prevalence, _operating(metrics, threshold, "precision-recall"))
+    return precision_recall_plot(curves, prevalence, _operating(metrics, "precision-recall"))
 
 
 def _drawn(
@@ -62,25 +63,25 @@ def _drawn(
     ]
 
 
-def _operating(metrics: Metrics, threshold: float, plot: str) -> tuple[float, float, str] | None:
-    """Return where the decision threshold stands on the first arm's curve of two classes: x, y and words."""
+def _operating(metrics: Metrics, plot: str) -> tuple[float, float, str] | None:
+    """Return where the most probable class is called, on the first arm's curve of two classes: x, y and words."""
     predictions = metrics.arms[0].predictions
     if not predictions.is_binary or len(np.unique(predictions.truth)) < 2:
         return None
     positive, called = predictions.truth == 1, predictions.called == 1
     sensitivity = float(called[positive].mean())
-    words = f"decision threshold {threshold:.3g}"
+    words = "the most probable class"
     if plot == "roc":
         return float(called[~positive].mean()), sensitivity, words
     return (sensitivity, float(positive[called].mean()), words) if called.any() else None
 
 
-def _confusion(metrics: Metrics, _threshold: float) -> bytes | None:
+def _confusion(metrics: Metrics) -> bytes | None:
     predictions = metrics.arms[0].predictions
     return confusion_plot(metrics.confusion, predictions.class_names) if len(predictions) else None
 
 
-def _reliability(metrics: Metrics, _threshold: float) -> bytes | None:
+def _reliability(metrics: Metrics) -> bytes | None:
     predictions, bins = metrics.arms[0].predictions, metrics.reliability
     if len(predictions) == 0:
         return None
@@ -103,7 +104,7 @@ def _reliability(metrics: Metrics, _threshold: float) -> bytes | None:
     )
 
 
-def _accuracy_by_locations(metrics: Metrics, _threshold: float) -> bytes | None:
+def _accuracy_by_locations(metrics: Metrics) -> bytes | None:
     """Draw the curve, and across it the arms that no budget changes, at the locations that they attend."""
     order = list(ARMS)
     series = []
@@ -120,6 +121,21 @@ def _accuracy_by_locations(metrics: Metrics, _threshold: float) -> bytes | None:
     return locations_plot(series, across) if series else None
 
 
+def _accuracy_by_coverage(metrics: Metrics) -> bytes | None:
+    """Draw each arm's accuracy over the surest share of the slides that it looked at, those without an answer last."""
+    curves, answered = [], []
+    for each in metrics.arms:
+        right, looked_at = each.right_by_sureness, len(each.right_by_sureness)
+        if looked_at:
+            shares = np.arange(1, looked_at + 1) / looked_at
+            curves.append(
+                Curve(shares, right.cumsum() / np.arange(1, looked_at + 1), each.arm, list(ARMS).index(each.arm))
+            )
+        if len(each.predictions) and each.accuracy.value is not None:
+            answered.append((len(each.predictions) / looked_at, each.accuracy.value))
+    return coverage_plot(curves, answered[0] if answered else None) if curves else None
+
+
 def _point(arm: ArmMetrics) -> Point | None:
     estimate, locations = arm.accuracy, arm.locations
     if estimate.value is None or estimate.low is None or estimate.high is None or locations is None:
@@ -131,11 +147,12 @@ def _locations(arm: ArmMetrics) -> str:
     return f"{arm.locations:.0f} locations" if arm.locations else "no location"
 
 
-PLOTS: dict[str, Callable[[Metrics, float], bytes | None]] = {
+PLOTS: dict[str, Callable[[Metrics], bytes | None]] = {
     "roc.png": _roc,
     "precision_recall.png": _precision_recall,
     "confusion_matrix.png": _confusion,
     "reliability.png": _reliability,
     "accuracy_by_locations.png": _accuracy_by_locations,
+    "accuracy_by_coverage.png": _accuracy_by_coverage,
 }
-"""File -> draws it from metrics and decision threshold: a PNG, or None where there is nothing to draw."""
+"""File -> draws it from metrics: a PNG, or None where there is nothing to draw."""

@@ -80,7 +80,7 @@ def metrics_record(
         model: As it was before calibration.
         selection: The rows.
         metrics: Of the judged slides.
-        card: Whose temperature and threshold decided.
+        card: Whose calibration decided.
         fit: Where these come from, or None when they are the model's own.
         failures: Every slide that failed, in whichever arm.
     """
@@ -95,6 +95,7 @@ def metrics_record(
         "slides": {
             "listed": len(selection.judged),
             "judged": len(predictions),
+            "abstained": len(run.of_status("abstained")),
             "failed": len(run.of_status("failed")),
             "no_tissue": len(run.of_status("no_tissue")),
             "by_label": dict(sorted(Counter(str(row.label) for row in selection.judged).items())),
@@ -107,14 +108,19 @@ def metrics_record(
         "no_tissue": [
             {name: slide.row.values[name] for name in ("slide", "path")} for slide in run.of_status("no_tissue")
         ],
+        "abstained": [
+            {name: slide.row.values[name] for name in ("slide", "path", "qc")} for slide in run.of_status("abstained")
+        ],
         "classes": list(class_names),
         "positive_class": class_names[1] if is_binary else None,
         "decision": {
             "temperature": card.temperature,
-            "threshold": card.threshold if is_binary else None,
+            "bias": list(card.bias),
             "from": f"fitted on the split {fit.split!r}" if fit else "the model's card",
         },
         "accuracy": metrics.arms[0].accuracy.record(),
+        "coverage": metrics.arms[0].coverage.record(),
+        "accuracy_anyway": metrics.arms[0].accuracy_anyway.record(),
         "accuracy_of_listed": metrics.accuracy_of_listed.record(),
         "accuracy_over_patients": metrics.accuracy_over_patients.record(),
         "balanced_accuracy": metrics.balanced_accuracy.record(),

@@ -23,7 +23,7 @@ class EvaluateRequest:
         traversal: How slides are read and traversed; ``stop_at`` holds for the arm ``tnet``.
         budgets: Of the accuracy-against-locations curve, ascending.
         split: The split to judge, ``all`` for every row, or None for ``test`` where the manifest has splits.
-        calibrate: The split to fit temperature and threshold on, or None.
+        calibrate: The split to fit calibration, domain and sharpness on, or None.
         save_model: Where to write a copy of the model with these in its card; None for ``model.safetensors`` in
             ``out``.
         bootstrap: Draws of the bootstrap; 0 for none.

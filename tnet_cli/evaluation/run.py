@@ -30,7 +30,8 @@ class EvaluationReport:
     Attributes:
         record: What ``metrics.json`` holds, and under ``run`` what ``run.json`` does.
         accuracy: Of the first arm, as is ``auroc``.
-        judged: Slides of the first arm that were called.
+        judged: Slides of the first arm that have an answer.
+        abstained: Slides of the first arm whose answer does not count.
         failures: Slides that failed, with the arm in which they did.
         slides: How many slides the evaluation has, those that calibrate included.
     """
@@ -39,6 +40,7 @@ class EvaluationReport:
     accuracy: Estimate
     auroc: Estimate
     judged: int
+    abstained: int
     failures: tuple[tuple[str, JudgedSlide], ...]
     slides: int
     out: Path
@@ -46,9 +48,10 @@ class EvaluationReport:
     def line(self) -> str:
         """Return the answer in one line."""
         failed = f", {len(self.failures)} failed" if self.failures else ""
+        without = f", {self.abstained} without an answer that counts" if self.abstained else ""
         return (
             f"accuracy {self.accuracy.words()}, AUROC {self.auroc.words()}; "
-            f"{self.judged} slides judged{failed}; results: {self.out}"
+            f"{self.judged} slides judged{without}{failed}; results: {self.out}"
         )
 
     def raise_for_failures(self) -> None:
@@ -99,7 +102,7 @@ def run_evaluation(request: EvaluateRequest, progress: Progress | None = None) -
         card = model.card if fit is None else fit.card
         metrics = metrics_of(runs, curve, card, draws=request.bootstrap, seed=request.seed)
         failures = failures_of([*([fit.run] if fit else []), *runs, *curve])
-        folder.write_tables_and_plots(metrics, card.threshold)
+        folder.write_tables_and_plots(metrics)
         record = metrics_record(request, model, selection, metrics, card, fit=fit, failures=failures)
         if fit is not None and target is not None:
             copy_model(model.path, _evaluated_card(record, fit), target, domain=fit.domain)
@@ -112,6 +115,7 @@ def run_evaluation(request: EvaluateRequest, progress: Progress | None = None) -
         accuracy=first.accuracy,
         auroc=first.auroc,
         judged=len(first.predictions),
+        abstained=len(first.run.of_status("abstained")),
         failures=tuple(failures),
         slides=len(slides),
         out=request.out,
@@ -124,14 +128,16 @@ def _evaluated_card(record: dict[str, Any], fit: Fit) -> ModelCard:
         "manifest": printable(record["manifest"]),
         "split": printable(record["split"]),
         "slides": record["slides"]["judged"],
+        "abstained": record["slides"]["abstained"],
+        "expected calibration error": record["calibration"]["expected_calibration_error"]["value"],
         "accuracy": _for_card(record["accuracy"]),
         "AUROC": _for_card(record["auroc"]),
     }
     fitted = {
         "split": printable(fit.split),
         "slides": len(fit.run.judged),
-        "temperature": fit.temperature.value,
-        "threshold": fit.threshold.value,
+        "temperature": fit.calibration.temperature,
+        "bias": list(fit.calibration.bias),
     }
     measured = fit.card.metrics | {"evaluation": evaluation, "calibration": fitted}
     return fit.card.model_copy(update={"metrics": measured})

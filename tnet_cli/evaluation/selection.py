@@ -21,7 +21,7 @@ class Selection:
     Attributes:
         judged: The slides that are judged.
         split: Their split, ``all`` for every row, or None when the manifest has no splits.
-        calibration: The slides that temperature and threshold are fitted on.
+        calibration: The slides that the calibration is fitted on.
     """
 
     judged: tuple[SlideInput, ...]
@@ -71,7 +71,7 @@ def select_rows(
     if len({row.label for row in calibration}) == 1:
         raise ManifestError(
             f"{manifest}: every slide of the split {calibrate!r} is labelled {calibration[0].label!r}; "
-            "temperature and threshold need slides of at least two classes"
+            "a calibration needs slides of at least two classes"
         )
     if len({row.label for row in judged}) == 1 < len(class_names):
         on_note(

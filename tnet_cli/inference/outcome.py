@@ -66,12 +66,12 @@ def classified(
     logits = output.logits[0].float().cpu().numpy()
     if not np.isfinite(logits).all():
         raise ArithmeticError("the network's answer is not a number")
-    probabilities = [float(p) for p in softmax(logits, card.temperature)]
+    probabilities = [float(p) for p in softmax(logits, card.temperature, card.bias)]
     regions = _region_results(
         traversal,
         finest=card.network.processing_levels - 1,
         weights=output.weights[0].float().cpu().numpy(),
-        probabilities=softmax(output.location_logits[0].float().cpu().numpy(), card.temperature),
+        probabilities=softmax(output.location_logits[0].float().cpu().numpy(), card.temperature, card.bias),
         mpp=scale.mpp,
     )
     facts = _facts(entry, card, slide)

@@ -47,7 +47,7 @@ def stopping_rule(stop_at: float | None, network: TNet, card: ModelCard) -> Stan
     Args:
         stop_at: The threshold, in probability, or None.
         network: In evaluation mode.
-        card: Gives the temperature.
+        card: Its calibration makes probabilities of logits.
     """
     return None if stop_at is None else StandsStill(stop_at, partial(probabilities_of, network=network, card=card))
 
@@ -56,4 +56,4 @@ def probabilities_of(features: Tensor, network: TNet, card: ModelCard) -> np.nda
     """Return the probability of each class, (C,), from the features (K, D) of what was looked at."""
     with torch.inference_mode():
         logits = network.classify([features]).logits[0].float().cpu().numpy()
-    return softmax(logits, card.temperature)
+    return softmax(logits, card.temperature, card.bias)

@@ -1,10 +1,10 @@
-"""Whether probabilities mean what they say, the temperature that makes them, and the decision threshold."""
+"""Whether probabilities mean what they say, and the temperature and bias that make them."""
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from tnet_cli.metrics.estimate import Estimate, wilson
@@ -105,95 +105,101 @@ def brier_score(predictions: Predictions) -> Estimate:
     return Estimate(value=float(np.mean(((predictions.probabilities - wanted) ** 2).sum(axis=1))))
 
 
-def negative_log_likelihood(logits: np.ndarray, truth: np.ndarray, temperature: float) -> float:
-    """Mean over slides of −log softmax(z / T)_label.
+def negative_log_likelihood(
+    logits: np.ndarray, truth: np.ndarray, temperature: float, bias: Sequence[float] = ()
+) -> float:
+    """Mean over slides of −log softmax(z / T + b)_label.
 
     Args:
         logits: float (N, C), z; N at least 1.
         truth: int (N,).
         temperature: T.
+        bias: b, one for each class; none for zero.
     """
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    scaled = np.asarray(logits, dtype=np.float64) / temperature + np.asarray(bias or 0.0, dtype=np.float64)
     return float(np.mean(logsumexp(scaled, axis=1) - scaled[np.arange(len(truth)), truth]))
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """A number fitted on the calibration split, or the reason why the model's own is kept.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """How logits z become probabilities: softmax(z / T + b).
 
     Attributes:
-        value: What is to stand in the card.
-        reason: Why nothing was fitted; None when it was.
+        temperature: T.
+        bias: b, one for each class, of mean zero; none for zero.
+        temperature_kept: Why the model's own temperature is kept; None where it was fitted, as for ``bias_kept``.
     """
 
-    value: float
-    reason: str | None = None
+    temperature: float = 1.0
+    bias: tuple[float, ...] = ()
+    temperature_kept: str | None = None
+    bias_kept: str | None = None
 
 
-def fit_temperature(logits: np.ndarray, truth: np.ndarray, *, otherwise: float) -> Fitted:
-    """Find the temperature T that minimises the negative log-likelihood of softmax(z / T).
+def fit_calibration(logits: np.ndarray, truth: np.ndarray, class_names: Sequence[str], own: Calibration) -> Calibration:
+    """Find the temperature T and the bias b that minimise the negative log-likelihood of softmax(z / T + b).
 
-    One number for all classes, so the order of the probabilities and with it the greatest stays. The likelihood is
-    convex in 1 / T, so a bounded search over log T finds the one optimum.
-    Source: C. Guo et al., ICML 2017, arXiv:1706.04599, Sec. 4.2 (temperature scaling).
+    The most probable class is then the one to call: what a decision threshold would do, the bias does, and the
+    probabilities go with it. The likelihood is convex in 1 / T and b, so there is one optimum. T is kept where the
+    slides do not fix it: it falls to 0 where some bias tells all classes apart, and grows without bound where the
+    logits say nothing. The bias is kept where a class has no slide.
+    Source: A. Alexandari et al., ICML 2020, arXiv:1901.06852, Sec. 3.2 (bias-corrected temperature scaling).
 
     Args:
         logits: float (N, C) of the calibration slides.
         truth: int (N,).
-        otherwise: Kept where the slides do not fix a temperature: none were judged, or the likelihood grows towards
-            either end, as it does when every slide is right (T to 0) or the logits say nothing (T without bound).
+        own: The model's.
     """
     if len(truth) == 0:
-        return Fitted(otherwise, "no slide of the calibration split could be judged")
-    table = np.asarray(logits, dtype=np.float64)
-    of_label = table[np.arange(len(truth)), truth]
-    if bool(np.all(of_label >= table.max(axis=1))):
-        return Fitted(
-            otherwise, "every slide is right: the likelihood grows as T falls to 0, and no temperature is best"
+        nothing = "no slide of the calibration split could be judged"
+        return replace(own, temperature_kept=nothing, bias_kept=nothing)
+    missing = [name for number, name in enumerate(class_names) if not np.any(truth == number)]
+    bias_kept = f"no slide of the calibration split is labelled {missing[0]!r}" if missing else None
+    table, start = np.asarray(logits, dtype=np.float64), own.bias or (0.0,) * len(class_names)
+    inverse, bias = _most_likely(table, truth, (1 / own.temperature, start), fits_bias=not missing)
+    least, greatest = (1 / bound for bound in reversed(TEMPERATURES))
+    # Of fixed bias the logits alone must be right for the likelihood to grow as T falls.
+    scaled = table if missing else inverse * table + np.array(bias)
+    temperature_kept = None
+    if inverse <= least * 1.01:
+        temperature_kept = "the logits say nothing of the labels, so the likelihood grows with T without bound"
+    elif inverse >= greatest / 1.01 or bool(np.all(scaled[np.arange(len(truth)), truth] >= scaled.max(axis=1))):
+        temperature_kept = "the classes are told apart without error: the likelihood grows as T falls to 0"
+    if temperature_kept is not None:
+        inverse, bias = _most_likely(
+            table, truth, (1 / own.temperature, start), fits_bias=not missing, fits_temperature=False
         )
-    # The slope of the likelihood at 1 / T = 0; where it is not positive, nothing but T without bound is best.
-    if float(np.mean(of_label - table.mean(axis=1))) <= 0:
-        return Fitted(otherwise, "the logits say nothing of the labels, so the likelihood grows with T without bound")
-    least, greatest = (math.log(bound) for bound in TEMPERATURES)
-    found = minimize_scalar(
-        lambda log_t: negative_log_likelihood(logits, truth, math.exp(log_t)),
-        bounds=(least, greatest),
-        method="bounded",
-        options={"xatol": 1e-6},
+    return Calibration(
+        temperature=own.temperature if temperature_kept else 1 / inverse,
+        bias=own.bias if bias_kept else bias,
+        temperature_kept=temperature_kept,
+        bias_kept=bias_kept,
     )
-    if found.x - least < 0.01:
-        return Fitted(otherwise, f"the likelihood grows down to T = {TEMPERATURES[0]:g}: the slides fix no temperature")
-    if greatest - found.x < 0.01:
-        return Fitted(otherwise, f"the likelihood grows up to T = {TEMPERATURES[1]:g}: the slides fix no temperature")
-    return Fitted(math.exp(float(found.x)))
 
 
-def choose_threshold(probabilities: np.ndarray, truth: np.ndarray, *, otherwise: float) -> Fitted:
-    """Choose the decision threshold t with the greatest Youden index J(t) = sensitivity(t) + specificity(t) − 1.
+def _most_likely(
+    logits: np.ndarray,
+    truth: np.ndarray,
+    start: tuple[float, tuple[float, ...]],
+    *,
+    fits_bias: bool,
+    fits_temperature: bool = True,
+) -> tuple[float, tuple[float, ...]]:
+    """Return the 1 / T and b, of mean zero, of the greatest likelihood; what is not fitted stays as at the start."""
+    labels = np.eye(logits.shape[1])[truth]
 
-    The balanced accuracy is (J + 1) / 2, so it is greatest at the same place. Thresholds stand midway between
-    neighbouring probabilities; of several equally good ones the nearest to 0.5 is taken.
-    Source: W. J. Youden, Cancer 3 (1950) 32-35.
+    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
+        scaled = x[0] * logits + x[1:]
+        total = logsumexp(scaled, axis=1)
+        surplus = np.exp(scaled - total[:, None]) - labels  # (N, C), the slope by the scaled logits
+        slope = np.concatenate([[np.mean((surplus * logits).sum(axis=1))], surplus.mean(axis=0)])
+        return float(np.mean(total - scaled[np.arange(len(truth)), truth])), slope
 
-    Args:
-        probabilities: float (N, 2) of the calibration slides, or (N, C), which has no threshold.
-        truth: int (N,).
-        otherwise: Kept where no threshold can be chosen.
-    """
-    if probabilities.shape[1] != 2:
-        return Fitted(otherwise, "only a model of two classes has a decision threshold")
-    positive = truth == 1
-    if positive.all() or not positive.any():
-        return Fitted(otherwise, "the judged slides of the calibration split are all of one class")
-    stated = np.unique(probabilities[:, 1])
-    if len(stated) < 2:
-        return Fitted(otherwise, "every slide of the calibration split has the same probability")
-    # A cut must lie above its lower neighbour to leave it out, and inside (0, 1), also where the two nearly touch.
-    middles = (stated[:-1] + stated[1:]) / 2
-    cuts = np.clip(np.where(middles > stated[:-1], middles, stated[1:]), np.nextafter(0.0, 1.0), np.nextafter(1.0, 0.0))
-    called = probabilities[:, 1] >= cuts[:, None]  # (thresholds, N)
-    youden = called[:, positive].mean(axis=1) - called[:, ~positive].mean(axis=1)
-    if youden.max() <= 0:
-        return Fitted(otherwise, "no threshold tells the classes of the calibration split apart")
-    best = np.flatnonzero(youden >= youden.max() - 1e-12)
-    return Fitted(float(cuts[best[np.argmin(np.abs(cuts[best] - 0.5))]]))
+    inverse, bias = start
+    free = (1 / TEMPERATURES[1], 1 / TEMPERATURES[0]) if fits_temperature else (inverse, inverse)
+    bounds = [free, *((None, None) if fits_bias else (value, value) for value in bias)]
+    found = minimize(
+        loss, [inverse, *bias], jac=True, bounds=bounds, method="L-BFGS-B", options={"ftol": 1e-14, "gtol": 1e-9}
+    ).x
+    middle = found[1:].mean()
+    return float(found[0]), tuple(float(value - middle) for value in found[1:])

@@ -1,5 +1,6 @@
 """What a model predicted of labelled slides, as arrays: all that the metrics know of slides."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ class Predictions:
         truth: int64 (N,), index of the label.
         called: int64 (N,), index of the class that was called.
         probabilities: float64 (N, C), each row summing to one.
-        logits: float64 (N, C), before temperature and softmax.
+        logits: float64 (N, C), before calibration and softmax.
         patients: N names; a slide without one has a name of its own.
     """
 
@@ -40,16 +41,17 @@ class Predictions:
         return len(self.class_names) == 2
 
 
-def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
+def softmax(logits: np.ndarray, temperature: float, bias: Sequence[float] = ()) -> np.ndarray:
     """Return class probabilities.
 
     Args:
         logits: (..., C) float.
         temperature: Divides the logits first.
+        bias: Is added to them then, one for each class; none for zero.
 
     Returns:
         (..., C) float64, each row summing to one.
     """
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    scaled = np.asarray(logits, dtype=np.float64) / temperature + np.asarray(bias or 0.0, dtype=np.float64)
     raised = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
     return np.asarray(raised / raised.sum(axis=-1, keepdims=True))

@@ -109,7 +109,9 @@ class ModelCard(BaseModel):
         metrics: Measured values, by name; nested where one has an interval.
         created: Day the weights were written.
         temperature: Divides the logits before the softmax.
-        threshold: For two classes: least probability of the last class that calls it.
+        bias: Is added to the logits of the classes after that, so that the most probable class is the one to call;
+            none for zero. A card of old has a ``threshold`` instead, the least probability of the last of two classes
+            that calls it, which is read as the bias that calls the same.
         made_for: ``synthetic`` for a model that knows nothing but slides of ``tnet synth``.
         domain: How far from what the model knows a slide may be; None where that was not calibrated.
         least_sharpness: Of a slide that is in focus (``inference.trust``); None where that was not calibrated.
@@ -127,16 +129,29 @@ class ModelCard(BaseModel):
     created: date
     package_version: Line
     temperature: float = Field(default=1.0, gt=0)
-    threshold: float = Field(default=0.5, gt=0, lt=1)
+    bias: tuple[float, ...] = ()
     made_for: Literal["any", "synthetic"] = "any"
     domain: DomainLimits | None = None
     least_sharpness: float | None = Field(default=None, gt=0, lt=1)
     network: TNetConfig
 
+    @model_validator(mode="before")
+    @classmethod
+    def _reads_a_threshold_as_bias(cls, card: Any) -> Any:
+        if not isinstance(card, dict) or "threshold" not in card:
+            return card
+        threshold = card["threshold"]
+        if not isinstance(threshold, int | float) or not 0 < threshold < 1:
+            raise ValueError(f"a decision threshold lies between 0 and 1, not {threshold}")
+        half = math.log(threshold / (1 - threshold)) / 2
+        bias = {"bias": (half, -half)} if half else {}
+        return {name: value for name, value in card.items() if name != "threshold"} | bias
+
     @model_validator(mode="after")
-    def _threshold_needs_two_classes(self) -> Self:
-        if self.threshold != 0.5 and len(self.network.class_names) != 2:
-            raise ValueError("a decision threshold other than 0.5 needs exactly two classes")
+    def _has_a_bias_for_each_class(self) -> Self:
+        count = len(self.network.class_names)
+        if self.bias and (len(self.bias) != count or not all(map(math.isfinite, self.bias))):
+            raise ValueError(f"a bias has a finite number for each of the {count} classes, not {self.bias}")
         return self
 
     @property
@@ -148,9 +163,3 @@ class ModelCard(BaseModel):
     def calibration_error(self) -> CalibrationError | None:
         """What its metrics say of its probabilities; None where they were never compared with what came true."""
         return calibration_error_of(self.metrics)
-
-    def decide(self, probabilities: list[float]) -> int:
-        """Return the index of the class that is called, from one probability per class, in their order."""
-        if len(probabilities) == 2:
-            return int(probabilities[1] >= self.threshold)
-        return max(range(len(probabilities)), key=probabilities.__getitem__)

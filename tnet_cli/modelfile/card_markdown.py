@@ -34,7 +34,8 @@ def card_as_markdown(card: ModelCard) -> str:
         f"| scales | {scale} |",
         f"| attention grid | {network.grid} x {network.grid}, {network.choice} choice |",
         f"| default locations | {', '.join(str(k) for k in network.locations)} |",
-        f"| decision threshold, temperature | {card.threshold:g}, {card.temperature:g} |",
+        f"| temperature | {card.temperature:g} |",
+        *_bias_lines(card),
         *_domain_lines(card),
         f"| licence | {card.licence} |",
         f"| written | {card.created.isoformat()}, tnet {card.package_version} |",
@@ -58,11 +59,23 @@ def is_card_page(text: str) -> bool:
     return is_signed and headings <= set(text.splitlines())
 
 
-def _domain_lines(card: ModelCard) -> list[str]:
-    if card.domain is None:
+def _bias_lines(card: ModelCard) -> list[str]:
+    if not card.bias:
         return []
-    limits = ", ".join(f"{limit:.3g}" for limit in card.domain.limits)
-    return [f"| out of domain | features further away than {limits}, by scale ({card.domain.slides} slides) |"]
+    each = ", ".join(f"{name} {bias:+.3g}" for name, bias in zip(card.network.class_names, card.bias, strict=True))
+    return [f"| bias of the logits | {each} |"]
+
+
+def _domain_lines(card: ModelCard) -> list[str]:
+    lines = []
+    if card.domain is not None:
+        limits = ", ".join(f"{limit:.3g}" for limit in card.domain.limits)
+        lines.append(
+            f"| no answer beyond | features further away than {limits}, by scale ({card.domain.slides} slides) |"
+        )
+    if card.least_sharpness is not None:
+        lines.append(f"| no answer below | a sharpness of {card.least_sharpness:.3g} |")
+    return lines
 
 
 def _metric_lines(metrics: dict[str, Any], depth: int = 0) -> list[str]:

@@ -94,7 +94,7 @@ def roc_plot(curves: Sequence[Curve], operating: tuple[float, float, str] | None
 
     Args:
         curves: The most important first; more than seven are drawn thin and grey, without a legend.
-        operating: False positive rate, true positive rate and words of the decision threshold, or None.
+        operating: False positive rate, true positive rate and words of where classes are called, or None.
     """
     with _empty_figure(height_in=_beside_legend(len(curves))) as figure:
         axes = figure.subplots()
@@ -115,7 +115,7 @@ def precision_recall_plot(
     Args:
         curves: x is recall, rising; y precision, that of the recall reached. The most important first.
         prevalence: Precision of calling at random, or None.
-        operating: Recall, precision and words of the decision threshold, or None.
+        operating: Recall, precision and words of where classes are called, or None.
     """
     with _empty_figure(height_in=_beside_legend(len(curves))) as figure:
         axes = figure.subplots()
@@ -220,6 +220,23 @@ def locations_plot(series: Sequence[Series], across: Sequence[Series]) -> bytes:
         axes.grid(axis="y", color="#E3E6EA", linewidth=0.6)
         axes.set_axisbelow(True)
         _legend(figure, axes, len(series), columns=2)
+        return _png_of(figure)
+
+
+def coverage_plot(curves: Sequence[Curve], answered: tuple[float, float] | None) -> bytes:
+    """Draw accuracy against the share of slides that are answered, the surest first.
+
+    Args:
+        curves: The most important first.
+        answered: Share and accuracy of the slides that have an answer, or None.
+    """
+    with _empty_figure(height_in=_beside_legend(len(curves))) as figure:
+        axes = figure.subplots()
+        _draw_curves(axes, curves)
+        _draw_operating(axes, None if answered is None else (*answered, "slides with an answer"))
+        axes.set(xlabel="Share of slides answered, the surest first", ylabel="Accuracy")
+        _unit_square(axes)
+        _legend(figure, axes, len(curves))
         return _png_of(figure)
 
 

@@ -181,8 +181,8 @@ def _page_card(known: PageCard, card: dict[str, Any]) -> PageCard:
         "classes": ", ".join(map(str, _items(network.get("class_names")))),
         "backbone": network.get("backbone"),
         "scales": " → ".join(map(str, mpp)) + " µm/px" if mpp else None,
-        "threshold": card.get("threshold"),
         "temperature": card.get("temperature"),
+        "bias": ", ".join(map(str, _items(card.get("bias")))),
         "licence": card.get("licence"),
         "written": f"{card.get('created')}, tnet {card.get('package_version')}",
     }
