@@ -297,7 +297,7 @@ def _sync(path: Path) -> None:
     if is_folder and os.name != "posix":
         return
     try:
-        descriptor = os.open(path, (os.O_RDONLY if is_folder else os.O_RDWR) | NO_LINK)
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR | NO_LINK)
         try:
             os.fsync(descriptor)
         finally:

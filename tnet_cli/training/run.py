@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from tnet_cli.errors import DISTRIBUTION, UsageError, printable
-from tnet_cli.files import write_json, write_text_whole
+from tnet_cli.errors import DISTRIBUTION, RunStoppedError, UsageError, printable
+from tnet_cli.files import held_by_command, write_json, write_text_whole
 from tnet_cli.inference.device import choose_device, describe_machine, usable_cores
 from tnet_cli.inference.progress import Progress
 from tnet_cli.learning.distributed import own_device, process_group
@@ -24,7 +24,7 @@ from tnet_cli.modelfile.card import MODEL_FILE, ModelCard, TrainingData
 from tnet_cli.modelfile.modelfile import load_model, save_model
 from tnet_cli.results.layout import RUN_RECORD
 from tnet_cli.training.config_file import ConfigTables, TrainConfig
-from tnet_cli.training.folder import CHECKPOINTS, FOLDS, VALIDATION, TrainingFolder
+from tnet_cli.training.folder import CHECKPOINTS, FOLDS, TRAINING, VALIDATION, TrainingFolder
 from tnet_cli.training.manifest import TrainingManifest
 from tnet_cli.training.metrics_log import MetricsLog
 from tnet_cli.training.splits import DataSplit, fold_slides, fold_table, split_slides, split_table
@@ -121,7 +121,9 @@ def run_train(request: TrainRequest, progress: Progress | None = None, *, fit: F
         ManifestError: the manifest cannot be used.
         SlideError: a slide cannot be read.
         ModelFileError: pretrained weights cannot be used.
+        RunStoppedError: the disk is full, or the folder cannot be written to any more.
     """
+    held_by_command(request.out, TRAINING)
     tables = ConfigTables.read(request.config, request.overrides, request.over_the_configuration())
     device = choose_device(request.device)
     progress = progress or Progress()
@@ -133,8 +135,9 @@ def run_train(request: TrainRequest, progress: Progress | None = None, *, fit: F
         TNet(config.network)  # names what is wrong with it before any slide is read
     except ValueError as exc:
         raise UsageError(f"[model] {exc}") from exc
-    run = _Run(request, config, manifest, device, progress, fit)
     folder, data, seed = TrainingFolder(request.out), config.data, config.split_seed
+    manifest = folder.named_as_before(manifest)
+    run = _Run(request, config, manifest, device, progress, fit)
     if data.folds is not None:
         splits = fold_slides(manifest, folds=data.folds, seed=seed)
     else:
@@ -146,11 +149,17 @@ def run_train(request: TrainRequest, progress: Progress | None = None, *, fit: F
         folder.check(config, manifest.digest)
     torch.set_num_threads(usable_cores())
     name = request.out.resolve().name
-    if len(splits) == 1:
-        return _train_one(run, folder, splits[0], name)
-    # One group for all folds: the same processes joining again can meet what is left of the group before, and hang.
-    with process_group(own_device(device)):
-        return _train_folds(run, folder, splits, name)
+    try:
+        if len(splits) == 1:
+            return _train_one(run, folder, splits[0], name)
+        # One group for all folds: the same processes joining again can meet what is left of the group before, and hang.
+        with process_group(own_device(device)):
+            return _train_folds(run, folder, splits, name)
+    except OSError as exc:
+        raise RunStoppedError(
+            f"{exc.filename or request.out}: cannot be written or read: {exc.strerror or exc}; what was finished is "
+            "kept, and the same command goes on with it"
+        ) from exc
 
 
 def _train_folds(run: _Run, folder: TrainingFolder, splits: Sequence[DataSplit], name: str) -> TrainReport:
@@ -158,7 +167,7 @@ def _train_folds(run: _Run, folder: TrainingFolder, splits: Sequence[DataSplit],
     record = run.record({"folds": len(splits)} | run.manifest.count(), [])
     record = folder.record() if folder.has_begun else record
     if run.writes and not was_done:
-        folder.begin(run.config, fold_table(splits), record)
+        folder.begin(run.config, run.manifest, fold_table(splits), record)
     # A fold by itself is a run without folds.
     alone = replace(run, config=replace(run.config, data=run.config.data.model_copy(update={"folds": None})))
     reports = []
@@ -197,7 +206,7 @@ def _train_one(run: _Run, folder: TrainingFolder, split: DataSplit, name: str) -
     if run.writes:
         for sentence in (_description(run, split), *notes):
             run.progress.note(sentence)
-        folder.begin(run.config, split_table(split), record)
+        folder.begin(run.config, run.manifest, split_table(split), record)
     network = _fit(run, folder, split, name)
     if not run.writes:
         return TrainReport(record, (model_path,), None, speaks=False)
