@@ -310,9 +310,11 @@ def read_labelled(path: Path, *, on_note: NoteFunction = lambda _note: None) -> 
         on_note: Told of slides that are listed twice, which count once, and of labels that may mean that there is none.
 
     Raises:
-        ManifestError: as ``read_manifest``; also where a slide is listed twice by different ways to it, and where a
-            label is no name for a class.
+        ManifestError: as ``read_manifest``; also where it is a slide itself, a slide is listed twice by different
+            ways to it, or a label is no name for a class.
     """
+    if suffix_of(path.name) in SLIDE_SUFFIXES:
+        raise ManifestError(f"{path}: is a slide by its name; give a table of slides, with columns slide and label")
     entries = _named(_each_once(_in_manifest(Place(path), on_note), on_note, same_manifest=path))
     labels = Counter(entry.label for entry in entries if entry.label is not None)
     for label, count in labels.items():

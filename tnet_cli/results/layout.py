@@ -128,7 +128,7 @@ class RunDirectory:
         try:
             with table.open(newline="", encoding="utf-8") as file:
                 earlier = {row.get("path") or "" for row in csv.DictReader(file)}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         except (OSError, ValueError, csv.Error) as exc:
             raise UsageError(
