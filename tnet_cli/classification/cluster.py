@@ -6,7 +6,9 @@ at a time, so that ten thousand of them weigh nothing on the scheduler.
 """
 
 import contextlib
+import logging
 import signal
+import sys
 import time
 import warnings
 from collections import deque
@@ -94,7 +96,6 @@ def connected(address: str, workers: int | None) -> Iterator["Client"]:
     except ImportError as exc:
         raise UsageError(missing) from exc
     settings = {
-        "logging.distributed": "critical",
         "distributed.comm.timeouts.connect": f"{CONNECT_S}s",
         # These two are of a cluster that is started here. A slide that ends a worker ends no second one, ...
         "distributed.scheduler.allowed-failures": 0,
@@ -105,6 +106,7 @@ def connected(address: str, workers: int | None) -> Iterator["Client"]:
     }
     with contextlib.ExitStack() as stack:
         stack.enter_context(dask.config.set(settings))
+        stack.enter_context(_quiet())
         stack.enter_context(warnings.catch_warnings())
         # A model of some megabytes goes with the first tasks, which is meant.
         warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)
@@ -133,6 +135,24 @@ def connected(address: str, workers: int | None) -> Iterator["Client"]:
             ) from exc
         stack.enter_context(client)
         yield client
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave to us what there is to say of a scheduler, or of a run, that is killed."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client", "tornado", "asyncio")]
+    levels = [logger.level for logger in loggers]
+    options = list(sys.warnoptions)
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    # Of the process that multiprocessing starts to clean up after this one, which is started with these options.
+    sys.warnoptions.append("ignore:resource_tracker:UserWarning")
+    try:
+        yield
+    finally:
+        sys.warnoptions[:] = options
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def dask_setup(_worker: object) -> None:

@@ -1,6 +1,7 @@
 """The command ``tnet``: registers the commands and turns errors into a line and an exit code."""
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -117,12 +118,14 @@ def main(args: list[str] | None = None) -> None:
     """
     # What tifffile logs of damaged files, tnet says in a sentence of its own.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    with lenient_streams() as answer_problem, _signals_interrupt(process_ends=args is None):
+    with lenient_streams() as answer_problem, _signals_interrupt() as received:
         code = _exit_code(args)
         problem = answer_problem()
         if problem is not None:
             note(f"tnet: the answer cannot be written to standard output: {problem.strerror or problem}")
             code = code or RunStoppedError.exit_code
+    if args is None and len(received) > 1:
+        os._exit(code)  # by who does not want to wait for threads and workers to end well
     raise SystemExit(code)
 
 
@@ -143,29 +146,29 @@ def _exit_code(args: list[str] | None) -> int:
 
 
 @contextmanager
-def _signals_interrupt(*, process_ends: bool) -> Iterator[None]:
+def _signals_interrupt() -> Iterator[list[int]]:
     """Have signals that ask the process to end raise in the main thread while the block runs.
 
     A signal that is ignored, as SIGHUP is under ``nohup``, stays so.
 
-    Args:
-        process_ends: Whether nothing comes after the block, where a signal then ends the process at once.
+    Yields:
+        What has been received.
     """
+    received: list[int] = []
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        raise TerminatedError(number)
+        received.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else TerminatedError(number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    earlier = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        earlier = {number: signal.getsignal(number) for number in numbers}
+    ours = [number for number, at in earlier.items() if at in {signal.SIG_DFL, signal.default_int_handler}]
     for number in ours:
         signal.signal(number, interrupt)
     try:
-        yield
+        yield received
     finally:
         for number in ours:
-            signal.signal(number, signal.SIG_DFL)
-        if process_ends and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(number, earlier[number])
