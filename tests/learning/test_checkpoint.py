@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from safetensors.torch import load_file
 from tests.tiny_training import CONFIG, Told, settings_with
 from tnet_cli.errors import ModelFileError, UsageError
 from tnet_cli.learning.checkpoint import HEADER_KEY
+from tnet_cli.places import Place
 from tnet_cli.training.train import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DRIVER = """
 import json, os, signal, sys
 from pathlib import Path
-import torch
+import torch, torch._dynamo  # once for all processes
 from tests.tiny_training import CONFIG, settings_with
 from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import read_manifest
@@ -133,13 +136,26 @@ def test_a_checkpoint_holds_json_and_tensors_and_no_pickle(finished):
 def test_the_checkpoint_of_another_run_is_refused(finished, tiny_inputs, change):
     with pytest.raises(UsageError, match="checkpoint of another training"):
         train(tiny_inputs, CONFIG, SHORT.model_copy(update=change), folder=finished)
-    with pytest.raises(UsageError, match="checkpoint of another training"):
+    with pytest.raises(UsageError, match=r"was written with 4 readable slides, now there are 3; diff.*0003\.tif"):
         train(tiny_inputs[:3], CONFIG, SHORT, folder=finished)
 
 
 def test_how_often_a_run_is_saved_and_in_how_many_parts_it_computes_makes_it_no_other(finished, tiny_inputs):
     often, told = SHORT.model_copy(update={"checkpoint_every": 1, "readers": 3, "accumulate": 2}), Told()
     train(tiny_inputs, CONFIG, often, folder=finished, progress=told)
+    assert told.notes == ["going on from the checkpoint at the end"]
+
+
+def test_slides_that_were_moved_or_are_listed_in_another_order_make_it_no_other(finished, tiny_inputs, tmp_path):
+    moved = []
+    for entry in reversed(tiny_inputs):
+        assert entry.annotation is not None
+        path, annotation = tmp_path / f"{entry.name}.tif", tmp_path / f"drawn-{entry.name}.geojson"
+        shutil.copy(entry.path, path)
+        shutil.copy(entry.annotation, annotation)
+        moved.append(replace(entry, path=Place(path), annotation=annotation))
+    told = Told()
+    train(moved, CONFIG, SHORT, folder=finished, progress=told)
     assert told.notes == ["going on from the checkpoint at the end"]
 
 

@@ -1,10 +1,14 @@
-"""Two processes over gloo compute what one computes with the joined batch: gradients, baseline and metrics."""
+"""Two processes over gloo compute what one computes with the joined batch: gradients, statistics, baseline, metrics.
+
+With dropout, and with statistics of batches: neither depends on how a batch is shared out.
+"""
 
 import json
 import os
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,7 +23,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from tests.tiny_training import STILL, Told, settings_with
+from tests.tiny_training import CONFIG, Told, settings_with
 from tnet_cli.inputs.inputs import read_manifest
 from tnet_cli.training.train import train
 
@@ -32,7 +36,7 @@ settings = settings_with(
     entropy_weight=0.1, warmup_learning_rate=1e-9, hard_learning_rate=1e-9, soft_learning_rate=1e-9,
 )
 
-def run(name, checkpoints, accumulate=1):
+def run(name, checkpoints, **changes):
     steps = []
     def keep(optimiser, *_):
         taken = enumerate(optimiser.param_groups[0]["params"])
@@ -40,7 +44,7 @@ def run(name, checkpoints, accumulate=1):
     hook = register_optimizer_step_pre_hook(keep)
     told, inputs = Told(), read_manifest(manifest)
     train(
-        inputs, STILL, settings.model_copy(update={"accumulate": accumulate}), validation=inputs[:3],
+        inputs, CONFIG, settings.model_copy(update=changes), validation=inputs[:3],
         folder=folder / checkpoints, progress=told,
     )
     hook.remove()
@@ -53,8 +57,11 @@ def child(name, **environment):
     if number == 0:
         os.environ.update(environment, MASTER_PORT=ports[0])
         run(name, "shared" if environment else "alone")
+        os.environ["MASTER_PORT"] = ports[1]  # whoever is first must not meet the group before
+        learnt = {"normalisation": "frozen", "soft_steps": 0, "hard_epochs": 0}
+        run(f"{name}-learnt", "shared-learnt" if environment else "alone-learnt", **learnt)
         if environment:
-            os.environ["MASTER_PORT"] = ports[1]  # whoever is first must not meet the group before
+            os.environ["MASTER_PORT"] = ports[2]
             run(f"{name}-in-parts", "in-parts", accumulate=2)
         os._exit(0)
     return number
@@ -69,10 +76,11 @@ print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) for number
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, labelled_slides) -> Path:
     folder: Path = tmp_path_factory.mktemp("processes")
-    with socket.socket() as one, socket.socket() as other:
-        for free in (one, other):
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(3)]
+        for free in sockets:
             free.bind(("127.0.0.1", 0))
-        ports = [str(free.getsockname()[1]) for free in (one, other)]
+        ports = [str(free.getsockname()[1]) for free in sockets]
     done = subprocess.run(
         [sys.executable, "-c", DRIVER, str(folder), str(labelled_slides), *ports],
         capture_output=True,
@@ -114,6 +122,25 @@ def test_all_processes_compute_the_same_parts_of_a_batch_though_some_are_empty(f
         if key[0] in "01":  # of the warm-up all counts are known before
             largest = float(max(alone[other].abs().max() for other in alone if other[0] == key[0]))
             torch.testing.assert_close(first[key], alone[key], rtol=1e-3, atol=1e-5 * largest)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_statistics_of_batches_are_those_of_all_processes(folder):
+    alone, first, second = (load_file(folder / f"{name}-learnt.safetensors") for name in ("alone", "first", "second"))
+    assert set(first) == set(second) == set(alone)
+    largest = max(float(value.abs().max()) for value in alone.values())
+    for key, expected in alone.items():
+        assert torch.equal(first[key], second[key])
+        torch.testing.assert_close(first[key], expected, rtol=1e-3, atol=1e-4 * largest)
+    said = [json.loads((folder / f"{name}-learnt.json").read_text()) for name in ("alone", "first")]
+    for (_, terms), (_, expected_terms) in zip(said[1], said[0], strict=True):
+        assert terms == pytest.approx(expected_terms, rel=1e-4, abs=1e-5)
+    ours, theirs = (load_file(folder / f"{name}-learnt" / "checkpoint.safetensors") for name in ("shared", "alone"))
+    statistics = [name for name in theirs if name.endswith(("running_mean", "running_var"))]
+    assert statistics
+    for name in statistics:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

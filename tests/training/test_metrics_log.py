@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tnet_cli.errors import UsageError
 from tnet_cli.inference.progress import StepReport
 from tnet_cli.training import metrics_log
 from tnet_cli.training.metrics_log import COLOURS, MetricsLog, draw_curves
@@ -100,3 +101,11 @@ def test_curves_show_loss_above_and_accuracy_below(tmp_path):
     assert loss.max() < len(pixels) / 2 + 20
     draw_curves([], path, "nothing yet")
     assert path.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("content", [b"a table of mine\n1\n", "time,stage,step,steps\n".encode("utf-16"), b"time,\0\n"])
+def test_what_is_no_table_of_metrics_is_not_replaced(tmp_path, content):
+    (tmp_path / "metrics.csv").write_bytes(content)
+    with pytest.raises(UsageError, match=r"metrics\.csv: .*; move it away to go on without"):
+        MetricsLog(tmp_path)
+    assert (tmp_path / "metrics.csv").read_bytes() == content

@@ -24,7 +24,7 @@ def manifest_of(rows: list[tuple[str, str]], splits: dict[str, Split] | None = N
         name = f"{number}.tif"
         group = f"patient {patient}" if patient else f"slide {name}"
         entry = SlideInput(path=Place(f"/slides/{name}"), name=str(number), label=label, patient=patient or None)
-        slides.append(LabelledSlide(entry, label, name, group, (splits or {}).get(patient)))
+        slides.append(LabelledSlide(entry, label, name, None, group, (splits or {}).get(patient)))
     classes = tuple(sorted({label for label, _ in rows}))
     return TrainingManifest(Path("/slides/labels.csv"), tuple(slides), classes, "digest")
 
@@ -150,7 +150,9 @@ def test_tables_name_every_slide_with_its_part():
     manifest = manifest_of([("a", "p1"), ("a", "p2"), ("b", "p3"), ("b", ""), ("b", "p9")], {"p9": "test"})
     split = split_slides(manifest, validation_share=0.4, seed=0)
     rows = list(csv.DictReader(io.StringIO(split_table(split))))
-    assert [row["slide"] for row in rows] == [s.entry.shown_path for s in (*split.train, *split.validation, *split.test)]
+    assert [row["slide"] for row in rows] == [
+        s.entry.shown_path for s in (*split.train, *split.validation, *split.test)
+    ]
     assert Counter(row["split"] for row in rows) == {"train": 2, "validation": 2, "test": 1}
     folded = list(csv.DictReader(io.StringIO(fold_table(fold_slides(manifest, folds=2, seed=0)))))
     assert sorted(row["fold"] for row in folded) == ["", "1", "1", "2", "2"]

@@ -93,7 +93,7 @@ def test_training_learns_from_synthetic_slides_with_frozen_normalisation(tiny_sl
     before = batch_statistics(network)
     warm.begin()
     StageRun(warm).run()
-    assert {-1, 0, 1} == set(state.pool.labels)
+    assert {-1, 0, 1} == set(state.pool.column("labels").tolist())
     assert [report.step for report in told.reports] == [25, 50]
     assert told.reports[-1].terms["total"] < 0.85 * told.reports[0].terms["total"]
     assert any(not torch.equal(a, b) for a, b in zip(before, batch_statistics(network), strict=True))

@@ -73,18 +73,20 @@ def test_slide_labels_may_teach_the_warm_up_its_patches(tiny_slides):
     state = state_of(slides, weak)
     assert [stage.name for stage in plan_stages(state)] == ["warm-up 1", "hard attention"]
     fill_pool(state, np.random.default_rng(0))
-    finest = [position[2] == 2 for position in state.pool.positions]
-    expected = [slides[number].label for number in state.pool.slides]
-    labels = [label if is_finest else -1 for label, is_finest in zip(expected, finest, strict=True)]
-    assert state.pool.labels == labels
-    assert {0, 1} <= set(labels)
+    of_slides = np.repeat(*state.pool.as_arrays()["parts"].T)
+    finest = state.pool.column("positions")[:, 2] == 2
+    labels = np.where(finest, np.array([slide.label for slide in slides])[of_slides], -1)
+    assert np.array_equal(state.pool.column("labels"), labels)
+    assert {0, 1} <= set(labels.tolist())
     # What somebody drew counts for more.
     drawn = state_of(tiny_slides, settings_with(slide_labels_teach_patches=True))
     without = state_of(tiny_slides, SETTINGS)
     for each in (drawn, without):
         fill_pool(each, np.random.default_rng(0))
-    of_annotated = [tiny_slides[number].annotated is not None for number in drawn.pool.slides]
-    assert np.array_equal(np.array(drawn.pool.labels)[of_annotated], np.array(without.pool.labels)[of_annotated])
+    annotated = np.array([slide.annotated is not None for slide in tiny_slides])
+    of_annotated = annotated[np.repeat(*drawn.pool.as_arrays()["parts"].T)]
+    labels, expected = (each.pool.column("labels") for each in (drawn, without))
+    assert np.array_equal(labels[of_annotated], expected[of_annotated])
 
 
 def test_statistics_that_no_warm_up_learns_are_measured_once(tiny_slides):

@@ -50,6 +50,18 @@ def fingerprint_of(slide: str | Path | Place) -> Fingerprint | None:
     return fingerprint | {"files": companions} if companions else fingerprint
 
 
+def content_of(slide: str | Path | Place) -> str:
+    """Return what a slide is known by wherever it lies, 32 hexadecimal digits: a file's size and ends, an address.
+
+    Of what is not there, and of a slide in many files that were copied without their times, it is another each time
+    the place is.
+    """
+    place = Place(slide)
+    found = None if place.is_url else fingerprint_of(place)
+    lasting = {name: value for name, value in found.items() if name != "mtime_ns"} if found else str(place)
+    return hashlib.blake2b(repr(lasting).encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
 def _hash_of_ends(path: Path) -> str:
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:

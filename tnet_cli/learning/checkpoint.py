@@ -6,6 +6,7 @@ step, for numpy and for torch on every device, so that where a run stands says a
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from torch import Tensor
 
 from tnet_cli.errors import ModelFileError, UsageError
 from tnet_cli.files import remove_drafts, write_bytes_whole
+from tnet_cli.learning.slides import TrainingSlide
 from tnet_cli.learning.state import TrainingState
 
 FILE_NAME = "checkpoint.safetensors"
 HEADER_KEY = "tnet_checkpoint"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +34,8 @@ class Checkpoint:
     Attributes:
         stage: Number of the stage, from 0; the number of stages when the run has ended.
         step: Steps done in it.
+        is_validated: Whether the validation that is due after the step has been made.
+        has_ended: Whether there is nothing left to do.
         carried: What the stage carries from step to step.
         sums: Metrics since the last report.
         schedule: Of the learning rate.
@@ -46,9 +50,46 @@ class Checkpoint:
     schedule: dict[str, Any] = field(default_factory=dict)
     groups: list[dict[str, Any]] = field(default_factory=list)
     optimiser: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    is_validated: bool = True
+    has_ended: bool = False
 
 
-IN_HEADER = ("stage", "step", "carried", "sums", "schedule", "groups")
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredRun:
+    """A checkpoint as it was read.
+
+    Attributes:
+        network: Its tensors by name.
+        pool: Arrays of the pool of patches; empty without one.
+        pool_keys: Where the patches are kept.
+        slides: Of each slide its identity, and what it was called.
+    """
+
+    path: Path
+    checkpoint: Checkpoint
+    network: dict[str, Tensor]
+    pool: dict[str, np.ndarray]
+    pool_keys: list[str]
+    slides: list[tuple[str, str]]
+
+    def check_slides(self, slides: Sequence[TrainingSlide]) -> None:
+        """Make sure that these are the slides that it was trained on, wherever they lie now.
+
+        Raises:
+            UsageError: they are others, or fewer of them could be read.
+        """
+        now = [(slide.identity, slide.entry.shown_path) for slide in slides]
+        there, here = ([identity for identity, _ in rows] for rows in (self.slides, now))
+        if there != here:
+            named = dict([*self.slides, *now])
+            changed = sorted({named[identity] for identity in set(there) ^ set(here)}) or ["their order"]
+            raise UsageError(
+                f"{self.path}: was written with {len(there)} readable slides, now there are {len(here)}; "
+                f"different: {', '.join(changed[:3])}"
+            )
+
+
+IN_HEADER = ("stage", "step", "carried", "sums", "schedule", "groups", "is_validated", "has_ended")
 """What of a checkpoint is JSON; the rest is tensors."""
 
 
@@ -67,18 +108,16 @@ def save_checkpoint(state: TrainingState, checkpoint: Checkpoint) -> None:
     header = {
         "version": VERSION,
         "run_digest": state.run_digest,
-        "slides": [slide.entry.shown_path for slide in state.slides],
+        "slides": [[slide.identity, slide.entry.shown_path] for slide in state.slides],
+        "pool_keys": state.pool.keys,
         **{name: getattr(checkpoint, name) for name in IN_HEADER},
     }
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_bytes_whole(state.folder / FILE_NAME, save(whole, metadata={HEADER_KEY: json.dumps(header)}))
 
 
-def load_checkpoint(state: TrainingState) -> tuple[Checkpoint, dict[str, np.ndarray]] | None:
-    """Restore a run's network, in place, from the checkpoint in its folder.
-
-    Returns:
-        Where the run stands and the pool's arrays, or None where there is no checkpoint.
+def load_checkpoint(state: TrainingState) -> StoredRun | None:
+    """Read the checkpoint in a run's folder; None where there is none.
 
     Raises:
         ModelFileError: the file is damaged.
@@ -95,31 +134,27 @@ def load_checkpoint(state: TrainingState) -> tuple[Checkpoint, dict[str, np.ndar
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[HEADER_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as exc:
+        if header["version"] != VERSION:
+            raise UsageError(f"{path}: was written by another version of tnet; move it away to train from the start")
+        if header["run_digest"] != state.run_digest:
+            raise UsageError(
+                f"{path}: is a checkpoint of another training (another model or other settings); "
+                "give the same ones to go on with it, or another folder to begin anew"
+            )
+        optimiser: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _below("optimiser.", tensors).items():
+            index, _, key = name.partition(".")
+            optimiser.setdefault(int(index), {})[key] = tensor
+        return StoredRun(
+            path,
+            Checkpoint(**{name: header[name] for name in IN_HEADER}, optimiser=optimiser),
+            network=_below("network.", tensors),
+            pool={name: tensor.numpy() for name, tensor in _below("pool.", tensors).items()},
+            pool_keys=header["pool_keys"],
+            slides=[(row, shown) for row, shown in header["slides"]],
+        )
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError) as exc:
         raise ModelFileError(f"{path}: is no whole checkpoint ({exc}); move it away to train from the start") from exc
-    _check_same_run(path, header, state)
-    state.network.load_state_dict(_below("network.", tensors))
-    optimiser: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in _below("optimiser.", tensors).items():
-        index, _, key = name.partition(".")
-        optimiser.setdefault(int(index), {})[key] = tensor
-    checkpoint = Checkpoint(**{name: header[name] for name in IN_HEADER}, optimiser=optimiser)
-    return checkpoint, {name: tensor.numpy() for name, tensor in _below("pool.", tensors).items()}
-
-
-def _check_same_run(path: Path, header: dict[str, Any], state: TrainingState) -> None:
-    if header.get("version") != VERSION or header.get("run_digest") != state.run_digest:
-        raise UsageError(
-            f"{path}: is a checkpoint of another training (other slides, model or settings); "
-            "give the same ones to go on with it, or another folder to begin anew"
-        )
-    paths = [slide.entry.shown_path for slide in state.slides]
-    if header["slides"] != paths:
-        changed = sorted(set(header["slides"]) ^ set(paths))
-        raise UsageError(
-            f"{path}: was written with {len(header['slides'])} readable slides, now there are {len(paths)}; "
-            f"different: {', '.join(changed[:3])}"
-        )
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar
@@ -18,6 +18,9 @@ from tnet_cli.inference.progress import VALIDATION, StepReport
 from tnet_cli.learning.checkpoint import FILE_NAME, Checkpoint, optimiser_parts, restore_optimiser, save_checkpoint
 from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.learning.state import TrainingState, random_source, seed_torch
+
+TICK_S = 0.2
+"""How often it is seen, while slides are read, whether the run is to stop."""
 
 
 class Batch(Protocol):
@@ -118,10 +121,11 @@ class StageRun:
 
     Args:
         validation_metrics: Called after each epoch with the stage's depth; None where there is nothing to validate on.
+            It returns None where it was interrupted.
     """
 
     def __init__(
-        self, stage: Stage[Any], validation_metrics: Callable[[int | None], dict[str, float]] | None = None
+        self, stage: Stage[Any], validation_metrics: Callable[[int | None], dict[str, float] | None] | None = None
     ) -> None:
         self.state, self.stage, self.validation_metrics = stage.state, stage, validation_metrics
         self.optimiser = torch.optim.AdamW(
@@ -132,11 +136,13 @@ class StageRun:
         )
         self.step = 0
         self.sums: dict[str, list[float]] = {}
+        self.is_validated = True
         self.saved: str | None = None
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of this stage."""
         self.step, self.sums, self.stage.carried = checkpoint.step, checkpoint.sums, checkpoint.carried
+        self.is_validated = checkpoint.is_validated
         if checkpoint.groups:
             restore_optimiser(self.optimiser, checkpoint)
             self.schedule.load_state_dict(checkpoint.schedule)
@@ -145,25 +151,60 @@ class StageRun:
     def run(self) -> None:
         """Run the steps that are left, each prepared in a thread while the one before computes.
 
+        A signal that asks to stop ends it after the step under way, in all processes after the same, with a checkpoint
+        from which a run goes on as if nothing had been.
+
         Raises:
+            KeyboardInterrupt: a signal asked to stop.
             TrainingError: the loss or its gradient is not finite, or memory does not suffice.
             SlideError: a slide cannot be read, and bad slides are not to be skipped.
         """
+        asked = self.state.interruption
+        try:
+            with asked.held_back():
+                self._run()
+                # Its last checkpoint is written.
+                number = self.state.group.agreed(asked.requested)
+            if number:
+                asked.act(number)
+        except RuntimeError:
+            # Of several processes that were asked to stop, some may be gone in the midst of an exchange.
+            if not asked.requested or self.state.group.size == 1:
+                raise
+            asked.act(asked.requested)
+
+    def _run(self) -> None:
         steps = self.stage.steps
         self.state.network.train()
         if self.step == 0:
+            self._save()
+        elif not self.is_validated:
+            self._validate()
             self._save()
         with ThreadPoolExecutor(1, thread_name_prefix="tnet-next-step") as ahead:
             pending = ahead.submit(self._prepare, self.step + 1) if self.step < steps else None
             try:
                 while pending is not None:
-                    batch = pending.result()
+                    batch = self._prepared(pending)
                     pending = ahead.submit(self._prepare, self.step + 2) if self.step + 1 < steps else None
                     with closing(batch):
                         self._take_step(batch)
                     self._after_step()
             finally:
                 self._drop(pending)
+
+    def _prepared(self, pending: "Future[Any]") -> Any:
+        """Wait for what was prepared; one process alone need not, when it is asked to stop."""
+        while not pending.done() and self.state.group.size == 1:
+            wait([pending], TICK_S)
+            self._stop_if_asked(self.state.interruption.requested)
+        return pending.result()
+
+    def _stop_if_asked(self, number: int) -> None:
+        """Write a checkpoint and end, where a signal has asked for that."""
+        if number:
+            self._save()
+            self.state.interruption.act(number)
 
     def _drop(self, pending: "Future[Any] | None") -> None:
         """Close what was opened for a step that will not be taken."""
@@ -247,13 +288,27 @@ class StageRun:
             means = {name: float(np.mean(values)) for name, values in self.sums.items()}
             state.report(StepReport(stage.name, self.step, stage.steps, means))
             self.sums = {}
-        if self.validation_metrics is not None and (self.step % (stage.epoch or stage.steps) == 0 or is_last):
-            state.group.synchronise(state.network)
-            terms = self.validation_metrics(stage.depth)
-            state.report(StepReport(VALIDATION + stage.name, self.step, stage.steps, terms))
-            state.network.train()
+        self.is_validated = self.validation_metrics is None or not (
+            self.step % (stage.epoch or stage.steps) == 0 or is_last
+        )
+        self._stop_if_asked(state.group.agreed(state.interruption.requested))
+        if not self.is_validated:
+            self._validate()
         if self.step % state.settings.checkpoint_every == 0 or is_last:
             self._save()
+
+    def _validate(self) -> None:
+        stage, state = self.stage, self.state
+        if self.validation_metrics is None:
+            return
+        state.group.synchronise(state.network)
+        terms = self.validation_metrics(stage.depth)
+        if terms is None:
+            self._stop_if_asked(state.group.agreed(state.interruption.requested))
+        else:
+            state.report(StepReport(VALIDATION + stage.name, self.step, stage.steps, terms))
+        self.is_validated = True
+        state.network.train()
 
     def _save(self) -> None:
         """Write a checkpoint, unless a weight is not finite: the one before is the last good one then."""
@@ -262,5 +317,8 @@ class StageRun:
         if not all(bool(torch.isfinite(parameter).all()) for parameter in state.network.parameters()):
             self._stop({"weights": math.nan})
         stage, parts, schedule = self.stage, optimiser_parts(self.optimiser), self.schedule.state_dict()
-        save_checkpoint(state, Checkpoint(stage.number, self.step, stage.carried, self.sums, schedule, *parts))
+        where = Checkpoint(
+            stage.number, self.step, stage.carried, self.sums, schedule, *parts, is_validated=self.is_validated
+        )
+        save_checkpoint(state, where)
         self.saved = f"{self.stage.name}, step {self.step}"

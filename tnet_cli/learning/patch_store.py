@@ -1,28 +1,31 @@
-"""The pool of patches the warm-up learns from, with what annotations say of each.
+"""The pool of patches the warm-up learns from, with what annotations say of each; the pixels lie on disk.
 
 Patches enter in two ways: along the annotated and along random paths down the grids, before anything is learnt; and
 along the paths the current model takes, so that it meets its own mistakes.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from tnet_cli.errors import ManifestError, SlideError
+from tnet_cli.errors import ManifestError
 from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.inference.classify import look_with
-from tnet_cli.learning.slides import NO_LABEL, AnnotationTargets, TrainingSlide
+from tnet_cli.learning.kept import KeptReads
+from tnet_cli.learning.slides import NO_LABEL, AnnotationTargets, TrainingSlide, read_many
 from tnet_cli.model.choice import GumbelTopK
 from tnet_cli.model.tnet import TNet
-from tnet_cli.model.traversal import positions_below
+from tnet_cli.model.traversal import allowed_cells, origins, positions_below
+
+PIXELS = "pixels"
+TARGETS = ("positions", "allowed", "cell_targets", "labels")
 
 
 @dataclass(slots=True)
-class PatchPool:
-    """Patches with their targets; one entry of each list for every patch.
+class SlidePatches:
+    """Patches of one slide with their targets, while they are read; one entry of each list for every patch.
 
     Attributes:
         pixels: uint8 (base_px, base_px, 3).
@@ -30,8 +33,7 @@ class PatchPool:
         allowed: bool (G,): cells that may be attended.
         cell_targets: float32 (G,): share of the annotated area in each allowed cell; all zero where there is none.
         labels: Index of the class, or -1 where the annotations do not decide it.
-        slides: Number of the slide each patch was read from.
-        regions: Where on it, so that the pool can be read again.
+        regions: Where they were read, so that they can be read again.
     """
 
     pixels: list[np.ndarray] = field(default_factory=list)
@@ -39,21 +41,11 @@ class PatchPool:
     allowed: list[np.ndarray] = field(default_factory=list)
     cell_targets: list[np.ndarray] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
-    slides: list[int] = field(default_factory=list)
     regions: list[Region] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def extend(self, other: "PatchPool") -> None:
-        """Add another pool's patches."""
-        for mine in fields(self):
-            getattr(self, mine.name).extend(getattr(other, mine.name))
 
     def add(
         self,
         targets: AnnotationTargets,
-        number: int,
         regions: Sequence[Region],
         positions: np.ndarray,
         allowed: Sequence[np.ndarray],
@@ -61,11 +53,10 @@ class PatchPool:
         *,
         is_finest: bool,
     ) -> None:
-        """Add N patches of one processing level of slide ``number``, with what its annotations teach of them."""
+        """Add N patches of one processing level, with what the slide's annotations teach of them."""
         self.pixels.extend(pixels)
         self.positions.extend(positions)
         self.allowed.extend(allowed)
-        self.slides.extend([number] * len(regions))
         self.regions.extend(regions)
         for region, open_cells in zip(regions, allowed, strict=True):
             taught = np.zeros(len(open_cells), np.float32) if is_finest else targets.cells(region, open_cells)
@@ -73,10 +64,61 @@ class PatchPool:
             self.labels.append(targets.label(region) if is_finest else NO_LABEL)
 
     def as_arrays(self) -> dict[str, np.ndarray]:
-        """Return everything but the pixels, one array for each list."""
-        arrays = {mine.name: np.array(getattr(self, mine.name)) for mine in fields(self)[1:] if mine.name != "regions"}
+        """Return one array for each list."""
+        arrays = {name: np.array(getattr(self, name)) for name in (PIXELS, *TARGETS)}
         boxes = [[region.x, region.y, region.width, region.height] for region in self.regions]
         return arrays | {"regions": np.array(boxes)}
+
+
+@dataclass(slots=True, eq=False)
+class PatchPool:
+    """Patches of many slides. Their targets are held, their pixels are read whenever a patch is drawn.
+
+    Attributes:
+        kept: Where the pixels lie.
+        slides: Number of the slide of each part, as the parts were added.
+        keys: Of each part among what is kept.
+    """
+
+    kept: KeptReads = field(default_factory=KeptReads)
+    slides: list[int] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    _parts: list[dict[str, np.ndarray]] = field(default_factory=list)
+    _joined: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return sum(len(part["labels"]) for part in self._parts)
+
+    def add(self, number: int, key: str, arrays: dict[str, np.ndarray]) -> None:
+        """Add the patches of slide ``number``, whose pixels are kept under the key; arrays as of ``SlidePatches``."""
+        self.slides.append(number)
+        self.keys.append(key)
+        self._parts.append({name: values for name, values in arrays.items() if name != PIXELS})
+        self._joined.clear()
+
+    def column(self, name: str) -> np.ndarray:
+        """Return ``positions``, ``allowed``, ``cell_targets``, ``labels`` or ``regions`` of all patches, a row each."""
+        if name not in self._joined:
+            self._joined[name] = np.concatenate([part[name] for part in self._parts])
+        return self._joined[name]
+
+    def pixels(self, index: int) -> np.ndarray:
+        """Return the pixels of a patch, uint8 (base_px, base_px, 3).
+
+        Raises:
+            OSError: the file that held them is gone.
+        """
+        if "ends" not in self._joined:
+            self._joined["ends"] = np.cumsum([len(part["labels"]) for part in self._parts])
+        part = int(np.searchsorted(self._joined["ends"], index, side="right"))
+        before = int(self._joined["ends"][part - 1]) if part else 0
+        return self.kept.row(self.keys[part], PIXELS, index - before)
+
+    def as_arrays(self) -> dict[str, np.ndarray]:
+        """Return everything but the pixels: an array for each list, and the number of patches of each part."""
+        counts = [len(part["labels"]) for part in self._parts]
+        joined = {name: self.column(name) for name in (*TARGETS, "regions")}
+        return joined | {"parts": np.array([self.slides, counts]).T}
 
     def sampling_weights(self) -> np.ndarray:
         """Return the probability of drawing each patch, float64 (N,).
@@ -87,25 +129,33 @@ class PatchPool:
         Raises:
             ManifestError: no patch teaches anything.
         """
-        scale = np.array([position[2] for position in self.positions])
-        located = np.array([target.sum() > 0 for target in self.cell_targets])
-        labels = np.array(self.labels)
-        groups = np.full(len(self), -1)
-        groups[located] = scale[located]
+        nothing = ManifestError(
+            "no patch can be learnt from: give annotations of some slides, or the class of what is not annotated"
+        )
+        if not len(self):
+            raise nothing
+        groups, labels = np.full(len(self), -1), self.column("labels")
+        located = self.column("cell_targets").sum(axis=1) > 0
+        groups[located] = self.column("positions")[located, 2]
         groups[labels >= 0] = 100 + labels[labels >= 0]
         present, members = np.unique(groups[groups >= 0], return_counts=True)
         if len(present) == 0:
-            raise ManifestError(
-                "no patch can be learnt from: give annotations of some slides, or the class of what is not annotated"
-            )
+            raise nothing
         weights = np.zeros(len(self))
         for group, count in zip(present, members, strict=True):
             weights[groups == group] = 1 / (len(present) * count)
         return weights
 
 
-def read_again(arrays: dict[str, np.ndarray], slides: Sequence[TrainingSlide], base_px: int, readers: int) -> PatchPool:
-    """Make a pool as it was from its arrays, reading the pixels again.
+def restored_pool(
+    arrays: dict[str, np.ndarray],
+    keys: Sequence[str],
+    kept: KeptReads,
+    slides: Sequence[TrainingSlide],
+    base_px: int,
+    readers: int,
+) -> PatchPool:
+    """Make a pool as it was from its arrays and keys, reading again only pixels that are kept no more.
 
     Args:
         arrays: Of ``PatchPool.as_arrays``.
@@ -115,31 +165,29 @@ def read_again(arrays: dict[str, np.ndarray], slides: Sequence[TrainingSlide], b
     Raises:
         SlideError: a slide cannot be read any more.
     """
-    pool = PatchPool(
-        pixels=[np.empty(0)] * len(arrays["labels"]),
-        regions=[Region(*box) for box in arrays["regions"].tolist()],
-        **{name: list(values) for name, values in arrays.items() if name != "regions"},
-    )
-    places = [np.flatnonzero(arrays["slides"] == number) for number in range(len(slides))]
+    pool, parts = PatchPool(kept), arrays["parts"].tolist()
+    ends = np.cumsum([count for _, count in parts])[:-1]
+    columns = {name: np.split(values, ends) for name, values in arrays.items() if name != "parts"}
+    for position, ((number, _), key) in enumerate(zip(parts, keys, strict=True)):
+        pool.add(number, key, {name: values[position] for name, values in columns.items()})
 
-    def read(number: int) -> list[np.ndarray]:
-        wanted = [pool.regions[place] for place in places[number]]
-        return slides[number].read(wanted, base_px) if wanted else []
+    def read(position: int) -> None:
+        number, key = pool.slides[position], pool.keys[position]
+        held, part = kept.get(key, leave_out=(PIXELS,)), {name: values[position] for name, values in columns.items()}
+        if held is None or len(held[0]["labels"]) != len(part["labels"]):
+            regions = [Region(*box) for box in part["regions"].tolist()]
+            kept.put(key, part | {PIXELS: np.array(slides[number].read(regions, base_px))})
 
-    with ThreadPoolExecutor(readers, thread_name_prefix="tnet-pool") as threads:
-        for number, patches in enumerate(threads.map(read, range(len(slides)))):
-            for place, patch in zip(places[number], patches, strict=True):
-                pool.pixels[place] = patch
+    for _ in read_many(read, range(len(parts)), readers, None):
+        pass
     return pool
 
 
-def add_guided_patches(pool: PatchPool, targets: AnnotationTargets, rng: np.random.Generator, number: int = 0) -> None:
-    """Add a slide's roots, and below them cells of which half are annotated and half are any tissue.
+def guided_patches(targets: AnnotationTargets, rng: np.random.Generator) -> SlidePatches:
+    """Read a slide's roots, and below them cells of which half are annotated and half are any tissue.
 
     Args:
-        pool: Grows.
         targets: Of the slide; its settings say how many patches.
-        number: The slide's, noted with each patch.
 
     Raises:
         SlideError: the slide cannot be read.
@@ -149,24 +197,28 @@ def add_guided_patches(pool: PatchPool, targets: AnnotationTargets, rng: np.rand
         targets.config,
         AttentionGrid(targets.config.grid, targets.config.cell_fraction),
     )
+    found = SlidePatches()
     may_attend = slide.preparation.allowed()
     regions = list(slide.root_regions)
-    positions = np.zeros((len(regions), 3), dtype=np.int64)
+    positions, root_of = origins(len(regions), slide.scale.start), np.arange(len(regions))
     last = slide.scale.processing_levels - 1
-    for processing_level in range(last + 1):
+    for processing_level in range(slide.scale.start, last + 1):
         is_finest = processing_level == last
         grids = [grid.cells(region) for region in regions]
-        allowed = [np.ones(grid.cell_count, dtype=bool) if is_finest else may_attend(cells) for cells in grids]
+        everything = np.ones((len(grids), grid.cell_count), dtype=bool)
+        allowed = list(everything if is_finest else allowed_cells(grids, root_of, may_attend))
         pixels = slide.read(regions, config.base_px)
-        pool.add(targets, number, regions, positions, allowed, pixels, is_finest=is_finest)
+        found.add(targets, regions, positions, allowed, pixels, is_finest=is_finest)
         parents, cells = np.nonzero(allowed)
         if is_finest or not len(cells):
-            return
+            break
         children = [grids[parent][cell] for parent, cell in zip(parents, cells, strict=True)]
         covered = targets.annotated_fractions(children)
         chosen = _half_annotated(covered, targets.settings.patches_per_slide, rng)
         regions = [children[index] for index in chosen]
         positions = positions_below(positions[parents[chosen]], cells[chosen], grid)
+        root_of = root_of[parents[chosen]]
+    return found
 
 
 def _half_annotated(covered: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -176,38 +228,31 @@ def _half_annotated(covered: np.ndarray, count: int, rng: np.random.Generator) -
     return np.sort(np.concatenate([annotated, others]))
 
 
-def add_attended_patches(
-    pool: PatchPool,
-    targets: Iterable[AnnotationTargets],
-    network: TNet,
-    rng: np.random.Generator,
-    *,
-    device: torch.device,
-    on_bad: Callable[[SlideError], None],
-) -> None:
-    """Add what the current model attends to, with the exploration of Gumbel top-k.
+def attended_patches(
+    targets: AnnotationTargets, network: TNet, rng: np.random.Generator, device: torch.device
+) -> SlidePatches:
+    """Read what the current model attends to on a slide, with the exploration of Gumbel top-k.
 
     Args:
-        pool: Grows.
-        targets: Of each slide; its settings' ``hard_locations`` are attended, and each patch notes the slide's number.
-        network: The current model, left in evaluation mode.
+        targets: Of the slide; its settings' ``hard_locations`` are attended.
+        network: The current model, in evaluation mode.
         device: Where the network is.
-        on_bad: Told of slides that cannot be read, which are left out.
+
+    Raises:
+        SlideError: the slide cannot be read.
     """
-    network.eval()
-    look = look_with(network, device)
-    for number, each in enumerate(targets):
-        slide, settings = each.slide, each.settings
-        size, readers = settings.batch_patches, settings.readers
-        try:
-            result = slide.traverse(
-                look, network.config, settings.hard_locations, GumbelTopK(rng), batch_size=size, readers=readers
-            )
-        except SlideError as error:
-            on_bad(error)
-            continue
-        everything = np.ones(network.config.grid**2, dtype=bool)
-        for record, patches in zip(result.traversal.levels, result.patches, strict=True):
-            is_finest = record.processing_level == slide.scale.processing_levels - 1
-            allowed = [everything] * len(record.regions) if record.allowed is None else list(record.allowed)
-            pool.add(each, number, record.regions, record.positions, allowed, list(patches), is_finest=is_finest)
+    slide, settings, found = targets.slide, targets.settings, SlidePatches()
+    result = slide.traverse(
+        look_with(network, device),
+        network.config,
+        settings.hard_locations,
+        GumbelTopK(rng),
+        batch_size=settings.batch_patches,
+        readers=settings.readers,
+    )
+    everything = np.ones(network.config.grid**2, dtype=bool)
+    for record, patches in zip(result.traversal.levels, result.patches, strict=True):
+        is_finest = record.processing_level == slide.scale.processing_levels - 1
+        allowed = [everything] * len(record.regions) if record.allowed is None else list(record.allowed)
+        found.add(targets, record.regions, record.positions, allowed, list(patches), is_finest=is_finest)
+    return found

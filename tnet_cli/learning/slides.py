@@ -1,25 +1,33 @@
 """Labelled slides made ready for training, and what their annotations teach of any region."""
 
+import json
 import math
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Self, TypeVar
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 import numpy as np
+from pydantic import TypeAdapter
 
-from tnet_cli.errors import ManifestError, SlideError
+from tnet_cli.errors import DISTRIBUTION, ManifestError, SlideError
 from tnet_cli.geometry import AttentionGrid, Region, Size
 from tnet_cli.inference.engine import LookFunction, drive
 from tnet_cli.inference.prepare import Preparation, Scale, prepare
 from tnet_cli.inference.traversal_job import ReadFunction, TraversalJob, TraversalResult, traversal_job
 from tnet_cli.inputs.annotation import read_annotation
+from tnet_cli.inputs.fingerprint import content_of, fingerprint_of
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.learning.kept import KeptReads, key_of
 from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.config import TNetConfig
+from tnet_cli.places import redacted
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.slide import Slide
 from tnet_cli.tissue.roots import Root
@@ -33,25 +41,27 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class PackedMask:
-    """A mask in an eighth of its memory, without the table that makes it quick: slides are held by the thousand.
+    """A mask in a hundredth of its memory, without the table that makes it quick: slides are held by the thousand.
 
     Attributes:
-        bits: uint8 (ceil(H * W / 8),).
+        bits: Of the pixels row by row, packed by zlib.
         shape: (H, W), thumbnail pixels.
     """
 
-    bits: np.ndarray
-    shape: tuple[int, ...]
+    bits: bytes
+    shape: tuple[int, int]
     slide_size: Size
 
     @classmethod
     def of(cls, mask: TissueMask) -> Self:
         """Pack a mask."""
-        return cls(np.packbits(mask.mask), mask.mask.shape, mask.slide_size)
+        height, width = mask.mask.shape
+        return cls(zlib.compress(np.packbits(mask.mask).tobytes(), level=1), (height, width), mask.slide_size)
 
     def unpacked(self) -> TissueMask:
         """Return the mask, to be held no longer than it is used."""
-        bits = np.unpackbits(self.bits, count=math.prod(self.shape))
+        packed = np.frombuffer(zlib.decompress(self.bits), np.uint8)
+        bits = np.unpackbits(packed, count=math.prod(self.shape))
         return TissueMask(bits.reshape(self.shape).view(np.bool_), self.slide_size)
 
 
@@ -65,6 +75,9 @@ class TrainingSlide:
         scale: How the model's processing levels fall on it.
         roots: Boxes of processing level 0; at least one.
         annotated: Where its lesions are, or None when nobody drew any.
+        identity: What makes it another slide to learn from, wherever it lies (``slide_identity``).
+        doubts: Sentences about what its reader doubted of what was read so far.
+        read_as: Fingerprint of what was read of it; None where nobody can tell whether it changes.
     """
 
     entry: SlideInput
@@ -73,6 +86,9 @@ class TrainingSlide:
     roots: tuple[Root, ...]
     tissue: PackedMask
     annotated: PackedMask | None
+    identity: str = ""
+    read_as: str | None = None
+    doubts: set[str] = field(default_factory=set)
 
     @property
     def preparation(self) -> Preparation:
@@ -88,7 +104,8 @@ class TrainingSlide:
         """Return the slide with traversals that end at this many processing levels, or where it ends by itself."""
         if processing_levels is None or processing_levels >= self.scale.processing_levels:
             return self
-        return replace(self, scale=replace(self.scale, processing_levels=processing_levels))
+        last = max(processing_levels, self.scale.start + 1)
+        return replace(self, scale=replace(self.scale, processing_levels=last))
 
     def open(self) -> Slide:
         """Open the file."""
@@ -97,7 +114,9 @@ class TrainingSlide:
     def read(self, regions: Sequence[Region], base_px: int) -> list[np.ndarray]:
         """Read regions as patches uint8 (base_px, base_px, 3), in order."""
         with self.open() as slide:
-            return [slide.read(region, base_px, base_px) for region in regions]
+            patches = [slide.read(region, base_px, base_px) for region in regions]
+            self.doubts.update(doubts_of(slide))
+        return patches
 
     def job(
         self,
@@ -141,6 +160,7 @@ class TrainingSlide:
         with self.open() as handle:
             job = self.job(handle, config, locations, sampler)
             ((_, ended),) = drive([job], look, batch_size=batch_size, readers=readers)
+            self.doubts.update(doubts_of(handle))
         if not isinstance(ended, TraversalResult):
             raise ended
         return ended
@@ -205,37 +225,96 @@ def load_training_slides(
     readers: int = 1,
     on_bad: Callable[[SlideError], None] | None = None,
     on_note: Callable[[str], None] | None = None,
+    kept: KeptReads | None = None,
 ) -> list[TrainingSlide]:
-    """Open and prepare every labelled slide.
+    """Open and prepare every labelled slide, but for those that were prepared before.
 
     Args:
         annotations: Whether to read what pathologists have drawn.
         readers: Slides that are prepared at once.
         on_bad: Told of each slide that cannot be read, which is then left out; without it the first one is raised.
-        on_note: Told of what is left out of annotations; called from threads.
+        on_note: Told of what the reader of a slide doubts, and of what is left out of annotations; in the order of the
+            slides.
+        kept: Slides as they were prepared, by what they were then.
 
     Raises:
-        ManifestError: a slide has no label, or one that is not among the model's classes, or holds no tissue.
-        SlideError: a slide cannot be read.
+        ManifestError: a slide has no label, or one that is not among the model's classes.
+        SlideError: a slide cannot be read, or holds no tissue.
     """
     for entry in inputs:
         if entry.label not in config.class_names:
             raise ManifestError(
                 f"{entry.shown_path}: label {entry.label!r} is not among the classes {', '.join(config.class_names)}"
             )
+    store = KeptReads() if kept is None else kept
+    tell = on_note or (lambda _text: None)
 
-    def load(entry: SlideInput) -> TrainingSlide:
-        annotated = None
-        with open_slide(entry.path, mpp=entry.mpp) as slide:
-            prepared, origin, size = prepare(slide, config), (slide.bounds.x, slide.bounds.y), slide.size
-        if not prepared.roots:
-            raise ManifestError(f"{entry.shown_path}: no tissue was found, so there is nothing to train on")
-        if entry.annotation and annotations:
-            annotated = PackedMask.of(read_annotation(entry.annotation, size, origin=origin, on_note=on_note))
-        label, tissue = config.class_names.index(entry.label or ""), PackedMask.of(prepared.tissue)
-        return TrainingSlide(entry, label, prepared.scale, prepared.roots, tissue, annotated)
+    def load(entry: SlideInput) -> tuple[TrainingSlide, list[str]]:
+        annotation = entry.annotation if annotations else None
+        marks = [fingerprint_of(entry.path), annotation and fingerprint_of(annotation)]
+        key = key_of("slide", version(DISTRIBUTION), config.model_dump(mode="json"), entry.mpp, *marks)
+        found = store.get(key) if marks[0] is not None else None
+        arrays, about = found or _read_slide(entry, config, annotation)
+        if found is None and marks[0] is not None:
+            store.put(key, arrays, about)
+        slide = TrainingSlide(
+            entry=entry,
+            label=config.class_names.index(entry.label or ""),
+            scale=_SCALE.validate_python(about["scale"]),
+            roots=_ROOTS.validate_python(about["roots"]),
+            tissue=_mask_from(arrays["tissue"], about["tissue"]),
+            annotated=_mask_from(arrays["annotated"], about["annotated"]) if "annotated" in arrays else None,
+            identity=slide_identity(entry, annotations=annotations),
+            read_as=key if marks[0] is not None else None,
+        )
+        return slide, about["notes"]
 
-    return list(read_many(load, inputs, readers, on_bad))
+    slides = []
+    for slide, notes in read_many(load, inputs, readers, on_bad):
+        slides.append(slide)
+        for sentence in notes:
+            tell(sentence)
+    return slides
+
+
+def slide_identity(entry: SlideInput, *, annotations: bool = True) -> str:
+    """Return what makes a slide another one to learn from: its content, label, scale as given, and annotation."""
+    annotation = content_of(entry.annotation) if entry.annotation and annotations else None
+    return json.dumps([content_of(entry.path), entry.label, entry.mpp, annotation])
+
+
+_SCALE, _ROOTS = TypeAdapter(Scale), TypeAdapter(tuple[Root, ...])
+
+
+def _read_slide(
+    entry: SlideInput, config: TNetConfig, annotation: Path | None
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Read what a training needs to know of a slide, as arrays and JSON values about them."""
+    notes: list[str] = []
+    with open_slide(entry.path, mpp=entry.mpp) as slide:
+        prepared, origin, size = prepare(slide, config), (slide.bounds.x, slide.bounds.y), slide.size
+        notes += doubts_of(slide)
+    if not prepared.roots:
+        raise SlideError(entry.path, "no tissue was found, so there is nothing to learn from it")
+    masks = {"tissue": PackedMask.of(prepared.tissue)}
+    if annotation is not None:
+        drawn = read_annotation(annotation, size, origin=origin, on_note=notes.append)
+        masks["annotated"] = PackedMask.of(drawn)
+    arrays = {name: np.frombuffer(mask.bits, np.uint8) for name, mask in masks.items()}
+    about = {name: [*mask.shape, mask.slide_size.width, mask.slide_size.height] for name, mask in masks.items()}
+    scale, roots = _SCALE.dump_python(prepared.scale, mode="json"), _ROOTS.dump_python(prepared.roots, mode="json")
+    return arrays, about | {"scale": scale, "roots": roots, "notes": notes}
+
+
+def _mask_from(bits: np.ndarray, sides: Sequence[int]) -> PackedMask:
+    height, width, slide_width, slide_height = sides
+    return PackedMask(bits.tobytes(), (height, width), Size(slide_width, slide_height))
+
+
+def doubts_of(slide: Slide) -> list[str]:
+    """Return a sentence for each thing that a slide's reader had to assume or could not check so far."""
+    wrong = "; what is learnt from it may be wrong"
+    return [f"{redacted(slide.path)}: {each.sentence}{wrong * each.may_change_answer}" for each in slide.doubts]
 
 
 def read_many(

@@ -1,5 +1,6 @@
 """A training run under way: the network, where and how it computes, who shares the batch, and who is told."""
 
+import hashlib
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from torch import Tensor
 from tnet_cli.errors import SlideError
 from tnet_cli.inference.progress import Progress, StepReport
 from tnet_cli.learning.distributed import ProcessGroup
+from tnet_cli.learning.interruption import Interruption
 from tnet_cli.learning.patch_store import PatchPool
 from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.learning.slides import TrainingSlide
@@ -64,9 +66,10 @@ class TrainingState:
         pool: Patches of the warm-up.
         run_digest: Names this run; only its own checkpoints can resume it.
         folder: Of checkpoints, or None to keep none.
+        interruption: Whether the user has asked to stop.
         pretrained: Whether the backbone began with pretrained weights.
         skip_bad: Leave slides out that cannot be read, instead of stopping.
-        noted: Slides that were already named as unreadable.
+        noted: Slides that were already named as unreadable, and sentences that are told once.
     """
 
     network: TNet
@@ -82,6 +85,7 @@ class TrainingState:
     pretrained: bool = False
     skip_bad: bool = False
     noted: set[str] = field(default_factory=set)
+    interruption: Interruption = field(default_factory=Interruption)
 
     def report(self, report: StepReport) -> None:
         """Tell metrics, once for all processes."""
@@ -93,6 +97,19 @@ class TrainingState:
         if self.group.rank == 0:
             self.progress.note(text)
 
+    def note_once(self, text: str) -> None:
+        """Tell a sentence for the first time only."""
+        if text not in self.noted:
+            self.noted.add(text)
+            self.note(text)
+
+    def tell_doubts(self, slide: TrainingSlide) -> None:
+        """Tell what the reader of a slide has doubted, each sentence once."""
+        for sentence in sorted(slide.doubts - self.noted):
+            self.noted.add(sentence)
+            # Only the process that read it knows, so it speaks for itself.
+            self.progress.note(sentence)
+
     def leave_out(self, error: SlideError) -> None:
         """Note a slide that cannot be read and go on without it, or stop.
 
@@ -103,8 +120,15 @@ class TrainingState:
             raise error
         if error.path not in self.noted:
             self.noted.add(error.path)
-            # Only the process that read it knows, so it speaks for itself.
             self.progress.note(f"left out: {error}")
+
+
+def digest_of(network: TNet) -> str:
+    """Return a digest of a network's weights, hexadecimal."""
+    digest = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def random_source(seed: int, *numbers: int) -> np.random.Generator:

@@ -6,6 +6,7 @@ Axes: S slides, N regions of a processing level, K features of a slide, G cells 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -74,13 +75,25 @@ class TNet(nn.Module):
         seen = location_features.detach() if detach_location else location_features
         return Look(features=features, cell_log_probs=self.location(seen, allowed))
 
-    def classify(self, features: Sequence[Tensor]) -> ClassifierOutput:
-        """Classify slides from the features (K, D) of everything that was looked at, all processing levels together."""
+    def classify(
+        self, features: Sequence[Tensor], rngs: Sequence[np.random.Generator] | None = None
+    ) -> ClassifierOutput:
+        """Classify slides from the features (K, D) of everything that was looked at, all processing levels together.
+
+        Args:
+            rngs: While training, the source of each slide's dropout, which then does not depend on the others.
+        """
         weights = tuple(self.weighting(each) for each in features)
         combined = torch.stack([share @ each for share, each in zip(weights, features, strict=True)])  # (S, D)
-        return ClassifierOutput(
-            logits=self.classification(combined),
-            weights=weights,
-            location_logits=tuple(self.classification(each) for each in features),
-            combined=combined,
-        )
+        if rngs is None:
+            logits, location_logits = self.classification(combined), [self.classification(each) for each in features]
+        else:
+            drawn = [
+                self.classification.draw_kept(len(each) + 1, rng).to(each.device)
+                for each, rng in zip(features, rngs, strict=True)
+            ]
+            logits = self.classification(combined, torch.stack([kept[0] for kept in drawn]))
+            location_logits = [
+                self.classification(*pair) for pair in zip(features, (k[1:] for k in drawn), strict=True)
+            ]
+        return ClassifierOutput(logits, weights, tuple(location_logits), combined)

@@ -17,10 +17,13 @@ from tnet_cli.files import (
     write_text_whole,
 )
 from tnet_cli.learning.checkpoint import FILE_NAME
+from tnet_cli.learning.kept import KeptReads
 from tnet_cli.learning.settings import identity_of
 from tnet_cli.modelfile.card import MODEL_FILE
 from tnet_cli.results.layout import RUN_RECORD
 from tnet_cli.training.config_file import ConfigTables, TrainConfig
+from tnet_cli.training.manifest import TrainingManifest
+from tnet_cli.training.train import KEPT_PATCHES, KEPT_SLIDES
 
 CONFIG, SPLITS = "config.toml", "splits.csv"
 METRICS, CURVES, VALIDATION = "metrics.csv", "curves.png", "validation.csv"
@@ -28,6 +31,8 @@ CARD, FOLDS = "model.md", "folds.csv"
 CHECKPOINTS, BOARD = "checkpoints", "tensorboard"
 FILES = (CONFIG, SPLITS, METRICS, CURVES, VALIDATION, MODEL_FILE, CARD, FOLDS, RUN_RECORD)
 CHECKPOINT, EVENTS, FOLD = f"{CHECKPOINTS}/{FILE_NAME}", f"{BOARD}/events.out.tfevents.*", "fold-[0-9]*/"
+CONTENTS = f"{CHECKPOINTS}/manifest.json"
+KEPT_FOLDERS = tuple(f"{CHECKPOINTS}/{name}" for name in (KEPT_SLIDES, KEPT_PATCHES))
 
 
 def _wrote_unclaimed(folder: Path) -> bool:
@@ -38,7 +43,14 @@ def _wrote_unclaimed(folder: Path) -> bool:
     return names <= record.keys() and is_of_a_manifest and is_sha256(record["settings"])
 
 
-TRAINING = FolderKind("train", (*FILES, f"{CHECKPOINTS}/", CHECKPOINT, f"{BOARD}/", EVENTS, FOLD), _wrote_unclaimed)
+TRAINING = FolderKind(
+    "train",
+    (
+        *(*FILES, f"{CHECKPOINTS}/", CHECKPOINT, CONTENTS, *(f"{name}/" for name in KEPT_FOLDERS)),
+        *(f"{BOARD}/", EVENTS, FOLD),
+    ),
+    _wrote_unclaimed,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +111,33 @@ class TrainingFolder:
                     return f"{name}.{key} is {before[key]!r} there and {now[key]!r} here"
         return None
 
-    def begin(self, config: TrainConfig, splits: str, record: dict[str, Any]) -> None:
+    def named_as_before(self, manifest: TrainingManifest) -> TrainingManifest:
+        """Return the manifest as it was when the run in the folder began, where since then slides were only moved."""
+        digest = self.record().get("manifest", {}).get("digest")
+        if digest in {None, manifest.digest}:
+            return manifest
+        contents = read_record(self.path / CONTENTS)
+        before = manifest.named_by({content: key for content, key in contents.items() if isinstance(key, str)})
+        return before if before.digest == digest else manifest
+
+    def begin(self, config: TrainConfig, manifest: TrainingManifest, splits: str, record: dict[str, Any]) -> None:
         """Write what is known before the first step: configuration, split as CSV text, and the record.
 
         The record is written last: with it the folder is this run's.
+
+        Raises:
+            UsageError: the folder cannot be written to.
         """
-        claim(self.path, TRAINING)
-        write_text_whole(self.path / CONFIG, config.as_toml())
-        write_text_whole(self.path / SPLITS, splits)
-        write_json(self.path / RUN_RECORD, record)
+        try:
+            claim(self.path, TRAINING)
+            write_text_whole(self.path / CONFIG, config.as_toml())
+            write_text_whole(self.path / SPLITS, splits)
+            write_json(self.path / CONTENTS, manifest.contents())
+            write_json(self.path / RUN_RECORD, record)
+        except OSError as exc:
+            raise UsageError(
+                f"{self.path}: cannot be written: {exc.strerror or exc}; give another folder with --out"
+            ) from exc
 
     def clear(self) -> None:
         """Remove what a run wrote here, its folds too; files of other names stay. Nothing is done without a run.
@@ -126,7 +156,9 @@ class TrainingFolder:
                 (fold.path / TRAINING.claim).unlink()
                 _remove_if_empty(fold.path / STATE)
                 _remove_if_empty(fold.path)
-        for name in (*FILES, CHECKPOINT):
+        for name in KEPT_FOLDERS:
+            KeptReads(self.path / name).clear()
+        for name in (*FILES, CHECKPOINT, CONTENTS):
             remove_drafts(self.path / name)
             (self.path / name).unlink(missing_ok=True)
         for events in (self.path / BOARD).glob(Path(EVENTS).name):

@@ -84,8 +84,8 @@ class HardAttention(SlideStage):
 
     def learn(self, rollouts: Sequence[Rollout], share: float) -> StepOutput:
         """Classify, and compute the objective's terms."""
-        state, traversals = self.state, [traversal for _, traversal in rollouts]
-        targets = [AnnotationTargets(slide, state.network.config, self.settings) for slide, _ in rollouts]
+        state, traversals = self.state, [each.traversal for each in rollouts]
+        targets = [AnnotationTargets(each.slide, state.network.config, self.settings) for each in rollouts]
         taught = [each for pair in zip(targets, traversals, strict=True) for each in _taught_regions(*pair)]
         tally = [len(rollouts), len(taught), sum(_choosing(traversal) for traversal in traversals)]
         total = state.group.total(torch.tensor(tally, dtype=torch.float64)) / share
@@ -94,16 +94,17 @@ class HardAttention(SlideStage):
         if not rollouts:
             moved = share * objective_of_nothing(baseline, self.weights, state.group.total)
             return StepOutput({}, {"baseline": moved / state.group.size}, {"baseline": moved})
-        labels = torch.tensor([slide.label for slide, _ in rollouts], device=state.device)
+        labels = torch.tensor([each.slide.label for each in rollouts], device=state.device)
         with state.precision.autocast():
-            answer = state.network.classify([all_features(traversal) for traversal in traversals])
+            features = [all_features(traversal) for traversal in traversals]
+            answer = state.network.classify(features, [each.rng for each in rollouts])
         logits = answer.logits.float()
         said = ObjectiveInput(
             logits=logits,
             labels=labels,
             feature_logits=[each.float() for each in answer.location_logits],
             location_log_probs=[self._log_probs(traversal, logits) for traversal in traversals],
-            processing_levels=[_processing_levels(traversal).to(state.device) for traversal in traversals],
+            processing_levels=[_steps(traversal).to(state.device) for traversal in traversals],
             feature_labels=[_feature_labels(*pair).to(state.device) for pair in zip(targets, traversals, strict=True)],
         )
         result = objective(said, baseline, self.weights, state.group.total)
@@ -135,8 +136,9 @@ class HardAttention(SlideStage):
         return torch.cat(sampling_log_probs(traversal, scheme))
 
 
-def _processing_levels(traversal: Traversal) -> Tensor:
-    return torch.cat([torch.full((len(r.regions),), r.processing_level) for r in traversal.levels])
+def _steps(traversal: Traversal) -> Tensor:
+    """Return the processing level of each feature, (K,), counted from that of the roots."""
+    return torch.cat([torch.full((len(r.regions),), step) for step, r in enumerate(traversal.levels)])
 
 
 def _feature_labels(targets: AnnotationTargets, traversal: Traversal) -> Tensor:

@@ -3,13 +3,14 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Self, get_args
 
 from tnet_cli.errors import ManifestError
 from tnet_cli.inputs.discovery import NoteFunction
+from tnet_cli.inputs.fingerprint import content_of
 from tnet_cli.inputs.inputs import SlideInput, read_labelled
 from tnet_cli.places import Place
 
@@ -24,6 +25,7 @@ class LabelledSlide:
 
     Attributes:
         key: Names the slide whatever machine it is on: its path from the manifest's folder, or its URL.
+        annotation_key: Names its annotation, likewise.
         group: What must not be torn apart by a split: the patient, or the slide itself where none is given.
         split: What the manifest says of its group, or None.
     """
@@ -31,8 +33,15 @@ class LabelledSlide:
     entry: SlideInput
     label: str
     key: str
+    annotation_key: str | None
     group: str
     split: Split | None
+
+    @classmethod
+    def of(cls, entry: SlideInput, key: str, annotation_key: str | None, split: Split | None) -> Self:
+        """Make a slide of a row."""
+        group = f"patient {entry.patient}" if entry.patient else f"slide {key}"
+        return cls(entry, entry.label or "", key, annotation_key, group, split)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +80,32 @@ class TrainingManifest:
         entries = read_labelled(path, on_note=on_note)
         _refuse_missing_labels(path, entries)
         class_names = _order_classes(path, [entry.label or "" for entry in entries], classes, normal_class)
-        keys = [_from_folder(path, entry.path) for entry in entries]
-        groups = [
-            f"patient {entry.patient}" if entry.patient else f"slide {key}"
-            for entry, key in zip(entries, keys, strict=True)
+        unsplit = [
+            LabelledSlide.of(entry, _from_folder(path, entry.path), _annotation_key(path, entry), None)
+            for entry in entries
         ]
-        splits = _splits_of_groups(path, entries, groups)
-        slides = tuple(
-            LabelledSlide(entry, entry.label or "", key, group, splits[group])
-            for entry, key, group in zip(entries, keys, groups, strict=True)
-        )
-        return cls(path=path, slides=slides, class_names=class_names, digest=_digest(path, slides))
+        splits = _splits_of_groups(path, unsplit)
+        slides = tuple(replace(slide, split=splits[slide.group]) for slide in unsplit)
+        return cls(path=path, slides=slides, class_names=class_names, digest=_digest(slides))
+
+    def contents(self) -> dict[str, str]:
+        """Return the keys of slides and annotations by what they are known by wherever they lie (``content_of``)."""
+        found = {}
+        for slide in self.slides:
+            found[content_of(slide.entry.path)] = slide.key
+            if slide.entry.annotation is not None and slide.annotation_key is not None:
+                found[content_of(slide.entry.annotation)] = slide.annotation_key
+        return found
+
+    def named_by(self, contents: Mapping[str, str]) -> Self:
+        """Return the manifest with the keys that its slides and annotations had when they lay elsewhere."""
+        slides = []
+        for slide in self.slides:
+            key, annotation_key = contents.get(content_of(slide.entry.path), slide.key), slide.annotation_key
+            if slide.entry.annotation is not None:
+                annotation_key = contents.get(content_of(slide.entry.annotation), annotation_key)
+            slides.append(LabelledSlide.of(slide.entry, key, annotation_key, slide.split))
+        return replace(self, slides=tuple(slides), digest=_digest(slides))
 
     def count(self, slides: Sequence[LabelledSlide] | None = None) -> dict[str, int]:
         """Return the number of slides of each class, of all slides or of some."""
@@ -127,9 +151,10 @@ def _order_classes(
     return tuple(classes)
 
 
-def _splits_of_groups(path: Path, entries: Sequence[SlideInput], groups: Sequence[str]) -> dict[str, Split | None]:
+def _splits_of_groups(path: Path, slides: Sequence[LabelledSlide]) -> dict[str, Split | None]:
     said: dict[str, dict[Split, SlideInput]] = defaultdict(dict)
-    for entry, group in zip(entries, groups, strict=True):
+    for slide in slides:
+        entry = slide.entry
         if entry.split is None:
             continue
         split = next((known for known in SPLITS if known == entry.split), None)
@@ -138,7 +163,7 @@ def _splits_of_groups(path: Path, entries: Sequence[SlideInput], groups: Sequenc
                 f"{path}: {entry.shown_path} has the split {entry.split!r}; "
                 "expected train, validation (or val, tune), test, or nothing"
             )
-        said[group].setdefault(split, entry)
+        said[slide.group].setdefault(split, entry)
     for ways in said.values():
         if len(ways) > 1:
             (one, first), (other, second) = list(ways.items())[:2]
@@ -146,7 +171,7 @@ def _splits_of_groups(path: Path, entries: Sequence[SlideInput], groups: Sequenc
                 f"{path}: patient {first.patient} is in two splits, {one} ({first.path}) and {other} ({second.path}); "
                 "a patient must be in one"
             )
-    return {group: next(iter(said[group]), None) if group in said else None for group in groups}
+    return {slide.group: next(iter(said.get(slide.group, ())), None) for slide in slides}
 
 
 def _from_folder(manifest: Path, path: Place | Path) -> str:
@@ -155,11 +180,14 @@ def _from_folder(manifest: Path, path: Place | Path) -> str:
     return str(path) if is_address else Path(os.path.relpath(path, manifest.parent)).as_posix()
 
 
-def _digest(manifest: Path, slides: Sequence[LabelledSlide]) -> str:
-    rows = []
-    for slide in slides:
-        entry = slide.entry
-        annotation = _from_folder(manifest, entry.annotation) if entry.annotation else None
-        rows.append((slide.key, slide.label, entry.patient, slide.split, entry.mpp, annotation))
+def _annotation_key(manifest: Path, entry: SlideInput) -> str | None:
+    return _from_folder(manifest, entry.annotation) if entry.annotation else None
+
+
+def _digest(slides: Sequence[LabelledSlide]) -> str:
+    rows = [
+        (slide.key, slide.label, slide.entry.patient, slide.split, slide.entry.mpp, slide.annotation_key)
+        for slide in slides
+    ]
     # In the order of the slides' names: rows in another order are the same manifest.
-    return hashlib.sha256(repr(sorted(rows, key=lambda row: row[0])).encode()).hexdigest()
+    return hashlib.sha256(repr(sorted(rows, key=lambda row: row[0])).encode(errors="surrogateescape")).hexdigest()

@@ -7,11 +7,13 @@ that reports a step again takes the place of the rows from that step on.
 import csv
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from tnet_cli.errors import UsageError
 from tnet_cli.files import table_text, write_text_whole, written_whole
 from tnet_cli.inference.progress import VALIDATION, Progress, StepReport
 from tnet_cli.report.colours import OKABE_ITO
@@ -71,15 +73,7 @@ class MetricsLog(Progress):
 
     def reports(self) -> list[StepReport]:
         """Return everything the table holds, in order."""
-        return [
-            StepReport(
-                stage=row["stage"],
-                step=int(row["step"]),
-                steps=int(row["steps"]),
-                terms={term: float(value) for term, value in row.items() if term not in FIXED_COLUMNS},
-            )
-            for row in self._rows
-        ]
+        return [_report_of(row) for row in self._rows]
 
     def draw(self) -> None:
         """Draw what has been reported."""
@@ -93,17 +87,40 @@ class MetricsLog(Progress):
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:
-    """Read a table that may end in the middle of a row."""
+    """Read a table that may end in the middle of a row.
+
+    Raises:
+        UsageError: it is no table of metrics.
+    """
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8", errors="replace")
-    whole = text[: text.rfind("\n") + 1]
+    try:
+        text = path.read_bytes().decode("utf-8", errors="ignore")  # a torn row may end in half a character
+        table = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline=""))
+        columns, read = set(table.fieldnames or ()), list(table)
+    except (OSError, csv.Error) as exc:
+        raise UsageError(f"{path}: cannot be read ({exc}); move it away to go on without") from exc
+    if columns and not set(FIXED_COLUMNS) <= columns:
+        raise UsageError(
+            f"{path}: is not the table of metrics that a run goes on with, which begins with "
+            f"{', '.join(FIXED_COLUMNS)}; move it away to go on without"
+        )
     rows = []
-    for row in csv.DictReader(io.StringIO(whole, newline="")):
+    for row in read:
         given = {column: value for column, value in row.items() if column and value}
-        if set(FIXED_COLUMNS) <= set(given) and None not in row:
-            rows.append(given)
+        with suppress(ValueError):  # of a row that was torn
+            if set(FIXED_COLUMNS) <= set(given) and None not in row and _report_of(given):
+                rows.append(given)
     return rows
+
+
+def _report_of(row: dict[str, str]) -> StepReport:
+    return StepReport(
+        stage=row["stage"],
+        step=int(row["step"]),
+        steps=int(row["steps"]),
+        terms={term: float(value) for term, value in row.items() if term not in FIXED_COLUMNS},
+    )
 
 
 def draw_curves(reports: Sequence[StepReport], path: Path, title: str) -> None:

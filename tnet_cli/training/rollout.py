@@ -16,7 +16,7 @@ from tnet_cli.inference.engine import drive
 from tnet_cli.inference.traversal_job import TraversalResult
 from tnet_cli.learning.loop import Stage, StepOutput
 from tnet_cli.learning.patch_store import PatchPool
-from tnet_cli.learning.slides import TrainingSlide, read_many
+from tnet_cli.learning.slides import TrainingSlide, doubts_of, read_many
 from tnet_cli.learning.state import random_source
 from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.location import mix_uniform
@@ -29,10 +29,11 @@ BATCH_PATCHES = 32
 
 
 class Rollout(NamedTuple):
-    """A slide and how it was traversed, the tensors with their gradients."""
+    """A slide and how it was traversed, the tensors with their gradients; and the source of what is random after it."""
 
     slide: TrainingSlide
     traversal: Traversal
+    rng: np.random.Generator
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,6 +94,7 @@ class SlideBatch:
     def close(self) -> None:
         """Close the slides."""
         for each in self.opened:
+            each.slide.doubts.update(doubts_of(each.handle))
             each.handle.close()
 
 
@@ -107,8 +109,15 @@ class SlideStage(Stage[SlideBatch]):
         if self.number == 0 and not self.state.pretrained:
             fill_pool(self.state, random_source(self.settings.seed, self.number, 0))
             measure_statistics(self.state)
-        self.state.pool = PatchPool()
+        self._drop_patches()
         self.resume()
+
+    def _drop_patches(self) -> None:
+        group, kept = self.state.group, self.state.pool.kept
+        self.state.pool = PatchPool(kept)
+        # Others may still be reading of what is removed.
+        if group.agreed(0) == 0 and group.rank == 0:
+            kept.clear()
 
     def resume(self) -> None:
         """Freeze normalisation from here on."""
@@ -144,6 +153,8 @@ class SlideStage(Stage[SlideBatch]):
             each.slide.job(each.handle, state.network.config, locations, self.sampler(each.rng), each.read)
             for each in batch.opened
         ]
+        for each in batch.opened:
+            state.tell_doubts(each.slide)  # what was doubted when it was read the time before
         ended = drive(
             jobs,
             partial(self.look, batch.exploration),
@@ -155,7 +166,8 @@ class SlideStage(Stage[SlideBatch]):
         rollouts = []
         for number, result in sorted(ended, key=lambda each: each[0]):
             if isinstance(result, TraversalResult):
-                rollouts.append(Rollout(batch.opened[number].slide, result.traversal))
+                opened = batch.opened[number]
+                rollouts.append(Rollout(opened.slide, result.traversal, opened.rng))
             elif isinstance(result, SlideError):
                 state.leave_out(result)
             else:

@@ -44,14 +44,15 @@ class SoftAttention(SlideStage):
     def learn(self, rollouts: Sequence[Rollout], share: float) -> StepOutput:
         """Compute the cross-entropy of each processing level's soft average, and of the whole slide."""
         state = self.state
-        tally = torch.tensor([len(rollouts), sum(len(traversal.levels) - 1 for _, traversal in rollouts)])
+        tally = torch.tensor([len(rollouts), sum(len(traversal.levels) - 1 for _, traversal, _ in rollouts)])
         slides, averages = (state.group.total(tally.double()) / share).tolist()
         if not rollouts:
             return StepOutput({})
         with state.precision.autocast():
-            logits = state.network.classify([all_features(traversal) for _, traversal in rollouts]).logits.float()
-            soft = [self._soft_logits(traversal) for _, traversal in rollouts]
-        labels = torch.tensor([slide.label for slide, _ in rollouts], device=state.device)
+            features, rngs = [all_features(each.traversal) for each in rollouts], [each.rng for each in rollouts]
+            logits = state.network.classify(features, rngs).logits.float()
+            soft = [self._soft_logits(each.traversal, each.rng) for each in rollouts]
+        labels = torch.tensor([each.slide.label for each in rollouts], device=state.device)
         terms = {"slide": functional.cross_entropy(logits, labels, reduction="sum") / slides}
         below = [label.expand(len(each)) for label, each in zip(labels, soft, strict=True)]
         if averages and any(len(each) for each in soft):
@@ -60,9 +61,10 @@ class SoftAttention(SlideStage):
         right = float((logits.argmax(dim=1) == labels).sum())
         return StepOutput(terms, {"accuracy": right / slides})
 
-    def _soft_logits(self, traversal: Traversal) -> torch.Tensor:
+    def _soft_logits(self, traversal: Traversal, rng: np.random.Generator) -> torch.Tensor:
         """Return the logits (L - 1, C) of the soft average of each processing level after the roots'."""
         averages = [torch.softmax(each.path_log_probs, dim=0) @ each.features for each in traversal.levels[1:]]
         stacked = torch.stack(averages) if averages else all_features(traversal)[:0]
-        logits: torch.Tensor = self.state.network.classification(stacked)
+        classification = self.state.network.classification
+        logits: torch.Tensor = classification(stacked, classification.draw_kept(len(stacked), rng).to(stacked.device))
         return logits.float()

@@ -1,23 +1,24 @@
 """Train a slide model: warm-up rounds with the model's own paths, soft attention, then hard attention."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from tnet_cli.errors import PartialFailureError
 from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.learning.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from tnet_cli.learning.checkpoint import Checkpoint, StoredRun, load_checkpoint, save_checkpoint
 from tnet_cli.learning.distributed import own_device, process_group
+from tnet_cli.learning.kept import KeptReads, key_of
 from tnet_cli.learning.loop import Stage, StageRun
-from tnet_cli.learning.patch_store import read_again
+from tnet_cli.learning.patch_store import PatchPool, restored_pool
 from tnet_cli.learning.settings import TrainingSettings, identity_of
-from tnet_cli.learning.slides import TrainingSlide, load_training_slides
+from tnet_cli.learning.slides import TrainingSlide, load_training_slides, slide_identity
 from tnet_cli.learning.state import Precision, TrainingState, seed_torch
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
@@ -26,6 +27,9 @@ from tnet_cli.training.hard_attention import HardAttention
 from tnet_cli.training.soft_attention import SoftAttention
 from tnet_cli.training.validation import validation_metrics
 from tnet_cli.training.warmup import WarmUp
+
+KEPT_SLIDES, KEPT_PATCHES = "slides", "patches"
+"""Folders beside the checkpoint, of what was read and is not read again; gone when the run has ended."""
 
 
 def train(
@@ -64,6 +68,7 @@ def train(
 
     Raises:
         ManifestError: a label or annotation cannot be used.
+        PartialFailureError: all slides of a class had to be left out.
         ModelFileError: the checkpoint or the pretrained weights cannot be used.
         SlideError: a slide cannot be read.
         TrainingError: the loss is not finite any more, or memory does not suffice.
@@ -84,30 +89,57 @@ def train(
             group=group,
             precision=Precision(device, mixed=settings.mixed_precision),
             progress=progress or Progress(),
-            run_digest=_run_digest(inputs, config, settings),
+            pool=PatchPool(KeptReads(folder and folder / KEPT_PATCHES)),
+            run_digest=key_of(config.model_dump(mode="json"), identity_of(settings)),
             folder=folder,
             pretrained=settings.backbone_weights is not None,
             skip_bad=skip_bad,
         )
-        load = partial(
-            load_training_slides,
-            annotations=settings.annotations,
-            readers=settings.readers,
-            on_bad=state.leave_out,
-            on_note=state.note,
-        )
-        state.slides = load(inputs, config)
-        validation_slides = load(validation, config)
-        _run_stages(state, plan_stages(state), validation_slides)
-        group.synchronise(network)
+        stored = load_checkpoint(state)
+        kept = KeptReads(folder and folder / KEPT_SLIDES)
+        if stored is None or not _is_done(stored, inputs, settings):
+            load = partial(
+                load_training_slides,
+                annotations=settings.annotations,
+                readers=settings.readers,
+                on_bad=state.leave_out,
+                on_note=state.note_once,
+                kept=kept,
+            )
+            # In an order of their own: rows in another order are the same manifest, and a moved slide is the same.
+            state.slides = sorted(load(inputs, config), key=attrgetter("identity"))
+            _check_classes(state, inputs)
+            validation_slides = load(validation, config)
+            if stored is not None:
+                stored.check_slides(state.slides)
+            _run_stages(state, plan_stages(state), validation_slides, stored)
+            group.synchronise(network)
+        else:
+            network.load_state_dict(stored.network)
+            state.note("going on from the checkpoint at the end")
+        if group.rank == 0:
+            for each in (kept, state.pool.kept):
+                each.clear()
         return network.eval()
 
 
-def _run_digest(inputs: Sequence[SlideInput], config: TNetConfig, settings: TrainingSettings) -> str:
-    """Name a run by all that decides what it learns."""
-    slides = [[entry.shown_path, entry.label, entry.mpp, str(entry.annotation)] for entry in inputs]
-    whole = json.dumps([slides, config.model_dump(mode="json"), identity_of(settings)], sort_keys=True)
-    return hashlib.sha256(whole.encode()).hexdigest()
+def _check_classes(state: TrainingState, inputs: Sequence[SlideInput]) -> None:
+    """Refuse to train without a class of which every slide had to be left out."""
+    left = {slide.entry.label for slide in state.slides}
+    lost = sorted({entry.label or "" for entry in inputs} - left)
+    if lost:
+        raise PartialFailureError(
+            f"none of the slides of class {', '.join(map(repr, lost))} can be read, so nothing can be learnt of it; "
+            f"{len(inputs) - len(state.slides)} of {len(inputs)} slides were left out"
+        )
+
+
+def _is_done(stored: StoredRun, inputs: Sequence[SlideInput], settings: TrainingSettings) -> bool:
+    """Tell whether a run with these very slides has ended, without opening any."""
+    if not stored.checkpoint.has_ended:
+        return False
+    given = sorted(slide_identity(entry, annotations=settings.annotations) for entry in inputs)
+    return given == [identity for identity, _ in stored.slides]
 
 
 def plan_stages(state: TrainingState) -> list[Stage[Any]]:
@@ -130,24 +162,29 @@ def plan_stages(state: TrainingState) -> list[Stage[Any]]:
     return planned
 
 
-def _run_stages(state: TrainingState, stages: Sequence[Stage[Any]], validation_slides: Sequence[TrainingSlide]) -> None:
-    restored = load_checkpoint(state)
-    state.group.synchronise(state.network)
+def _run_stages(
+    state: TrainingState,
+    stages: Sequence[Stage[Any]],
+    validation_slides: Sequence[TrainingSlide],
+    stored: StoredRun | None,
+) -> None:
     first = 0
-    if restored is not None:
-        checkpoint, pool = restored
-        first = checkpoint.stage
-        where = "the end" if first == len(stages) else f"{stages[first].name}, step {checkpoint.step}"
+    if stored is not None:
+        state.network.load_state_dict(stored.network)
+        first = stored.checkpoint.stage
+        where = "the end" if first == len(stages) else f"{stages[first].name}, step {stored.checkpoint.step}"
         state.note(f"going on from the checkpoint at {where}")
-        if pool:
-            state.pool = read_again(pool, state.slides, state.network.config.base_px, state.settings.readers)
+        if stored.pool:
+            px, readers = state.network.config.base_px, state.settings.readers
+            state.pool = restored_pool(stored.pool, stored.pool_keys, state.pool.kept, state.slides, px, readers)
+    state.group.synchronise(state.network)
     metrics = partial(validation_metrics, state, validation_slides) if validation_slides else None
     for stage in stages[first:]:
         run = StageRun(stage, metrics)
-        if restored is not None and stage.number == first:
+        if stored is not None and stage.number == first:
             stage.resume()
-            run.restore(restored[0])
+            run.restore(stored.checkpoint)
         else:
             stage.begin()
         run.run()
-    save_checkpoint(state, Checkpoint(stage=len(stages), step=0))
+    save_checkpoint(state, Checkpoint(stage=len(stages), step=0, has_ended=True))

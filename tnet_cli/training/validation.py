@@ -27,7 +27,9 @@ WILSON = "Wilson 95 %"
 FOLD_COLUMNS = ("fold", "slides", "accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy")
 
 
-def validation_metrics(state: TrainingState, slides: Sequence[TrainingSlide], depth: int | None) -> dict[str, float]:
+def validation_metrics(
+    state: TrainingState, slides: Sequence[TrainingSlide], depth: int | None
+) -> dict[str, float] | None:
     """Return accuracy and mean cross-entropy of slides, traversed and classified as a user's would be.
 
     Args:
@@ -35,7 +37,8 @@ def validation_metrics(state: TrainingState, slides: Sequence[TrainingSlide], de
         depth: Processing levels to descend; all of the model's when None.
 
     Returns:
-        ``accuracy`` in [0, 1] and ``loss`` in nats, over the slides that could be read; NaN where none could.
+        ``accuracy`` in [0, 1] and ``loss`` in nats, over the slides that could be read; NaN where none could. None
+        where a signal asked to stop before all slides were done, in all processes alike.
 
     Raises:
         SlideError: a slide cannot be read, and bad slides are not to be skipped.
@@ -44,6 +47,8 @@ def validation_metrics(state: TrainingState, slides: Sequence[TrainingSlide], de
     look = look_with(network, state.device)
     tally = torch.zeros(3, dtype=torch.float64)  # slides, right ones, summed loss
     for slide in state.group.share(slides):
+        if state.interruption.requested:
+            break
         try:
             result = slide.down_to(depth).traverse(
                 look, network.config, (), TopK(), batch_size=BATCH_PATCHES, readers=readers
@@ -51,10 +56,13 @@ def validation_metrics(state: TrainingState, slides: Sequence[TrainingSlide], de
         except SlideError as error:
             state.leave_out(error)
             continue
+        state.tell_doubts(slide)
         with torch.inference_mode():
             logits = network.classify([all_features(result.traversal)]).logits.float().cpu()
         loss = functional.cross_entropy(logits, torch.tensor([slide.label]))
         tally += torch.tensor([1.0, float(logits.argmax() == slide.label), float(loss)], dtype=torch.float64)
+    if state.group.agreed(state.interruption.requested):
+        return None
     count, right, loss_sum = state.group.total(tally).tolist()
     if not count:
         return {"accuracy": float("nan"), "loss": float("nan")}

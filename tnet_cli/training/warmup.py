@@ -1,6 +1,8 @@
 """The warm-up: extractor, location module and classifier learn from a pool of patches, taught by annotations."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from secrets import token_hex
 from typing import Self
 
 import numpy as np
@@ -8,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tnet_cli.learning.kept import key_of
 from tnet_cli.learning.loop import Stage, StepOutput
-from tnet_cli.learning.patch_store import PatchPool, add_attended_patches, add_guided_patches
+from tnet_cli.learning.patch_store import PIXELS, TARGETS, SlidePatches, attended_patches, guided_patches
 from tnet_cli.learning.slides import NO_LABEL, AnnotationTargets, read_many
-from tnet_cli.learning.state import TrainingState, random_source
+from tnet_cli.learning.state import TrainingState, digest_of, random_source
 from tnet_cli.model.normalisation import freeze_normalisation
 
 MEASURED_PATCHES = 256
@@ -27,6 +30,7 @@ class PatchBatch:
         allowed: bool (N, G).
         targets: float32 (N, G).
         labels: int64 (N,), -1 where unknown.
+        kept: float32 (N, D): what dropout keeps of each feature.
         taught: Patches of the step that hold annotations, those of all processes.
         labelled: Patches of the step with a label, likewise.
     """
@@ -36,6 +40,7 @@ class PatchBatch:
     allowed: Tensor
     targets: Tensor
     labels: Tensor
+    kept: Tensor
     taught: int
     labelled: int
 
@@ -44,7 +49,7 @@ class PatchBatch:
 
     def part(self, rows: slice) -> Self:
         """Return some of the patches."""
-        names = ("pixels", "positions", "allowed", "targets", "labels")
+        names = ("pixels", "positions", "allowed", "targets", "labels", "kept")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def close(self) -> None:
@@ -78,12 +83,11 @@ class WarmUp(Stage[PatchBatch]):
         """Fill the pool, or let it grow, and go on from there."""
         state, rng = self.state, random_source(self.settings.seed, self.number, 0)
         if self.round_number == 1:
-            fill_pool(state, rng)
+            fill_pool(state, rng, self.number)
             if self.settings.normalisation == "none" and not state.pretrained:
                 measure_statistics(state)
         else:
-            targets = (AnnotationTargets(slide, state.network.config, self.settings) for slide in state.slides)
-            add_attended_patches(state.pool, targets, state.network, rng, device=state.device, on_bad=state.leave_out)
+            grow_pool(state, rng, self.number)
         self.resume()
 
     def resume(self) -> None:
@@ -95,38 +99,40 @@ class WarmUp(Stage[PatchBatch]):
     def prepare(self, rng: np.random.Generator, step: int) -> PatchBatch:  # noqa: ARG002 (every step draws alike)
         """Draw patches; this process's are turned, mirrored and tinted, each by its own source of randomness."""
         pool, share, jitter = self.state.pool, self.state.group.share, self.settings.colour_jitter
-        chosen = rng.choice(len(pool), size=self.settings.batch_patches, p=self.weights).tolist()
-        mine, pixels, cells = share(chosen), [], []
-        for index, source in zip(mine, share(rng.spawn(len(chosen))), strict=True):
-            targets = np.stack([pool.allowed[index], pool.cell_targets[index]])
-            changed, carried = augment_patch(pool.pixels[index], targets, jitter, source)
-            pixels.append(changed)
-            cells.append(carried)
-        carried_cells = np.stack(cells)  # (N, 2, G)
+        columns = {name: pool.column(name) for name in TARGETS}
+        chosen = rng.choice(len(pool), size=self.settings.batch_patches, p=self.weights)
+        mine, sources = list(share(chosen.tolist())), share(rng.spawn(len(chosen)))
+        px, classification = self.state.network.config.base_px, self.state.network.classification
+        pixels = np.empty((len(mine), px, px, 3), np.uint8)
+        cells = np.stack([columns["allowed"][mine], columns["cell_targets"][mine]], axis=1)  # (N, 2, G)
+        for row, (index, source) in enumerate(zip(mine, sources, strict=True)):
+            pixels[row], cells[row] = augment_patch(pool.pixels(index), cells[row], jitter, source)
         return PatchBatch(
-            pixels=torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2),
-            positions=torch.from_numpy(np.stack([pool.positions[index] for index in mine])),
-            allowed=torch.from_numpy(carried_cells[:, 0] > 0),
-            targets=torch.from_numpy(carried_cells[:, 1].astype(np.float32)),
-            labels=torch.tensor([pool.labels[index] for index in mine]),
-            taught=sum(bool(pool.cell_targets[index].any()) for index in chosen),
-            labelled=sum(pool.labels[index] != NO_LABEL for index in chosen),
+            pixels=torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            positions=torch.from_numpy(columns["positions"][mine]),
+            allowed=torch.from_numpy(cells[:, 0] > 0),
+            targets=torch.from_numpy(cells[:, 1].astype(np.float32)),
+            labels=torch.from_numpy(columns["labels"][mine]),
+            kept=torch.cat([classification.draw_kept(1, source) for source in sources] or [torch.empty(0, 0)]),
+            taught=int(columns["cell_targets"][chosen].any(axis=1).sum()),
+            labelled=int((columns["labels"][chosen] != NO_LABEL).sum()),
         )
 
     def compute(self, batch: PatchBatch, share: float) -> StepOutput:  # noqa: ARG002 (the batch knows the counts)
         """Compute the location module's term and the classifier's."""
-        if len(batch) == 0:
-            return StepOutput({})
         state = self.state
+        learns_statistics = self.settings.normalisation == "frozen"
+        if len(batch) == 0 and not (learns_statistics and state.group.size > 1):
+            return StepOutput({})
         targets, labels = batch.targets.to(state.device), batch.labels.to(state.device)
-        with state.precision.autocast():
+        with state.precision.autocast(), state.group.joined_statistics():
             seen = state.network.look(
                 batch.pixels.to(state.device),
                 batch.positions.to(state.device),
                 batch.allowed.to(state.device),
                 detach_location=False,
             )
-            logits = state.network.classification(seen.features)
+            logits = state.network.classification(seen.features, batch.kept.to(state.device))
         terms: dict[str, Tensor] = {}
         if seen.cell_log_probs is not None:
             terms["location"] = location_loss(seen.cell_log_probs.float(), targets, batch.taught)
@@ -136,18 +142,50 @@ class WarmUp(Stage[PatchBatch]):
         return StepOutput(terms)
 
 
-def fill_pool(state: TrainingState, rng: np.random.Generator) -> None:
+def fill_pool(state: TrainingState, rng: np.random.Generator, stage: int = 0) -> None:
     """Fill the run's pool along annotated and random paths, reading several slides at once."""
-    sources = rng.spawn(len(state.slides))
+    _add_to_pool(state, rng, guided_patches, state.settings.readers, "guided", stage)
 
-    def read(number: int) -> PatchPool:
-        part = PatchPool()
-        targets = AnnotationTargets(state.slides[number], state.network.config, state.settings)
-        add_guided_patches(part, targets, sources[number], number)
-        return part
 
-    for part in read_many(read, range(len(sources)), state.settings.readers, state.leave_out):
-        state.pool.extend(part)
+def grow_pool(state: TrainingState, rng: np.random.Generator, stage: int) -> None:
+    """Let the run's pool grow by what the current model attends to on each slide, one slide at a time."""
+    network = state.network.eval()
+
+    def read(targets: AnnotationTargets, source: np.random.Generator) -> SlidePatches:
+        return attended_patches(targets, network, source, state.device)
+
+    _add_to_pool(state, rng, read, 1, "attended", stage, digest_of(network))
+
+
+def _add_to_pool(
+    state: TrainingState,
+    rng: np.random.Generator,
+    read: Callable[[AnnotationTargets, np.random.Generator], SlidePatches],
+    readers: int,
+    *decisive: object,
+) -> None:
+    """Add patches of every slide, which are read unless they are kept; each slide has its own randomness.
+
+    Args:
+        decisive: What decides them, beside the run's settings and the slide, as JSON values.
+    """
+    kept, sources = state.pool.kept, rng.spawn(len(state.slides))
+
+    def found(number: int) -> tuple[int, str, dict[str, np.ndarray]]:
+        slide = state.slides[number]
+        # Of a slide that nobody can tell from another one nothing is found again.
+        known = slide.read_as or token_hex()
+        key = key_of(*decisive, state.run_digest, number, known)
+        before = kept.get(key, leave_out=(PIXELS,))
+        if before is not None:
+            return number, key, before[0]
+        arrays = read(AnnotationTargets(slide, state.network.config, state.settings), sources[number]).as_arrays()
+        kept.put(key, arrays)
+        return number, key, arrays
+
+    for number, key, arrays in read_many(found, range(len(sources)), readers, state.leave_out):
+        state.pool.add(number, key, arrays)
+        state.tell_doubts(state.slides[number])
 
 
 def measure_statistics(state: TrainingState) -> None:
@@ -168,7 +206,7 @@ def measure_statistics(state: TrainingState) -> None:
     with torch.no_grad():
         # Batches interleave what the permutation mixed: every batch holds patches of all processing levels.
         for rows in np.array_split(everything, max(1, len(everything) // 32)):
-            pixels = torch.from_numpy(np.stack([pool.pixels[row] for row in rows])).permute(0, 3, 1, 2)
+            pixels = torch.from_numpy(np.stack([pool.pixels(row) for row in rows.tolist()])).permute(0, 3, 1, 2)
             network.feature(pixels.to(state.device))
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
