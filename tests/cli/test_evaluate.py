@@ -163,7 +163,7 @@ def test_localisation(evaluated, document):
 
 def test_every_file_is_named_and_every_plot_is_a_picture(evaluated, document):
     out = evaluated[1]
-    assert sorted(path.name for path in out.iterdir()) == document["files"]
+    assert sorted(path.name for path in out.iterdir()) == [".tnet", *document["files"]]
     for name in PLOTS:
         with Image.open(out / name) as image:
             assert image.format == "PNG"
@@ -213,12 +213,12 @@ def test_the_same_seed_gives_the_same_metrics(rows, tiny_model, tnet, tmp_path):
     assert printed.pop("run") == json.loads((tmp_path / "b" / "run.json").read_text())
     assert printed == json.loads((tmp_path / "b" / "metrics.json").read_text())
 
-    refused = tnet(*command, "-o", "a")
+    other_seed = ("evaluate", manifest, "-m", tiny_model, "-o", "a", "--arms", "random", "--seed", "1")
+    refused = tnet(*other_seed)
     assert refused.code == 2
-    assert "holds the results of another run" in refused.err
+    assert "--seed 0 instead of 1" in refused.err
     (tmp_path / "a" / "notes.txt").write_text("mine")
-    other = tnet("evaluate", manifest, "-m", tiny_model, "-o", "a", "--arms", "random", "--seed", "1", "--overwrite")
-    assert other.code == 0
+    assert tnet(*other_seed, "--overwrite").code == 0
     names = {path.name for path in (tmp_path / "a").iterdir()}
     assert "notes.txt" in names
     # What this evaluation has not written is not left beside it.
@@ -291,6 +291,17 @@ WRONG = {
     "locations and budget": ({}, ("--locations", "2,2", "--budget", "4"), 2, "exclude each other"),
     "model to nowhere": ({}, ("--save-model", "x.safetensors"), 2, "--save-model writes what --calibrate fits"),
     "model of another kind": ({}, ("--calibrate", "validation", "--save-model", "x.bin"), 2, ".safetensors"),
+    "model into nowhere": (
+        {},
+        ("--calibrate", "validation", "--save-model", "labels.csv/m.safetensors"),
+        2,
+        "nothing can be written",
+    ),
+    "budget below the model's least": ({}, ("--budget", "1"), 2, "--budget must be at least 2"),
+    "too few locations": ({}, ("--locations", "3"), 2, "--locations needs 2 positive numbers"),
+    "stop-at with locations": ({}, ("--locations", "2,2", "--stop-at", "0.1"), 2, "--stop-at"),
+    "no such reader": ({}, ("--reader", "gdal"), 2, "--reader gdal: expected one of"),
+    "no such scale": ({}, ("--mpp", "500"), 2, "--mpp 500: no slide has that scale"),
     "unknown device": ({}, ("--device", "tpu"), 2, "--device tpu"),
 }
 
@@ -316,10 +327,9 @@ def test_manifests_that_are_none(tiny_model, tnet, tmp_path):
     ran = tnet("evaluate", "missing.csv", "-m", tiny_model)
     assert ran.code == 5
     assert "missing.csv" in ran.err
-    (tmp_path / "slide.tif").write_bytes(b"")
     ran = tnet("evaluate", "slide.tif", "-m", tiny_model)
     assert ran.code == 5
-    assert "expected a manifest ending in .csv or .tsv" in ran.err
+    assert "slide.tif: is a slide by its name; give a table of slides" in ran.err
 
 
 def test_a_folder_that_cannot_be_made(rows, tiny_model, tnet, tmp_path):
@@ -330,13 +340,27 @@ def test_a_folder_that_cannot_be_made(rows, tiny_model, tnet, tmp_path):
     assert "is a file" in ran.err
     ran = tnet("evaluate", manifest, "-m", tiny_model, "-o", "file/eval")
     assert ran.code == 2
-    assert "cannot be made" in ran.err
+    assert "file/eval: cannot be written" in ran.err
 
 
-def test_what_cannot_be_written_is_a_sentence(rows, tiny_model, tnet, tmp_path):
+FOREIGN = {
+    "a table that is no text": (lambda out: (out / "predictions.csv").write_bytes(b"\xff\xfe\x00"), "predictions.csv"),
+    "a table that is a folder": (lambda out: (out / "predictions.csv").mkdir(), "predictions.csv"),
+    "a plot that is a folder": (lambda out: (out / "roc.png").mkdir(), "roc.png"),
+    "a ledger that is a link": (lambda out: (out / ".tnet").symlink_to(out.parent), ".tnet"),
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_what_another_wrote_is_left_alone(what, rows, tiny_model, tnet, tmp_path):
     manifest = write_manifest(tmp_path / "labels.csv", rows)
-    (tmp_path / "eval" / "roc.png").mkdir(parents=True)
-    ran = tnet("evaluate", manifest, "-m", tiny_model, "-o", "eval", "--device", "cpu")
-    assert ran.code == 6
-    assert ran.err.splitlines()[-1] == "tnet: eval: cannot be written: Is a directory; what was finished is kept"
-    assert len(table(tmp_path / "eval" / "predictions.csv")) == 2
+    (tmp_path / "eval").mkdir()
+    make, name = FOREIGN[what]
+    make(tmp_path / "eval")
+    for option in ((), ("--overwrite",)):
+        ran = tnet("evaluate", manifest, "-m", tiny_model, "-o", "eval", "--device", "cpu", *option)
+        assert ran.code == 2
+        (line,) = [line for line in ran.err.splitlines() if line]
+        assert line.startswith("tnet: eval")
+        assert name in line
+        assert [path.name for path in (tmp_path / "eval").iterdir()] == [name]
