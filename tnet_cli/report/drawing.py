@@ -7,7 +7,7 @@ dropped, the micro sign is drawn, and what has no letter at all becomes a questi
 import math
 import unicodedata
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -49,6 +49,7 @@ def writable(text: str) -> str:
     return "".join(characters)
 
 
+@lru_cache(maxsize=4096)
 def text_width(text: str, size_px: int) -> int:
     """Return how many pixels a line of text takes."""
     return math.ceil(_font(size_px).getlength(writable(text).replace(_MICRO_SIGNS[0], "u")))

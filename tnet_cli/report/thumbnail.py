@@ -23,6 +23,9 @@ SMALL_KEY = "tnet-small-thumbnail"
 
 SMALL_PX = 64
 
+COMPRESSION = 3
+"""Of an overlay: a twentieth larger than with the 6 that is usual, in half the time."""
+
 Thumbnail = tuple[bytes, tuple[int, int]]
 """WebP, and its width and height."""
 
@@ -30,7 +33,7 @@ Thumbnail = tuple[bytes, tuple[int, int]]
 def overlay_file(overlay: Image.Image) -> bytes:
     """Return an overlay as the bytes of a PNG that carries its thumbnail."""
     data = BytesIO()
-    overlay.save(data, format="PNG", pnginfo=overlay_note(overlay))
+    overlay.save(data, format="PNG", compress_level=COMPRESSION, pnginfo=overlay_note(overlay))
     return data.getvalue()
 
 
