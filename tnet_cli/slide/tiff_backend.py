@@ -3,7 +3,7 @@
 import struct
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 
@@ -43,10 +43,18 @@ from tnet_cli.slide.tiff_segments import ByteSource, ChannelLayout, OldJpegLayou
 
 CACHE_BYTES = 32 * 1024 * 1024
 MOST_CACHE_BYTES = 192 * 1024 * 1024
-"""Kept of files whose strips are so large that three of them need more: two that a block cuts, and the one before."""
+"""Kept of files whose strips are so large that three of them need more: two that a block cuts, and the one before. Of
+tiles half as much, since a tiled slide is promised to be read in little memory."""
+
+LARGE_BYTES = 16 * 1024 * 1024
+"""Tiles of more are decoded one at a time."""
+
+BAND_PX = 1024 * 1024
+"""Pixels of a tile that become RGB at a time."""
 
 LOOKED_AT = 32
-"""Tiles that are decoded to find out which samples are white."""
+LOOKED_AT_PX = 128 * 1024
+"""Tiles that are decoded to find out which samples are white, and pixels that are taken of each, row by row."""
 
 MOST_SIDE_PX = 2**31 - 1
 """Damaged BigTIFFs state sizes whose bytes no integer of the system can count."""
@@ -108,11 +116,13 @@ class TiffSlide(Slide):
             self._tif.close()
             raise
         three_tiles = 3 * max(layout.tile_bytes for layout in self._layouts)
-        capacity = max(CACHE_BYTES, min(three_tiles, MOST_CACHE_BYTES))
+        most = MOST_CACHE_BYTES // 2 if self._pages[0].is_tiled else MOST_CACHE_BYTES
+        capacity = max(CACHE_BYTES, min(three_tiles, most))
         # A tile larger than that counts as all of it, and is kept until the next one comes.
         self._tiles: LRUCache[tuple[int, ...], np.ndarray] = LRUCache(
             capacity, getsizeof=lambda tile: min(tile.nbytes, capacity)
         )
+        self._one_large = threading.Lock()
         # A tile that several threads want at once is decoded by one of them, and the others wait for it.
         self._tiles_lock = threading.Condition()
         self._tile = cached(self._tiles, key=lambda *place: place, condition=self._tiles_lock)(self._decode_tile)
@@ -186,7 +196,8 @@ class TiffSlide(Slide):
                 decoded = layout.decode(self._open_file(), index % layout.columns, index // layout.columns)
                 self._count(decoded.pixels, decoded.compressed_bytes)
                 if decoded.samples is not None:
-                    found.append(decoded.samples.reshape(-1, decoded.samples.shape[2]))
+                    step = -(-decoded.samples[..., 0].size // LOOKED_AT_PX)
+                    found.append(decoded.samples[::step].reshape(-1, decoded.samples.shape[2]))
         return np.concatenate(found) if found else np.zeros((1, page.samplesperpixel), page.dtype)
 
     def _open_file(self) -> ByteSource:
@@ -239,12 +250,14 @@ class TiffSlide(Slide):
             UnreadableRegionError,
         ):
             file = self._open_file()  # held while it is read, so that its number does not pass to another file
-            decoded = self._layouts[pyramid_level].decode(file, column, row)
-            self._count(decoded.pixels, decoded.compressed_bytes)
-            if decoded.samples is None:
+            layout = self._layouts[pyramid_level]
+            with self._one_large if layout.tile_bytes > LARGE_BYTES else nullcontext():
+                decoded = layout.decode(file, column, row)
+                self._count(decoded.pixels, decoded.compressed_bytes)
+                samples = decoded.samples
+                tile = None if samples is None else _in_bands(self._convert[pyramid_level], samples)
+            if tile is None:
                 tile = self._stand_in(pyramid_level, column, row)
-            else:
-                tile = self._convert[pyramid_level](decoded.samples)
         tile.flags.writeable = False
         return tile
 
@@ -282,6 +295,18 @@ def _converter(
             "supported; convert it to an RGB TIFF",
         )
     return convert
+
+
+def _in_bands(convert: Callable[[np.ndarray], np.ndarray], samples: np.ndarray) -> np.ndarray:
+    """Make RGB of samples (H, W, S), of many a part at a time, because what is made on the way takes more than they."""
+    rows = max(1, BAND_PX // samples.shape[1])
+    band = convert(samples[:rows])
+    if rows >= len(samples) or np.may_share_memory(band, samples):
+        return convert(samples) if rows < len(samples) else band
+    pixels = np.empty((*samples.shape[:2], 3), np.uint8)
+    for top in range(0, len(samples), rows):
+        pixels[top : top + rows] = convert(samples[top : top + rows])
+    return pixels
 
 
 def _each_channel(convert: Callable[[np.ndarray], np.ndarray], samples: np.ndarray) -> np.ndarray:
