@@ -1,14 +1,16 @@
 """Checkpoints: what is written is what is read, and every kind of damage is a sentence."""
 
+import re
+import struct
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.tensor_bundle import SUFFIX, field, write_bundle
+from tests.tensor_bundle import SUFFIX, block, entry, field, table, varint, write_bundle
 from tnet_cli.errors import ModelFileError, UsageError
-from tnet_cli.modelfile.tensorflow.bundle import find_prefix, masked_crc32c, open_bundle
+from tnet_cli.modelfile.tensorflow.bundle import MOST_ENTRIES, find_prefix, masked_crc32c, open_bundle
 from tnet_cli.modelfile.tensorflow.names import read_variables
 
 VARIABLES = {
@@ -96,6 +98,44 @@ def test_an_index_with_a_changed_byte_is_refused_or_says_the_same(prefix, rng):
         except ModelFileError:
             refused += 1
     assert refused >= 50
+
+
+CRAFTED = {
+    "far_offset": entry(1, (5,), 0, 2**63 - 1, b"x" * 20),
+    "negative_offset": entry(1, (5,), 0, 2**64 - 5, b"x" * 20),
+    "no_such_shard": entry(1, (5,), 2**40, 0, b"x" * 20),
+    "wide": field(1, 1) + field(2, field(2, field(1, 2**62))) + field(5, 2**64 - 4),
+    "as_large_as_it_says": field(1, 1) + field(2, field(2, field(1, 2**30))) + field(5, 2**32),
+    "empty_and_wide": field(1, 1) + field(2, field(2, b"") + field(2, field(1, 2**63))),
+    "many_axes": field(1, 1) + field(2, field(2, field(1, 1)) * 5000) + field(5, 4),
+    "a_length_beyond_its_end": b"\x12\xff\xff\xff\xff\x0f",
+    "a_wire_type_of_groups": b"\x0b\x0c",
+    "a_number_without_an_end": b"\x08" + b"\xff" * 12,
+}
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_a_crafted_entry_is_a_sentence(prefix, name):
+    pairs = [(b"", field(1, 1)), (f"a.Sb{SUFFIX}".encode(), CRAFTED[name])]
+    index_of(prefix).write_bytes(table(pairs))
+    with pytest.raises(ModelFileError, match=re.escape(str(prefix))):
+        read_variables(open_bundle(prefix))
+
+
+def test_keys_that_grow_and_blocks_that_are_named_again_are_bounded(prefix):
+    long = [(b"", field(1, 1)), (b"k" * 5000 + SUFFIX.encode(), entry(1, (1,), 0, 0, b"xxxx"))]
+    index_of(prefix).write_bytes(table(long))
+    with pytest.raises(ModelFileError, match="damaged"):
+        open_bundle(prefix)
+    many = [(f"{number:06d}".encode(), b"") for number in range(MOST_ENTRIES // 100)]
+    data = block(many)
+    handle = varint(0) + varint(len(data) - 5)
+    handles = block([(b"z%06d" % number, handle) for number in range(101)], restart_every=1)
+    ends = varint(0) + varint(0) + varint(len(data)) + varint(len(handles) - 5)
+    magic = struct.pack("<Q", 0xDB4775248B80FB57)
+    index_of(prefix).write_bytes(data + handles + ends.ljust(40, b"\0") + magic)
+    with pytest.raises(ModelFileError, match="damaged"):
+        open_bundle(prefix)
 
 
 def test_a_file_that_is_something_else(prefix):

@@ -6,6 +6,7 @@ library reads these files but TensorFlow, which is far larger than all of tnet's
 """
 
 import math
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -23,6 +24,12 @@ FLOAT32 = 1
 BIG_ENDIAN = 1
 LONGEST_VARINT_BITS = 63
 MASK_DELTA = 0xA282EAD8
+
+# Far beyond what a checkpoint of the authors' code has (792 entries): an index of a few bytes could claim any number.
+MOST_INDEX_BYTES = 2**26
+MOST_ENTRIES = 100_000
+LONGEST_KEY = 4096
+MOST_AXES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +74,9 @@ class Bundle:
         path = self.prefix.with_name(f"{self.prefix.name}.data-{entry.shard:05d}-of-{self.shards:05d}")
         try:
             with path.open("rb") as file:
-                file.seek(entry.offset)
-                stored = file.read(entry.size)
+                there = max(0, file.seek(0, os.SEEK_END) - entry.offset)
+                file.seek(entry.offset if there else 0)
+                stored = file.read(min(entry.size, there))
         except OSError as exc:
             raise ModelFileError(
                 f"{path}: cannot be read ({exc.strerror or exc}); a checkpoint needs its data beside its index"
@@ -111,11 +119,14 @@ def open_bundle(prefix: Path) -> Bundle:
     """
     path = _index_of(prefix)
     try:
-        index = path.read_bytes()
+        with path.open("rb") as file:
+            index = file.read(MOST_INDEX_BYTES + 1)
     except OSError as exc:
         raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}") from exc
+    if len(index) > MOST_INDEX_BYTES:
+        raise ModelFileError(f"{path}: has more than {MOST_INDEX_BYTES} bytes, too many for the index of a checkpoint")
     try:
-        stored = dict(_table(path, index))
+        stored = dict(_bounded(_table(path, index)))
         header, _ = _fields(stored.pop(b"", b""))
         entries = {key.decode(): _entry(value) for key, value in stored.items()}
     except (IndexError, ValueError, struct.error) as exc:
@@ -123,6 +134,13 @@ def open_bundle(prefix: Path) -> Bundle:
     if header.get(2) == BIG_ENDIAN:
         raise ModelFileError(f"{path}: was written on a big-endian machine, which is not supported")
     return Bundle(prefix, shards=header.get(1) or 1, entries=entries)
+
+
+def _bounded(pairs: Iterator[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    for number, pair in enumerate(pairs):
+        if number == MOST_ENTRIES:
+            raise ValueError(f"more than {MOST_ENTRIES} entries")
+        yield pair
 
 
 def _index_of(prefix: Path) -> Path:
@@ -179,6 +197,8 @@ def _block(path: Path, stored: bytes, size: int) -> Iterator[tuple[bytes, bytes]
         unshared, at = _varint(block, at)
         length, at = _varint(block, at)
         key = key[:shared] + block[at : at + unshared]
+        if len(key) > LONGEST_KEY:
+            raise ValueError(f"a key of {len(key)} bytes")
         at += unshared
         yield key, block[at : at + length]
         at += length
@@ -188,9 +208,12 @@ def _entry(value: bytes) -> Entry:
     # Protocol buffers leave zeros out; each axis of the shape is a message of its own.
     numbers, messages = _fields(value)
     axes = [axis for shape in messages.get(2, []) for axis in _fields(shape)[1].get(2, [])]
+    sides = tuple(_fields(axis)[0].get(1, 0) for axis in axes[: MOST_AXES + 1])
+    if len(sides) > MOST_AXES or any(side >= 2**31 for side in sides):
+        raise ValueError(f"a tensor of shape {sides}")
     return Entry(
         dtype=numbers.get(1, 0),
-        shape=tuple(_fields(axis)[0].get(1, 0) for axis in axes),
+        shape=sides,
         shard=numbers.get(3, 0),
         offset=numbers.get(4, 0),
         size=numbers.get(5, 0),
@@ -211,6 +234,8 @@ def _fields(message: bytes) -> tuple[dict[int, int], dict[int, list[bytes]]]:
                 numbers[tag >> 3], at = _varint(message, at)
             case 2:
                 length, at = _varint(message, at)
+                if length > len(message) - at:
+                    raise ValueError("a message goes on beyond its end")
                 messages.setdefault(tag >> 3, []).append(message[at : at + length])
                 at += length
             case 5:
