@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DRIVER = """
 import json, os, sys
 from pathlib import Path
-import torch
+import torch, torch._dynamo  # once for all processes
 from safetensors.torch import save_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from tests.tiny_training import CONFIG, Told, settings_with
@@ -73,16 +73,15 @@ print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) for number
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, labelled_slides) -> Path:
-    folder: Path = tmp_path_factory.mktemp("processes")
+def ends_of(driver: str, folder: Path, manifest: Path) -> list[int]:
+    """Run a driver of processes with three ports; return how they ended."""
     with ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(3)]
         for free in sockets:
             free.bind(("127.0.0.1", 0))
         ports = [str(free.getsockname()[1]) for free in sockets]
     done = subprocess.run(
-        [sys.executable, "-c", DRIVER, str(folder), str(labelled_slides), *ports],
+        [sys.executable, "-c", driver, str(folder), str(manifest), *ports],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -90,7 +89,14 @@ def folder(tmp_path_factory, labelled_slides) -> Path:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == [0, 0, 0], done.stderr
+    ends: list[int] = json.loads(done.stdout.splitlines()[-1])
+    return ends
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, labelled_slides) -> Path:
+    folder: Path = tmp_path_factory.mktemp("processes")
+    assert ends_of(DRIVER, folder, labelled_slides) == [0, 0, 0]
     return folder
 
 
@@ -166,3 +172,51 @@ def test_one_checkpoint_is_written_and_holds_the_same_weights(folder):
     assert set(ours) == set(theirs)
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+STOPPED = """
+import json, os, signal, sys
+from pathlib import Path
+import torch, torch._dynamo  # once for all processes
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from tests.tiny_training import CONFIG, settings_with
+from tnet_cli.inputs.inputs import read_manifest
+from tnet_cli.training.train import train
+
+torch.set_num_threads(1)
+folder, manifest, *ports = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
+settings = settings_with(warmup_steps=4, rounds=1, hard_epochs=1, batch_slides=4, checkpoint_every=1000)
+
+def child(name, rank, port, stop_at):
+    number = os.fork()
+    if number == 0:
+        steps = []
+        def count(*_):
+            steps.append(0)
+            if len(steps) == stop_at:
+                os.kill(os.getpid(), signal.SIGINT)
+        register_optimizer_step_pre_hook(count)
+        os.environ.update(MASTER_ADDR="127.0.0.1", WORLD_SIZE="2", MASTER_PORT=port, RANK=rank, LOCAL_RANK=rank)
+        try:
+            train(read_manifest(manifest), CONFIG, settings, folder=folder / name)
+        except KeyboardInterrupt:
+            os._exit(130)
+        os._exit(0)
+    return number
+
+ends = []
+for name, stop_at, port in [("whole", None, ports[0]), ("stopped", 3, ports[1]), ("stopped", None, ports[2])]:
+    # The signal reaches the second process alone: the first hears of it and writes.
+    children = [child(name, "0", port, None), child(name, "1", port, stop_at)]
+    ends += [os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) for number in children]
+print(json.dumps(ends))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_processes_stop_after_the_same_step_and_go_on_from_it(tmp_path, labelled_slides):
+    assert ends_of(STOPPED, tmp_path, labelled_slides) == [0, 0, 130, 130, 0, 0]
+    ours, theirs = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("stopped", "whole"))
+    assert set(ours) == set(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

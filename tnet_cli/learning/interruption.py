@@ -41,8 +41,15 @@ class Interruption:
             self._restore()
 
     def _hold(self, number: int, _frame: FrameType | None) -> None:
-        self.requested = number
+        if not self.requested:
+            self.requested = number
+            return
         self._restore()
+        try:
+            signal.raise_signal(self.requested)
+        except KeyboardInterrupt:
+            signal.raise_signal(number)  # so that whoever counts them knows of both
+            raise
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
