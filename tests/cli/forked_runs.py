@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-import tnet_cli.classification.run  # noqa: F401 (what a run imports is there before the first fork)
+import tnet_cli.classification.run
+import tnet_cli.evaluation.run  # noqa: F401 (what a run imports is there before the first fork)
 from tnet_cli.cli.app import main
 
 
