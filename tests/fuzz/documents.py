@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from tnet_cli.modelfile.card import CARD_KEY
+
 Rng = np.random.Generator
 
 HOSTILE_VALUES: tuple[Any, ...] = (
@@ -112,11 +114,10 @@ def damaged_model(content: bytes, rng: Rng) -> bytes:
         case 3:
             header = damaged_value(header, rng)
         case _:
-            (key,) = header["__metadata__"]
-            card = json.loads(header["__metadata__"][key])
+            card = json.loads(header["__metadata__"][CARD_KEY])
             for _ in range(int(rng.integers(1, 3))):
                 card = damaged_value(card, rng)
-            header["__metadata__"][key] = json.dumps(card)
+            header["__metadata__"][CARD_KEY] = json.dumps(card)
     written = json.dumps(header).encode()
     return struct.pack("<Q", len(written)) + written + tensors
 

@@ -37,8 +37,7 @@ class Anatomy:
 
 def anatomy(path: Path) -> Anatomy:
     """Find out where a file keeps what."""
-    head = path.open("rb").read(132)
-    if head[128:] == b"DICM":
+    if path.read_bytes()[128:132] == b"DICM":
         return _dicom_anatomy(path)
     try:
         with tifffile.TiffFile(path) as tif:

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from tests.fuzz.documents import DAMAGE
 from tests.fuzz.mutation import mutant
@@ -84,6 +86,34 @@ def slides_in(shared: Path) -> list[Path]:
     tiles = [next((data / name).rglob("*.jp*g")) for name in ("colon_tiles", "ebhi_tiles")]
     found = [*data.glob("slides/*"), *data.glob("slides/broken/*"), *data.glob("cases/*/*"), *tiles]
     return sorted(path for path in found if path.is_file() and path.suffix not in NO_SLIDES)
+
+
+def sound_slides(folder: Path) -> list[Path]:
+    """Write a pyramid in each of the compressions, an OME-TIFF, strips and pictures, all with tissue and a scale."""
+    rng = np.random.default_rng(7)
+    blots = Image.fromarray(rng.integers(90, 230, (24, 32, 3), np.uint8)).resize((1024, 768), Image.Resampling.BICUBIC)
+    pixels = np.asarray(blots).copy()
+    pixels[:100], pixels[:, 800:] = 245, 245
+    shared: dict[str, Any] = {"photometric": "rgb", "resolution": (20000, 20000), "resolutionunit": 3}
+    for name in ("jpeg", "jpeg2000", "deflate", "lzw", "webp", "zstd", "none"):
+        compression = None if name == "none" else name
+        with tifffile.TiffWriter(folder / f"{name}.tif", bigtiff=name == "zstd") as tif:
+            for factor in (1, 4):
+                tif.write(
+                    pixels[::factor, ::factor],
+                    tile=(128, 128),
+                    compression=compression,
+                    subfiletype=int(factor > 1),
+                    **shared,
+                )
+    tifffile.imwrite(folder / "pyramid.ome.tif", pixels, tile=(256, 256), compression="jpeg", photometric="rgb")
+    tifffile.imwrite(folder / "strips.tif", pixels, rowsperstrip=64, compression="deflate", **shared)
+    tifffile.imwrite(
+        folder / "planes.tif", pixels.transpose(2, 0, 1), planarconfig="separate", tile=(128, 128), **shared
+    )
+    blots.save(folder / "picture.png")
+    blots.save(folder / "picture.jpg", quality=85)
+    return sorted(folder.iterdir())
 
 
 @dataclass
@@ -155,12 +185,19 @@ def test_a_damaged_copy_of_every_slide(shared, do, tmp_path):
     assert fared.counts["failed"] >= 3
 
 
+def test_a_damaged_copy_of_every_compression(do, tmp_path):
+    (tmp_path / "sound").mkdir()
+    slides = sound_slides(tmp_path / "sound")
+    for slide in slides:
+        assert do("slide", slide)["status"] in CLASSIFIED, slide
+    fared = damaged_slides(do, slides, range(2), tmp_path)
+    assert fared.wrong == []
+    assert fared.counts["failed"] >= 3
+
+
 def test_sound_documents_are_used(do, documents):
     for kind, sound in documents.items():
-        answer = do(kind, sound)
-        assert not answer.get("unforeseen", ["ended"]), kind
-        # The bundle is sound, but no whole network.
-        assert answer["status"] != "failed" or "weights" in answer["error"] or "variables" in answer["error"], answer
+        assert do(kind, sound)["status"] in CLASSIFIED, kind
 
 
 def test_damaged_documents(do, documents):
@@ -177,9 +214,11 @@ def test_damage_that_once_went_wrong(shared, do, tmp_path, name, seed):
 
 @pytest.mark.fuzz
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("start", range(0, 240, 20))
+@pytest.mark.parametrize("start", range(0, 180, 20))
 def test_many_damaged_copies_of_every_slide(shared, do, tmp_path, start):
-    fared = damaged_slides(do, slides_in(shared), range(start, start + 20), tmp_path)
+    (tmp_path / "sound").mkdir()
+    slides = [*slides_in(shared), *sound_slides(tmp_path / "sound")]
+    fared = damaged_slides(do, slides, range(start, start + 20), tmp_path)
     sys.stdout.write(f"{fared}\n")
     assert fared.wrong == []
 
