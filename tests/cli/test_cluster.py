@@ -1,16 +1,22 @@
 """A run on a Dask cluster: the rows of a local run, whatever becomes of the workers."""
 
 import csv
+import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
+from tests.fatal_slides import make_slides_fatal
+from tnet_cli.classification.cluster import connected
 from tnet_cli.classification.run import RunRequest, run_classify
 from tnet_cli.errors import UsageError
 from tnet_cli.inference.progress import Progress
@@ -84,11 +90,31 @@ def test_rows_files_and_messages_are_those_of_a_local_run(cluster, slides, untra
     assert again == [1], "only the slide that failed is tried again"
 
 
-def test_workers_on_this_machine_by_one_word(tnet, slides, untrained_model, tmp_path):
-    one = slides / "s0.tif"
-    ran = tnet("classify", one, "-m", untrained_model, "-o", tmp_path, "--cluster", "local", "--workers", "1", "--json")
-    assert ran.code == 0, ran.err
-    assert (tmp_path / "report.html").exists()
+def test_workers_on_this_machine_by_one_word_and_a_slide_that_ends_them(
+    tnet, slides, untrained_model, tmp_path, monkeypatch
+):
+    make_slides_fatal(tmp_path / "site", monkeypatch)
+    shutil.copy(slides / "s0.tif", tmp_path / "fatal.tif")
+    command = ["classify", "fatal.tif", slides / "s0.tif", "-m", untrained_model, "-o", "out", "--json"]
+    ran = tnet(*command, "--cluster", "local", "--workers", "1")
+    assert ran.code == 6, ran.err
+    assert [row["status"] for row in json.loads(ran.out)["slides"]] == ["failed", "ok"]
+    assert "fatal.tif: reading it ended the process that read it alone (killed by signal SIGABRT)" in ran.err
+    assert "Traceback" not in ran.err
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_nobody_else_can_talk_to_workers_on_this_machine():
+    distributed = pytest.importorskip("distributed")
+    with connected("local", 1) as client:
+        address = client.scheduler.address
+        assert address.startswith("tls://127.0.0.1:")
+        with pytest.raises(OSError, match="TLS certificate does not match"):
+            distributed.Client(address, security=distributed.Security.temporary(), timeout=1)
+        port = client.scheduler_info()["services"]["dashboard"]
+        for page in ("", "info/main/workers.html", "json/identity.json", "status", "health"):
+            with pytest.raises(HTTPError, match="404"):
+                urlopen(f"http://127.0.0.1:{port}/{page}", timeout=10)
 
 
 def test_nobody_at_the_address(tmp_path, slides, untrained_model, monkeypatch):
@@ -110,6 +136,32 @@ def test_another_version_on_the_workers_is_named(cluster, tmp_path, slides, untr
     monkeypatch.setattr("tnet_cli.classification.run.version", lambda _name: "0.0.1")
     with pytest.raises(UsageError, match=r"a worker of the cluster has tnet .*, and this is tnet 0\.0\.1"):
         run(tmp_path, slides, untrained_model, cluster=cluster.scheduler_address)
+
+
+SCHEDULER = """
+import sys
+from distributed import LocalCluster
+if __name__ == "__main__":
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None) as it:
+        print(it.scheduler_address, flush=True)
+        sys.stdin.read()
+"""
+
+
+def test_a_scheduler_that_dies_ends_the_run_in_one_sentence(tnet, slides, untrained_model, tmp_path, monkeypatch):
+    command = [sys.executable, "-c", SCHEDULER]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as scheduler:
+        assert scheduler.stdout is not None
+        address = scheduler.stdout.readline().strip()
+        monkeypatch.setattr("tnet_cli.classification.cluster.CONNECT_S", 3)
+        monkeypatch.setattr("tnet_cli.cli.terminal.SlideProgress.slide_done", lambda *_: scheduler.kill())
+        ran = tnet("classify", slides, "-m", untrained_model, "--no-overlay", "--cluster", address)
+    assert ran.code == 6
+    sentence = f"tnet: --cluster {address}: the cluster is gone; what is done is kept; run the same command again"
+    assert ran.err.splitlines()[-1] == sentence
+    assert len(ran.err.strip().splitlines()) <= 3, ran.err
+    with (tmp_path / "tnet-out" / "predictions.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) >= 1
 
 
 def test_a_worker_that_is_killed_loses_nothing(cluster, slides, untrained_model, local_rows, tmp_path):

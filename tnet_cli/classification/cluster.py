@@ -78,7 +78,8 @@ def rows_on_cluster(
         OSError: the disk is full or gone.
     """
     with connected(address, workers) as client:
-        _wait_for_workers(client, progress)
+        with _asking(address):
+            _wait_for_workers(client, progress)
         yield from _SlideQueue(client, address, plan, store, inputs, card).rows()
 
 
@@ -189,8 +190,9 @@ class _SlideQueue:
         self._card = card
         self._pending = deque(store.ordinary)
         self._positions: dict[Future, int] = {}
-        self._sent_plan = self._send_plan()
-        self._needs = self._resources()
+        with _asking(address):
+            self._sent_plan = self._send_plan()
+            self._needs = self._resources()
 
     def rows(self) -> Iterator[tuple[int, SlideRow]]:
         from distributed import as_completed
@@ -199,7 +201,8 @@ class _SlideQueue:
         try:
             self._hand_out(coming)
             while self._positions:
-                future = next(coming)
+                with _asking(self._address):
+                    future = next(coming)
                 position = self._positions.pop(future)
                 ended = self._result(future, position)
                 future.release()
@@ -219,12 +222,13 @@ class _SlideQueue:
         return self._client.submit(_as_it_is, self._plan, key=f"tnet-plan-{self._plan.key}", pure=True)
 
     def _hand_out(self, coming: Any) -> None:
-        room = AHEAD * max(1, sum(self._client.nthreads().values())) - len(self._positions)
+        with _asking(self._address):
+            room = AHEAD * max(1, sum(self._client.nthreads().values())) - len(self._positions)
         while self._pending and room > 0:
             position = self._pending.popleft()
-            future = self._client.submit(
-                classify_on_worker, self._sent_plan, self._inputs[position].from_anywhere(), pure=False, **self._needs
-            )
+            entry = self._inputs[position].from_anywhere()
+            with _asking(self._address):
+                future = self._client.submit(classify_on_worker, self._sent_plan, entry, pure=False, **self._needs)
             self._positions[future] = position
             coming.add(future)
             room -= 1
@@ -243,9 +247,7 @@ class _SlideQueue:
                 self._sent_plan = self._send_plan()
             return None
         except CancelledError as exc:
-            raise RunStoppedError(
-                f"--cluster {self._address}: the cluster is gone; what is done is kept; run the same command again"
-            ) from exc
+            raise _gone(self._address) from exc
         except TnetError:
             raise
         except ImportError as exc:
@@ -264,6 +266,21 @@ class _SlideQueue:
         if self._plan.device == "cpu" or not has_gpu:
             return {}
         return {"resources": {GPU: 1}}
+
+
+@contextmanager
+def _asking(address: str) -> Iterator[None]:
+    """Take no error of talking to the scheduler for one of the disk."""
+    try:
+        yield
+    except (OSError, RuntimeError, CancelledError) as exc:
+        raise _gone(address) from exc
+
+
+def _gone(address: str) -> RunStoppedError:
+    return RunStoppedError(
+        f"--cluster {address}: the cluster is gone; what is done is kept; run the same command again"
+    )
 
 
 def _as_it_is(plan: ClassificationPlan) -> ClassificationPlan:
