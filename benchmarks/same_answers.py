@@ -24,6 +24,7 @@ from tnet_cli.inputs.options import DEMO_MODEL, TraversalOptions
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Look, Traversal, Wanted
+from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model
 from tnet_cli.places import Place
 from tnet_cli.slide.opening import open_slide
@@ -66,13 +67,13 @@ def fast(path: Path, model: LoadedModel) -> Answer:
     """Classify a slide as the command does."""
     entry = SlideInput(path=Place(path), name=path.stem)
     ((_, result),) = classify_slides([entry], model)
-    if result.status != "ok":
+    if not result.was_looked_at:
         raise RuntimeError(result.error)
     return Answer(result.probabilities, frozenset(region.region for region in result.regions))
 
 
 @torch.inference_mode()
-def plain(path: Path, network: TNet, temperature: float) -> Answer:
+def plain(path: Path, network: TNet, card: ModelCard) -> Answer:
     """Classify a slide with nothing done to be fast."""
     config = network.config
     with open_slide(str(path), reader="openslide") as slide:
@@ -82,7 +83,8 @@ def plain(path: Path, network: TNet, temperature: float) -> Answer:
             raise RuntimeError(f"{path}: shows no tissue")
         traversal = _traversed(job.traversal, slide, network)
     logits = network.classify([torch.cat([record.features for record in traversal.levels])]).logits[0]
-    probabilities = torch.softmax(logits.double() / temperature, dim=0)
+    bias = torch.tensor(card.bias or (0.0,), dtype=torch.float64)
+    probabilities = torch.softmax(logits.double() / card.temperature + bias, dim=0)
     regions = frozenset(region for record in traversal.levels for region in record.regions)
     return Answer(tuple(probabilities.tolist()), regions)
 
@@ -113,7 +115,7 @@ def _traversed(steps: Generator[Wanted, Look, Traversal], slide: Slide, network:
 
 def compare(path: Path, model: LoadedModel, untouched: LoadedModel) -> Comparison:
     """Classify a slide both ways."""
-    one, other = fast(path, model), plain(path, untouched.network, untouched.card.temperature)
+    one, other = fast(path, model), plain(path, untouched.network, untouched.card)
     return Comparison(
         slide=path.name,
         is_same_class=bool(np.argmax(one.probabilities) == np.argmax(other.probabilities)),

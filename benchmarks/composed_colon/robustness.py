@@ -58,7 +58,9 @@ def classify(paths: list[Path], entries: list[SlideInput], model: LoadedModel) -
 
 
 def row_of(name: str, results: list[SlideResult], before: list[SlideResult], entries: list[SlideInput]) -> Row:
-    """Compare the answers of distorted slides with labels and with the answers before."""
+    """Compare the answers for distorted slides, whether they count or not, with labels and the answers before."""
+    warned = sum(result.qc is not None for result in results)
+    results, before = ([result.answered() for result in some] for some in (results, before))
     truth = [entry.label == results[0].class_names[1] for entry in entries]
     return Row(
         name=name,
@@ -66,7 +68,7 @@ def row_of(name: str, results: list[SlideResult], before: list[SlideResult], ent
         right=sum(result.prediction == entry.label for result, entry in zip(results, entries, strict=True)),
         flips=sum(one.prediction != other.prediction for one, other in zip(results, before, strict=True)),
         auroc=float(roc_auc_score(truth, [result.probabilities[1] for result in results])),
-        warned=sum(result.qc is not None for result in results),
+        warned=warned,
     )
 
 

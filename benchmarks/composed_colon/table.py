@@ -101,7 +101,7 @@ def _predictions(rows: Sequence[dict[str, str]]) -> Predictions:
     return Predictions(
         class_names=CLASS_NAMES,
         truth=np.array([CLASS_NAMES.index(row["label"]) for row in rows]),
-        called=np.array([CLASS_NAMES.index(row["prediction"]) for row in rows]),
+        called=probabilities.argmax(axis=1),  # also where the answer does not count
         probabilities=probabilities,
         logits=np.log(np.maximum(probabilities, 1e-12)),
         patients=tuple(row["path"] for row in rows),
@@ -139,7 +139,7 @@ def main() -> None:
     if given.card is not None:
         card = load_model(given.card).card
         kept = {name: value for name, value in card.metrics.items() if name == "calibration"}
-        kept["all test slides"] = calibration_for_card(given.folders[0])
+        kept["evaluation"] = calibration_for_card(given.folders[0])
         if given.changed is not None:
             kept["the same slides changed"] = changes_for_card(given.changed)
         # What the training said of its own measurements no longer holds.
@@ -162,13 +162,14 @@ def curve_for_card(folder: Path) -> dict[str, Any]:
 
 
 def calibration_for_card(folder: Path) -> dict[str, Any]:
-    """Return how the probabilities of an evaluation fit, and how many of its slides were said to be out of domain."""
+    """Return how the probabilities of an evaluation fit, and how many of its slides had no answer."""
     calibration = json.loads((folder / "metrics.json").read_text())["calibration"]
     rows = read_rows(folder / "predictions.csv")
     return {
+        "slides": len(rows) - sum(bool(row["qc"]) for row in rows),
         "expected calibration error": round(calibration["expected_calibration_error"]["value"], 3),
         "Brier score": round(calibration["brier_score"]["value"], 3),
-        "said to be out of domain": f"{sum(bool(row['qc']) for row in rows)} of {len(rows)}",
+        "without an answer": f"{sum(bool(row['qc']) for row in rows)} of {len(rows)}",
     }
 
 

@@ -13,7 +13,7 @@ from tnet_cli.errors import SlideError
 from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.inference.engine import drive
 from tnet_cli.inference.slide_task import GivenUpError, NothingToSeeError
-from tnet_cli.inference.traversal_job import OpenJob, TraversalJob, TraversalResult
+from tnet_cli.inference.traversal_job import OpenJob, TraversalJob, TraversalResult, Work
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.traversal import Look, TraversalPlan, traverse
 
@@ -295,3 +295,30 @@ def test_every_read_of_a_damaged_slide_is_waited_for_so_that_its_row_is_always_t
     ((_, ended),) = drive([bad], everywhere, batch_size=1, readers=4, batching="by_slide")
     assert str(ended) == "bad.svs: tile at 0, 0 is damaged"
     assert finished == [32, 32]
+
+
+def test_the_work_on_a_traversal_leaves_out_what_is_done_for_others():
+    """Two slides share the threads and the network: what both took together is not what each took."""
+    image, read_s, look_s = bright_corner(48, 16), 0.01, 0.03
+
+    def slow_job(seconds: float) -> TraversalJob:
+        job = job_over(image, ROOT)
+
+        def read(region: Region) -> np.ndarray:
+            time.sleep(seconds)
+            return job.read(region)
+
+        return dataclasses.replace(job, read=read, work=Work())
+
+    def slow_look(patches: torch.Tensor, positions: np.ndarray, allowed: np.ndarray | None) -> Look:
+        time.sleep(look_s * len(patches))
+        return brightness(patches, positions, allowed)
+
+    jobs = [slow_job(read_s), slow_job(10 * read_s)]
+    started = time.perf_counter()
+    ended = dict(drive(jobs, slow_look, batch_size=4, readers=1, slides_in_flight=2, batching="by_slide"))
+    wall_s = time.perf_counter() - started
+    regions = sum(len(record.regions) for record in ended[0].traversal.levels)  # type: ignore[union-attr]
+    quick, slow = (job.work.seconds for job in jobs)
+    assert regions * (read_s + look_s) <= quick < regions * (10 * read_s + look_s) <= slow
+    assert quick < wall_s

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 from tests.model_files import card_of, tiny_network
+from tnet_cli.classification.writing import drawn
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import AttentionGrid, Region
+from tnet_cli.inference.classify import classify_slides
 from tnet_cli.inference.outcome import classified, failed, sentence_of, without_tissue
 from tnet_cli.inference.prepare import prepare
 from tnet_cli.inference.slide_task import GivenUpError
@@ -24,6 +26,7 @@ from tnet_cli.modelfile.modelfile import LoadedModel
 from tnet_cli.places import Place
 from tnet_cli.results.layout import RunDirectory
 from tnet_cli.slide.opening import open_slide
+from tnet_cli.viewer.pages import RunPages
 
 CARD = card_of(tiny_network())
 ENTRY = SlideInput(path=Place("https://user:secret@host/a.svs?token=abc"), name="a")
@@ -114,8 +117,31 @@ def test_the_answer_is_that_of_the_networks_own_classifier(small_labelled_slides
     np.testing.assert_allclose(result.logits, logits, atol=1e-6)
     called = int(np.argmax(result.probabilities))
     assert result.prediction == CARD.network.class_names[called]
-    assert (result.roots, result.locations, len(result.regions)) == (len(preparation.roots), 3, 4)
+    assert (result.roots, result.locations, len(result.regions)) == (1, 3, 4)
+    assert [region.is_location for region in result.regions] == [False, True, True, True]
     assert sum(region.weight for region in result.regions) == pytest.approx(1, abs=1e-5)
     for region in result.regions[1:]:
         assert region.path_probability == pytest.approx(region.location_probability)
         assert sum(region.class_probabilities) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_root_of_the_finest_view_counts_as_a_location_wherever_locations_are_shown(tmp_path, small_labelled_slides):
+    """A slide that begins at the finest processing level has no other locations."""
+    torch.manual_seed(5)
+    config = CARD.network.model_copy(update={"starts_where_filled": True, "mpp": (100.0, 25.0, 6.25)})
+    model = LoadedModel(TNet(config), card_of(config), "0", tmp_path / "m.safetensors")
+    entry = SlideInput(Place(str(small_labelled_slides.parent / "synth-12-0000.tif")), "small")
+    ((_, result),) = classify_slides([entry], model)
+    assert (result.status, {region.processing_level for region in result.regions}) == ("ok", {2})
+    assert result.roots == result.locations == len(result.regions) >= 1
+    directory = RunDirectory(tmp_path / "out")
+    directory.write_slide(*drawn(result, model.card, overlay=True))
+    directory.write_predictions([result.row()], config.class_names)
+    (feature, *_) = json.loads((tmp_path / "out/slides/small/regions.geojson").read_text())["features"]
+    assert feature["properties"]["classification"]["name"] == "Attended 6.2 µm/px"
+    pages = RunPages(tmp_path / "out")
+    page = pages.answer("/view/small").body.decode()  # type: ignore[union-attr]
+    pages.close()
+    assert '"name": "Location 1"' in page
+    assert f"{result.locations} location" in page
+    assert '"name": "Root"' not in page

@@ -69,7 +69,6 @@ def classified(
     probabilities = [float(p) for p in softmax(logits, card.temperature, card.bias)]
     regions = _region_results(
         traversal,
-        finest=card.network.processing_levels - 1,
         weights=output.weights[0].float().cpu().numpy(),
         probabilities=softmax(output.location_logits[0].float().cpu().numpy(), card.temperature, card.bias),
         mpp=scale.mpp,
@@ -80,14 +79,14 @@ def classified(
         status="ok",
         probabilities=tuple(probabilities),
         logits=tuple(float(value) for value in logits),
-        roots=len(preparation.roots),
-        locations=sum(region.is_location for region in regions),
+        roots=len(traversal.levels[0].regions),
+        locations=traversal.location_count,
         regions=regions,
     ).answered()
 
 
 def _region_results(
-    traversal: Traversal, *, finest: int, weights: np.ndarray, probabilities: np.ndarray, mpp: tuple[float, ...]
+    traversal: Traversal, *, weights: np.ndarray, probabilities: np.ndarray, mpp: tuple[float, ...]
 ) -> tuple[AttendedRegion, ...]:
     results: list[AttendedRegion] = []
     for number, record in enumerate(traversal.levels):
@@ -104,7 +103,7 @@ def _region_results(
                     path_probability=float(np.exp(float(path_log_prob))),
                     weight=float(weights[row]),
                     class_probabilities=tuple(float(p) for p in probabilities[row]),
-                    is_location=number > 0 or record.processing_level == finest,
+                    is_location=number > 0 or record.allowed is None,
                 )
             )
     return tuple(results)

@@ -17,8 +17,7 @@ class AttendedRegion:
         path_probability: Product of these along the path from the root.
         weight: Share in the slide's feature vector; the weights of a slide sum to one.
         class_probabilities: From this region's own features, in the order of the model's classes.
-        is_location: Whether it counts as an attended location, as a root does only where it is of the model's finest
-            view.
+        is_location: Whether it counts as an attended location, as a root does only where it is of the finest view.
     """
 
     region: Region

@@ -69,7 +69,7 @@ class SlideResult:
         probability: Its probability.
         probabilities: One for each class.
         logits: The network's own outputs, before the calibration and softmax.
-        locations: Attended locations; roots are among them only where they are of the model's finest view.
+        locations: Attended locations; roots are among them only where they are of the finest view.
         pixels_read: Every pixel decoded from the file, thumbnail and whole tiles included.
         fraction_read: ``pixels_read`` over the level-0 pixels; at most one.
         seconds: Work on this slide: reading it, and its share of the network's time.
