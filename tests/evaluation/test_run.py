@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tnet_cli.errors import InterruptedRunError
 from tnet_cli.evaluation.request import EvaluateRequest
 from tnet_cli.evaluation.run import run_evaluation
 from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import SlideInput
-from tnet_cli.modelfile.modelfile import load_model
+from tnet_cli.model.domain import FeatureDomain
+from tnet_cli.modelfile.card import DomainLimits
+from tnet_cli.modelfile.modelfile import copy_model, load_model
 from tnet_cli.places import Place
 from tnet_cli.slide.slide import Slide
 
@@ -107,3 +110,54 @@ def test_an_interruption_keeps_what_was_finished(entries, tiny_model, tmp_path):
     with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
         assert [row["status"] for row in csv.DictReader(file)] == ["ok"]
     assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_slides_without_an_answer_are_a_column_and_accuracy_stands_beside_coverage(entries, tiny_model, tmp_path):
+    # One slide is too coarse for the finest view of 1 µm per pixel.
+    listed = tmp_path / "labels.csv"
+    with listed.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["slide", "label", "mpp"])
+        writer.writerows([entry.shown_path, entry.label, 1.3 if at == 1 else 1.0] for at, entry in enumerate(entries))
+    request = EvaluateRequest(
+        manifest=listed, model=str(tiny_model().path), out=tmp_path / "out", bootstrap=0, device="cpu"
+    )
+    report = run_evaluation(request)
+    assert (report.judged, report.abstained) == (3, 1)
+    assert "3 slides judged, 1 without an answer that counts; " in report.line()
+    document = report.record
+    assert (document["slides"]["judged"], document["slides"]["abstained"]) == (3, 1)
+    assert [(each["qc"], each["path"]) for each in document["abstained"]] == [("too_coarse", entries[1].shown_path)]
+    assert document["coverage"]["value"] == 0.75
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert (rows[1]["status"], rows[1]["prediction"]) == ("abstained", "")
+    best = ["benign" if float(row["prob_benign"]) >= 0.5 else "lesion" for row in rows]
+    right = [name == row["label"] for name, row in zip(best, rows, strict=True)]
+    assert document["accuracy"]["value"] == pytest.approx((sum(right) - right[1]) / 3, abs=1e-5)
+    assert document["accuracy_anyway"]["value"] == sum(right) / 4
+    with (tmp_path / "out" / "arms.csv").open(newline="") as file:
+        (arm,) = csv.DictReader(file)
+    assert (arm["judged"], arm["abstained"], arm["coverage"]) == ("3", "1", "0.75")
+    assert (tmp_path / "out" / "accuracy_by_coverage.png").stat().st_size > 1000
+
+
+def test_calibration_fits_anew_what_has_an_answer(calibrating, tiny_model, tmp_path):
+    """The limits of an earlier calibration, which leave nothing, keep no slide out of the next."""
+    narrow = tmp_path / "narrow.safetensors"
+    model = tiny_model()
+    domain = [FeatureDomain.fit(torch.randn(9, model.network.feature.feature_length)) for _ in range(3)]
+    limits = DomainLimits(limits=(1e-3,) * 3, slides=8)
+    card = model.card.model_copy(update={"domain": limits, "least_sharpness": 0.99})
+    copy_model(model.path, card, narrow, domain=domain)
+    request = EvaluateRequest(
+        manifest=calibrating, model=str(narrow), out=tmp_path / "out", calibrate="validation", bootstrap=0, device="cpu"
+    )
+    report = run_evaluation(request)
+    assert (report.judged, report.abstained) == (0, 2)
+    assert report.record["fit"]["judged"] == 8
+    fitted = load_model(tmp_path / "out" / "model.safetensors").card
+    assert fitted.domain is not None
+    assert min(fitted.domain.limits) > 0.1
+    assert 0.05 < (fitted.least_sharpness or 0) < 0.5
+    assert len(fitted.bias) == 2
