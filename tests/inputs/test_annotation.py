@@ -1,7 +1,9 @@
 """Polygons of a GeoJSON file as shares of regions."""
 
 import gzip
+import io
 import json
+import os
 import time
 import zipfile
 from pathlib import Path
@@ -109,14 +111,23 @@ def test_a_gigapixel_slide_is_rastered_small_and_right(tmp_path):
     [
         ("{", "Expecting"),
         ("{}", "'type'"),
-        ("3", "int"),
-        ('"features"', "string indices|indices must be"),
+        ("3", "3 where an object was expected"),
+        ('"features"', "where an object was expected"),
         ('{"features": [{"geometry": {"type": "Polygon"}}]}', "'coordinates'"),
         ('{"features": [{"geometry": {"type": "Blob", "coordinates": []}}]}', "a Blob where a geometry"),
         ('{"type": "Polygon", "coordinates": [[[0, 0], [1, NaN], [1, 1]]]}', "not a finite number"),
-        ('{"type": "Polygon", "coordinates": [[[0], [1], [2]]]}', "not enough values"),
-        ('{"type": "Polygon", "coordinates": []}', "not enough values"),
-        ("[" * 100_000, "recursion"),
+        ('{"type": "Polygon", "coordinates": [[[0], [1], [2]]]}', "a point that is not two numbers"),
+        ('{"type": "Polygon", "coordinates": []}', "a polygon without an outline"),
+        ('{"type": "Polygon", "coordinates": [[[0, 0], [1' + "0" * 400 + ", 0], [1, 1]]]}", "too large a number"),
+        ('{"type": "Polygon", "coordinates": [[[0, 0], [1e300, 0], [1, 1]]]}', "above 2147483648"),
+        ('{"type": "Polygon", "coordinates": [[["a", 0], [1, 0], [1, 1]]]}', "a point that is not two numbers"),
+        ('{"type": "Polygon", "coordinates": 5}', "of another kind"),
+        ('{"type": "Feature", "geometry": "here"}', "of another kind"),
+        ('{"features": [] "type": "x"}', "Expecting ','"),
+        ('{"features": []} {}', "More after its end"),
+        ('[{"type": "Point", "coordinates": [1, 1]}', "Expecting ',' or"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"features": [' * 2000, "nested too deeply|Expecting"),
     ],
 )
 def test_what_is_no_document_of_polygons_is_refused_by_name(tmp_path, text, reason):
@@ -308,3 +319,79 @@ def test_polygons_with_holes_are_filled_like_shapely_says(outline, hole):
     # A centre on an edge lies on either side.
     on_edge = (distance(outer.exterior, points(x, y)) < 1e-9) | (distance(inner.exterior, points(x, y)) < 1e-9)
     np.testing.assert_array_equal(mask | on_edge, expected | on_edge)
+
+
+@given(st.lists(st.tuples(st.lists(CORNERS, min_size=3, max_size=5), st.lists(CORNERS, max_size=4)), max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_polygons_are_filled_together_as_one_by_one(drawn):
+    polygons = [
+        AnnotationPolygon(np.array(outline) + 0.3, tuple(np.array([hole]).reshape(-1, 2) + 0.1 for hole in [holes] * 2))
+        for outline, holes in drawn
+    ]
+    alone = [rasterised([AnnotationArea((polygon,))], Size(40, 50)) for polygon in polygons]
+    together = rasterised([AnnotationArea(tuple(polygons))], Size(40, 50))
+    np.testing.assert_array_equal(together, np.any(alone, axis=0) if alone else np.zeros((50, 40), bool))
+
+
+@pytest.mark.parametrize(("points", "most_s"), [(1000, 1), (20_000, 10)])
+def test_a_long_outline_takes_no_time_and_is_filled_like_shapely_says(points, most_s):
+    angles = np.linspace(0, 2 * np.pi, points, endpoint=False)
+    sides = 40_000 * (1 - 0.4 * np.random.default_rng(0).random(points))
+    outline = np.stack([50_000 + sides * np.cos(angles), 40_000 + sides * np.sin(angles)], axis=1)
+    size = Size(100_000, 80_000)
+    began = time.process_time()
+    hole = outline[::-1] * 0.25 + 30_000
+    mask = rasterised([AnnotationArea((AnnotationPolygon(outline, (hole,)),))], size)
+    assert time.process_time() - began < most_s
+    rows, columns = np.random.default_rng(1).integers((0, 0), mask.shape, (500, 2)).T
+    x, y = (columns + 0.5) * 100_000 / 1024, (rows + 0.5) * 100_000 / 1024
+    expected = contains_xy(Polygon(outline), x, y) & ~contains_xy(Polygon(hole), x, y)
+    np.testing.assert_array_equal(mask[rows, columns], expected)
+
+
+# What would eat the machine
+
+SPACES = b" " * (256 * 2**20 + 1)
+
+
+def zip_of(*contents: bytes, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method, compresslevel=1) as archive:
+        for number, content in enumerate(contents):
+            archive.writestr(f"{number}.geojson", content)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (lambda: gzip.compress(SPACES, 1), "larger than 256 MiB"),
+        (lambda: zip_of(SPACES), "larger than 256 MiB"),
+        (lambda: zip_of(*[b'{"features": []}' + SPACES[: 100 * 2**20]] * 3), "larger than 256 MiB"),
+        (lambda: zip_of(b"{}", method=zipfile.ZIP_LZMA), "not packed the usual way"),
+        (lambda: b'{"type": "Polygon", "coordinates": [' + b"[]," * 9_000_000 + b"[]]}", "more than 8388608 lists"),
+        (lambda: b'{"type": "Polygon", "coordinates": [[' + SPACES[: 65 * 2**20] + b"]]}", "larger than 64 MiB"),
+    ],
+    ids=["gzip", "zip", "several in a zip", "memory for the packer", "lists", "one object"],
+)
+def test_what_unpacks_to_more_than_any_annotation_is_refused(tmp_path, content, reason):
+    path = tmp_path / "bomb.geojson"
+    path.write_bytes(content())
+    began = time.process_time()
+    with pytest.raises(ManifestError, match=rf"bomb\.geojson: not a GeoJSON document of polygons: .*{reason}"):
+        read_annotation_areas(path)
+    assert time.process_time() - began < 30
+
+
+def test_a_pipe_is_no_annotation(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ManifestError, match="it is no file"):
+        read_annotation_areas(tmp_path / "pipe")
+
+
+def test_objects_are_read_one_by_one_wherever_the_text_is_cut(tmp_path):
+    square = {"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9], [0, 9]]]}
+    feature = {"type": "Feature", "geometry": square, "properties": {"note": " " * 2**20}}
+    path = tmp_path / "long.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature] * 70, "bbox": [0, 0, 9, 9]}))
+    assert len(read_annotation_areas(path)) == 70
