@@ -14,6 +14,8 @@ from PIL import Image
 
 from tnet_cli.errors import SlideError, UnreadableRegionError
 from tnet_cli.geometry import Region, Size
+from tnet_cli.headers.claims import check_claims
+from tnet_cli.headers.directories import LARGEST_TILE_BYTES, too_large_piece
 from tnet_cli.headers.streams import HEADER_BYTES, JPEG_2000_START, stream_colours
 from tnet_cli.slide.colours import over
 from tnet_cli.slide.mpp import StatedMpp, first_stated, option_mpp, parse_number, resolution_mpp, stated_mpp
@@ -58,6 +60,7 @@ class OpenSlideSlide(Slide):
     reader = "openslide"
 
     def __init__(self, path: str, *, mpp: float | None = None, on_progress: ProgressFunction | None = None) -> None:
+        check_claims(path)
         try:
             slide = openslide.OpenSlide(path)
         except openslide.OpenSlideError as exc:
@@ -95,13 +98,8 @@ class OpenSlideSlide(Slide):
                 self._slide = None
 
     def _unit(self, pyramid_level: int) -> Size:
-        properties = self.properties
-        try:
-            width = int(properties[f"openslide.level[{pyramid_level}].tile-width"])
-            height = int(properties[f"openslide.level[{pyramid_level}].tile-height"])
-        except (KeyError, ValueError):
-            return super()._unit(pyramid_level)
-        return Size(width, height)
+        tile = _tile_of(self.properties, pyramid_level)
+        return super()._unit(pyramid_level) if tile is None else Size(*tile)
 
     def _read_stored(self, pyramid_level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         # OpenSlide takes the corner in level-0 pixels, and divides it by its own idea of the downsample.
@@ -173,6 +171,10 @@ def _facts_of(path: str, slide: openslide.OpenSlide, mpp: float | None) -> Slide
     finest = Size(*slide.dimensions)
     if finest.width < 1 or finest.height < 1:
         raise SlideError(path, f"its image is {finest.width} x {finest.height} pixels; expected an image")
+    for width, height in (_tile_of(properties, number) or (0, 0) for number in range(slide.level_count)):
+        # It makes four bytes of each pixel.
+        if 4 * width * height > LARGEST_TILE_BYTES:
+            raise too_large_piece(path, width, height)
     pyramid = tuple(
         PyramidLevel(Size(*size), snapped_downsample(finest, Size(*size))) for size in slide.level_dimensions
     )
@@ -194,6 +196,17 @@ def _facts_of(path: str, slide: openslide.OpenSlide, mpp: float | None) -> Slide
         properties=properties,
         associated_images=associated_images,
     )
+
+
+def _tile_of(properties: Mapping[str, str], pyramid_level: int) -> tuple[int, int] | None:
+    """Return width and height of the tiles of a pyramid level; None where OpenSlide does not say."""
+    try:
+        width, height = (
+            int(properties[f"openslide.level[{pyramid_level}].tile-{side}"]) for side in ("width", "height")
+        )
+    except (KeyError, ValueError):
+        return None
+    return width, height
 
 
 def _mpp_of(path: str, properties: Mapping[str, str]) -> StatedMpp | None:

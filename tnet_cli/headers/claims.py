@@ -1,0 +1,77 @@
+"""What slides of other formats than TIFF claim of their size, where OpenSlide makes room for it before it looks."""
+
+import re
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+from tnet_cli.errors import SlideError
+from tnet_cli.headers.directories import LARGEST_TILE_BYTES, too_large_piece
+
+MOST_PIECES = 4_000_000
+"""Tiles, frames or camera images of a slide."""
+
+MOST_LISTED = 10_000
+"""Files, layers and resolutions of a MIRAX slide."""
+
+INI_BYTES = 1024 * 1024
+"""More of an index file is not read by OpenSlide either."""
+
+DEFLATED = b"1.2.840.10008.1.2.1.99"
+SIZES = (0x00280010, 0x00280011, 0x00280008, 0x00480007, 0x00480006)
+"""Rows, Columns, NumberOfFrames, TotalPixelMatrixRows and TotalPixelMatrixColumns of DICOM; none stands further on."""
+
+
+def check_claims(path: str) -> None:
+    """Refuse a MIRAX slide or a DICOM file that claims more tiles, or larger ones, than a slide has.
+
+    What cannot be read of it is left to OpenSlide.
+
+    Raises:
+        SlideError: it does.
+    """
+    file = Path(path)
+    with suppress(OSError):
+        if file.suffix.lower() == ".mrxs":
+            with (file.with_suffix("") / "Slidedat.ini").open("rb") as index:
+                _check_mirax(path, index.read(INI_BYTES).decode("latin-1"))
+            return
+        with file.open("rb") as opened:
+            start = opened.read(4096)
+        if start[128:132] == b"DICM" and DEFLATED not in start:
+            _check_dicom(path)
+
+
+def _check_mirax(path: str, text: str) -> None:
+    numbers = re.findall(r"^\s*(\w+)\s*=\s*(\d{1,20})\s*$", text, re.MULTILINE)
+    counted = max((int(number) for name, number in numbers if name.endswith("COUNT")), default=0)
+    named = {name: int(number) for name, number in numbers}
+    images = named.get("IMAGENUMBER_X", 0) * named.get("IMAGENUMBER_Y", 0)
+    if counted > MOST_LISTED or images > MOST_PIECES:
+        raise SlideError(
+            path,
+            f"its Slidedat.ini counts {max(counted, images)} parts, which no slide has; it is damaged, copy it again",
+        )
+    _check_piece(path, named.get("DIGITIZER_WIDTH", 0), named.get("DIGITIZER_HEIGHT", 0))
+
+
+def _check_dicom(path: str) -> None:
+    # Here and not above: pydicom takes a third of a second to import.
+    from pydicom.errors import InvalidDicomError
+    from pydicom.filereader import read_partial
+    from pydicom.tag import Tag
+
+    damaged = (InvalidDicomError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, EOFError)
+    with suppress(*damaged, struct.error), Path(path).open("rb") as file:
+        tags = [Tag(number) for number in SIZES]
+        header = read_partial(file, lambda tag, *_: tag > max(SIZES), specific_tags=list(tags))
+        height, width, frames, down, across = (int(header[tag].value) if tag in header else 0 for tag in tags)
+        _check_piece(path, width, height)
+        tiles = -(-across // max(1, width)) * -(-down // max(1, height))
+        if max(frames, tiles) > MOST_PIECES:
+            raise SlideError(path, f"says that it has {max(frames, tiles)} frames, which no slide has; it is damaged")
+
+
+def _check_piece(path: str, width: int, height: int) -> None:
+    if 4 * width * height > LARGEST_TILE_BYTES:
+        raise too_large_piece(path, width, height)
