@@ -268,11 +268,12 @@ def _patch(patch: OverlayPatch, rank: int, subject: OverlaySubject, side_px: int
     write(draw, (6, top), str(rank), SMALL_PX, PAGE)
     write(draw, (badge_px + 8, top), f"weight {percent(patch.attended.weight)}", SMALL_PX, INK)
     step = line_height(SMALL_PX)
-    write(draw, (0, top + step), _own_call(patch.attended, subject, side_px), SMALL_PX, INK)
+    call = _own_call(patch.attended, subject, side_px)
+    write(draw, (0, top + step), call, SMALL_PX, INK)
     mpp = patch.attended.mpp
     seen = f"{patch.attended.region.width} px wide" if mpp is None else resolution(mpp)
     where = shorten(f"{seen}, processing level {patch.attended.processing_level}", SMALL_PX, side_px)
-    write(draw, (0, top + 2 * step), where, SMALL_PX, FAINT_INK)
+    write(draw, (0, top + (2 if call else 1) * step), where, SMALL_PX, FAINT_INK)
     return page
 
 
