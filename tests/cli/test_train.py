@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.full_disk import files_end_at
 from tnet_cli.cli.training_progress import describe_metrics, training_progress
 from tnet_cli.inference.progress import StepReport
 from tnet_cli.modelfile.modelfile import load_model
@@ -74,6 +75,28 @@ def test_ctrl_c_says_how_to_go_on(tnet, labelled_slides, tmp_path, monkeypatch):
         "tnet: interrupted; run the same command again to go on from the last checkpoint in run"
     )
     assert (tmp_path / "run" / "config.toml").exists()
+
+
+def test_slides_none_of_which_can_be_read_leave_nothing_to_learn(tnet, tmp_path):
+    (tmp_path / "labels.csv").write_text("slide,label\nnone.tif,a\ngone.tif,b\nlost.tif,b\n")
+    ran = tnet("train", "labels.csv", "-o", "run", "--device", "cpu", "--skip-bad")
+    assert ran.code == 6
+    assert sum(line.startswith("left out: ") for line in ran.err.splitlines()) == 3 - 1  # one is set aside to validate
+    assert "none of the slides of class 'a', 'b' can be read, so nothing can be learnt of it" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_a_full_disk_ends_a_training_in_a_sentence_and_is_no_reason_to_begin_anew(tnet, labelled_slides, tmp_path):
+    (tmp_path / "tiny.toml").write_text(TINY)
+    command = ("train", labelled_slides, "-o", "run", "--config", "tiny.toml", "--device", "cpu")
+    with files_end_at(20_000):  # enough for tables and records, too little for a slide's patches or a checkpoint
+        ran = tnet(*command)
+    assert ran.code == 6, ran.err
+    assert "cannot be written or read: File too large; what was finished is kept" in ran.err.splitlines()[-1]
+    assert "Traceback" not in ran.err
+    assert not [path for path in (tmp_path / "run").rglob(".*") if path.is_file()]  # no drafts
+    # Nothing has been learnt, so other settings are in nobody's way.
+    assert tnet(*command, "--set", "model.base_px=4").code == 2
 
 
 @pytest.mark.parametrize(

@@ -129,9 +129,10 @@ def test_a_run_goes_on_from_its_last_checkpoint_as_if_it_had_not_stopped(tmp_pat
     resumed = state_of([], folder=tmp_path, progress=told)
     restored = load_checkpoint(resumed)
     assert restored is not None
-    assert (restored[0].stage, restored[0].step) == (0, 2)
+    assert (restored.checkpoint.stage, restored.checkpoint.step) == (0, 2)
     run = StageRun(Slope(resumed))
-    run.restore(restored[0])
+    resumed.network.load_state_dict(restored.network)
+    run.restore(restored.checkpoint)
     run.run()
     assert torch.equal(bias_of(resumed), bias_of(whole))
     assert told.reports[0].terms["second"] == np.mean([3, 5, 7, 9])

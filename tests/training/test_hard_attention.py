@@ -32,7 +32,7 @@ def hard_step(
     batch = stage.prepare(random_source(seed, 1, 1), 1)
     rollouts = stage.roll_out(batch)
     batch.close()
-    return stage.learn(rollouts, 1.0), [traversal for _, traversal in rollouts], state.network
+    return stage.learn(rollouts, 1.0), [each.traversal for each in rollouts], state.network
 
 
 def cells_of(traversals: Sequence[Traversal]) -> list[list[int]]:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -180,6 +181,44 @@ def test_an_interrupted_run_goes_on_and_repeats_no_row(labelled_slides, tmp_path
     assert [row["step"] for row in rows if row["stage"] == "warm-up"] == ["1", "2", "3", "4", "5", "6"]
     assert len(rows) == 8
     assert len(report.record["resumed"]) == 1
+
+
+def test_slides_that_were_moved_are_the_same_run(labelled_slides, tmp_path, trainer):
+    one, two = tmp_path / "one", tmp_path / "two"
+    shutil.copytree(labelled_slides.parent, one)
+    trainer.stop_at = 3
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer, one / "labels.csv", tmp_path / "run")
+    (tmp_path / "run" / "checkpoints" / "checkpoint.safetensors").write_bytes(b"stands for one")
+    (two / "deep").mkdir(parents=True)
+    for path in one.iterdir():
+        if path.suffix in {".tif", ".geojson"}:
+            path.rename(two / "deep" / f"moved-{path.name}")
+    rows = rows_of(one / "labels.csv")
+    text = "".join(f"deep/moved-{row['slide']},{row['label']},deep/moved-{row['annotation']}\n" for row in rows[::-1])
+    (two / "labels.csv").write_text("slide,label,annotation\n" + text)
+    trainer.stop_at = None
+    train(trainer, two / "labels.csv", tmp_path / "run")
+    first, second = ([Path(entry.path).name for entry in fit.slides] for fit in trainer.fits)
+    assert sorted(f"moved-{name}" for name in first) == sorted(second)
+    # Another slide in the place of one is another run.
+    shutil.copy(two / "deep" / f"moved-{rows[0]['slide']}", two / "deep" / f"moved-{rows[1]['slide']}")
+    with pytest.raises(UsageError, match="the manifest's rows have changed"):
+        train(trainer, two / "labels.csv", tmp_path / "run")
+
+
+def test_a_table_of_metrics_that_cannot_be_read_is_named(labelled_slides, tmp_path, trainer):
+    trainer.stop_at = 3
+    with pytest.raises(KeyboardInterrupt):
+        train(trainer, labelled_slides, tmp_path / "run")
+    metrics = tmp_path / "run" / "metrics.csv"
+    metrics.write_text(metrics.read_text(), encoding="utf-16")
+    with pytest.raises(UsageError, match=r"metrics\.csv: is not the table of metrics .*; move it away"):
+        train(trainer, labelled_slides, tmp_path / "run")
+    metrics.unlink()
+    metrics.mkdir()
+    with pytest.raises(UsageError, match=r"metrics\.csv"):
+        train(trainer, labelled_slides, tmp_path / "run")
 
 
 def test_another_run_in_the_folder_is_protected(labelled_slides, tmp_path, trainer):

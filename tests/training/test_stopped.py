@@ -148,7 +148,7 @@ def told(folder: Path) -> list[list[Any]]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_an_interrupted_run_has_kept_what_it_read_and_every_step(tmp_path, small_labelled_slides):
-    stops = [
+    stops: list[dict[str, Any]] = [
         {"when": "slides", "at": 1, "by": "SIGINT"},
         {"when": "patches", "at": 1, "by": "SIGTERM"},
         {"when": "step", "at": 3, "by": "SIGINT"},  # of the first round's four, mid-step

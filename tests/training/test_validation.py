@@ -21,6 +21,7 @@ def test_validation_is_what_evaluation_would_say(tiny_inputs, tiny_slides):
     assert validation_metrics(state, tiny_slides, None) == reports[-1].terms
     assert not state.network.training
     shallow = validation_metrics(state, tiny_slides, 1)
+    assert shallow is not None
     assert set(shallow) == {"accuracy", "loss"}
     assert shallow != reports[-1].terms
 

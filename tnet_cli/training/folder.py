@@ -116,8 +116,7 @@ class TrainingFolder:
         digest = self.record().get("manifest", {}).get("digest")
         if digest in {None, manifest.digest}:
             return manifest
-        contents = read_record(self.path / CONTENTS)
-        before = manifest.named_by({content: key for content, key in contents.items() if isinstance(key, str)})
+        before = manifest.named_by(read_record(self.path / CONTENTS))
         return before if before.digest == digest else manifest
 
     def begin(self, config: TrainConfig, manifest: TrainingManifest, splits: str, record: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from tnet_cli.errors import ManifestError
 from tnet_cli.inputs.discovery import NoteFunction
@@ -88,22 +88,22 @@ class TrainingManifest:
         slides = tuple(replace(slide, split=splits[slide.group]) for slide in unsplit)
         return cls(path=path, slides=slides, class_names=class_names, digest=_digest(slides))
 
-    def contents(self) -> dict[str, str]:
-        """Return the keys of slides and annotations by what they are known by wherever they lie (``content_of``)."""
-        found = {}
-        for slide in self.slides:
-            found[content_of(slide.entry.path)] = slide.key
-            if slide.entry.annotation is not None and slide.annotation_key is not None:
-                found[content_of(slide.entry.annotation)] = slide.annotation_key
-        return found
+    def contents(self) -> dict[str, Any]:
+        """Return of each slide, by what it is known by wherever it lies (``content_of``), the keys; JSON values."""
+        return {
+            content_of(slide.entry.path): [slide.key, slide.annotation_key, _annotation_content(slide)]
+            for slide in self.slides
+        }
 
-    def named_by(self, contents: Mapping[str, str]) -> Self:
+    def named_by(self, contents: Mapping[str, Any]) -> Self:
         """Return the manifest with the keys that its slides and annotations had when they lay elsewhere."""
         slides = []
         for slide in self.slides:
-            key, annotation_key = contents.get(content_of(slide.entry.path), slide.key), slide.annotation_key
-            if slide.entry.annotation is not None:
-                annotation_key = contents.get(content_of(slide.entry.annotation), annotation_key)
+            key, annotation_key = slide.key, slide.annotation_key
+            match contents.get(content_of(slide.entry.path)):
+                case [str(earlier), drawn, content]:
+                    key = earlier
+                    annotation_key = drawn if content == _annotation_content(slide) else annotation_key
             slides.append(LabelledSlide.of(slide.entry, key, annotation_key, slide.split))
         return replace(self, slides=tuple(slides), digest=_digest(slides))
 
@@ -182,6 +182,10 @@ def _from_folder(manifest: Path, path: Place | Path) -> str:
 
 def _annotation_key(manifest: Path, entry: SlideInput) -> str | None:
     return _from_folder(manifest, entry.annotation) if entry.annotation else None
+
+
+def _annotation_content(slide: LabelledSlide) -> str | None:
+    return content_of(slide.entry.annotation) if slide.entry.annotation else None
 
 
 def _digest(slides: Sequence[LabelledSlide]) -> str:

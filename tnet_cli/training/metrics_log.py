@@ -109,7 +109,8 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
     for row in read:
         given = {column: value for column, value in row.items() if column and value}
         with suppress(ValueError):  # of a row that was torn
-            if set(FIXED_COLUMNS) <= set(given) and None not in row and _report_of(given):
+            if set(FIXED_COLUMNS) <= set(given) and None not in row:
+                _report_of(given)
                 rows.append(given)
     return rows
 
