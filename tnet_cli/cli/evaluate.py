@@ -18,7 +18,11 @@ from tnet_cli.inputs.options import TraversalOptions
 def evaluate(
     manifest: Annotated[
         Path,
-        typer.Argument(metavar="MANIFEST.csv", help="Columns slide, label; perhaps patient, split, annotation, mpp."),
+        typer.Argument(
+            metavar="MANIFEST.csv",
+            help="Columns slide, label; perhaps patient, split, annotation, mpp.",
+            readable=False,  # said in the sentence of manifests, with their exit code
+        ),
     ],
     *,
     model: options.Model = None,

@@ -165,9 +165,9 @@ def check_model_target(path: Path, model: Path, *, overwrite: bool) -> None:
         UsageError: the path does not end in ``.safetensors``, is the model itself, exists and may not be replaced, or
             lies where nothing can be written.
     """
-    if path.exists() and path.resolve() == model.resolve():
+    if os.path.exists(path) and os.path.samefile(path, model):  # noqa: PTH110, PTH121 (in whoever's folder it is)
         raise UsageError(f"--save-model {path}: is the model that is evaluated; give another file")
     refuse_taken_target(path, "--save-model", overwrite=overwrite)
-    folder = next(each for each in path.absolute().parents if os.path.exists(each))  # noqa: PTH110 (whoever's it is)
+    folder = next(each for each in path.absolute().parents if os.path.exists(each))  # noqa: PTH110
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         raise UsageError(f"--save-model {path}: nothing can be written into {folder}; give another file")

@@ -57,7 +57,7 @@ def find_model(name: str) -> Path:
     """Find a model by bundled name, by file, or on the Hugging Face hub (``hf://owner/repo[/file]``).
 
     Raises:
-        ModelFileError: there is no such model, or the hub cannot be reached.
+        ModelFileError: there is no such model, its file cannot be read, or the hub cannot be reached.
     """
     place = Place(name)
     if place.is_url:
@@ -66,10 +66,14 @@ def find_model(name: str) -> Path:
     if name in bundled:
         return bundled[name]
     path = Path(name)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            path.open("rb").close()
+            return path
+        found = "is a directory" if path.is_dir() else "is neither a file nor a bundled model"
+    except OSError as exc:
+        found = f"cannot be read: {exc.strerror or exc}"
     known = ", ".join(bundled) or "none"
-    found = "is a directory" if path.is_dir() else "is neither a file nor a bundled model"
     raise ModelFileError(f"{place}: {found}; give a .safetensors file, hf://owner/repo, or one of: {known}")
 
 
