@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from tests.full_disk import files_end_at
+from tnet_cli.results.layout import RunDirectory
 from tnet_cli.slide.slide import Slide
 
 
@@ -170,13 +171,14 @@ def test_a_slide_whose_folder_cannot_be_made_fails_alone(tnet, small, untrained_
     names = ["a.tif", "b.tif"]
     for name in names:
         shutil.copy(small, tmp_path / name)
-    (tmp_path / "tnet-out" / "slides").mkdir(parents=True)
+    RunDirectory(tmp_path / "tnet-out").make()
+    (tmp_path / "tnet-out" / "slides").mkdir()
     (tmp_path / "tnet-out" / "slides" / "a").write_text("the user's own")
     ran = tnet("classify", *names, "-m", untrained_model, "--no-overlay")
     assert ran.code == 6
     rows = rows_of(tmp_path / "tnet-out")
     assert (rows["a"]["status"], rows["b"]["status"]) == ("failed", "ok")
-    assert "a.tif: its folder of results cannot be made: Not a directory" in rows["a"]["error"]
+    assert "a.tif: its folder of results cannot be made: tnet-out/slides/a is no folder" in rows["a"]["error"]
     assert (tmp_path / "tnet-out" / "slides" / "a").read_text() == "the user's own"
 
 
