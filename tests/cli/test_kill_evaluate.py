@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.cli.test_kill import Runner, runner, step_kills, timed_kills  # noqa: F401 (a fixture)
+from tests.cli.test_kill import Runner, runner, timed_kills  # noqa: F401 (a fixture)
 from tests.model_files import save_random, tiny_network
 
 TIMES = {"seconds", "seconds_per_slide"}
@@ -74,11 +74,11 @@ def test_killed_it_goes_on(runner, command, undisturbed, tmp_path):  # noqa: F81
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(200, 208))
+@pytest.mark.parametrize("seed", range(200, 207))
 def test_killed_often(runner, command, undisturbed, tmp_path, seed, record_property):  # noqa: F811
-    steps = [{"at_step": int(step)} for step in np.random.default_rng(seed).integers(1, 90, 2)]
-    kills = timed_kills(seed, 2, 0.9 * undisturbed[1]) + steps
-    kills = [kills[index] for index in np.random.default_rng(seed).permutation(len(kills))]
+    steps = [{"at_step": int(step)} for step in np.random.default_rng(seed).integers(1, 40, 3)]
+    # The first is alone: what it leaves undone may end before another moment of an undisturbed run.
+    kills = timed_kills(seed, 1, 0.9 * undisturbed[1]) + steps
     hits = kill_and_resume(runner, command, undisturbed[0], tmp_path / "out", kills)
     record_property("kills", hits)
-    assert hits >= 2
+    assert hits >= 3
