@@ -27,17 +27,31 @@ LERC_START, JPEG_XR_START = b"Lerc2 ", b"WMPHOTO\x00"
 
 
 def jpeg_size(data: bytes) -> StatedSize | None:
-    """Return the largest size that the header of a JPEG states; as its decoder, pass over what is no marker."""
-    at, found, may_scan_often = 2, (0, 0, 0), False
+    """Return the largest size that the header of a JPEG states; None where that has no end, or too many scans come."""
+    frame = _jpeg_frame(data)
+    if frame is None or (frame[3] and data.count(SCAN) > MOST_SCANS):
+        return None
+    return frame[:3]
+
+
+def comes_in_scans(data: bytes) -> bool:
+    """Tell whether a JPEG comes in several scans, so that its decoder has to hold more than its pixels."""
+    frame = _jpeg_frame(data)
+    return frame is not None and frame[3]
+
+
+def _jpeg_frame(data: bytes) -> tuple[int, int, int, bool] | None:
+    """Return width, height, samples, and whether there are several scans; pass over what is no marker, as decoders."""
+    at, width, height, samples, has_scans = 2, 0, 0, 0, False
     while (at := data.find(b"\xff", at)) >= 0 and at + 10 < len(data):
         code = data[at + 1]
         if code in FRAMES:
-            height, width = int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9])
-            found = max(found[0], width), max(found[1], height), max(found[2], data[at + 9])
-            may_scan_often |= code in PROGRESSIVE
+            height = max(height, int.from_bytes(data[at + 5 : at + 7]))
+            width = max(width, int.from_bytes(data[at + 7 : at + 9]))
+            samples = max(samples, data[at + 9])
+            has_scans |= code in PROGRESSIVE
         elif code == 0xDA:
-            may_scan_often |= data[at + 4] < found[2]
-            break
+            return (width, height, samples, has_scans or data[at + 4] < samples) if samples else None
         elif code == 0xD9 or code in OTHER_FRAMES:
             return None
         if code == 0xFF:
@@ -46,7 +60,7 @@ def jpeg_size(data: bytes) -> StatedSize | None:
             at += 2
         else:
             at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return None if not found[2] or (may_scan_often and data.count(SCAN) > MOST_SCANS) else found
+    return None
 
 
 def jpeg_2000_size(data: bytes) -> StatedSize | None:

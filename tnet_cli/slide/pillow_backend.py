@@ -5,6 +5,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import IO
 
 import imagecodecs
 import numpy as np
@@ -12,17 +13,31 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, UnidentifiedI
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Size
-from tnet_cli.headers.streams import HEADER_BYTES, JPEG_2000_START, jpeg_2000_bits
+from tnet_cli.headers.stream_sizes import SCAN, StatedSize, comes_in_scans, jpeg_size
+from tnet_cli.headers.streams import HEADER_BYTES, JPEG_2000_START, JPEG_START, jpeg_2000_bits
 from tnet_cli.slide.colours import SampleRange, over, range_of
 from tnet_cli.slide.containers import misnamed_picture
 from tnet_cli.slide.mpp import option_mpp
 from tnet_cli.slide.resample import PyramidLevel
 from tnet_cli.slide.slide import WHITE, ProgressFunction, Slide, SlideFacts
 from tnet_cli.slide.tiff_pages import Orientation
-from tnet_cli.slide.tiff_segments import ends_early, has_grey_corner
+from tnet_cli.slide.tiff_segments import JPEG_END, ends_early, has_grey_corner, with_more_data
 
-LARGEST_PX = 1_000_000_000
-"""A larger picture would take more than 7 GB while it is decoded."""
+MOST_PICTURE_BYTES = 750_000_000
+"""Of memory that a picture may take while it is decoded, so that the process stays below 1.5 GB."""
+
+PIXEL_BYTES = {"JPEG": 7, "BMP": 7, "PPM": 9, "PNG": 11, "JPEG2000": 20, "WEBP": 20, "AVIF": 20}
+OTHER_PIXEL_BYTES = 12
+"""Memory that a pixel takes, in the decoder and as RGB, by the format of the picture."""
+
+STRAIGHT_PIXEL_BYTES, SCANS_PIXEL_BYTES = 3, 6
+"""The same where RGB comes straight from the decoder, and what is added where a JPEG comes in several scans. The
+decoder may be told to shrink a JPEG, but what it gives are not the averages that all other slides are reduced by."""
+
+JPEG_HEADER_BYTES = (256 * 1024, 16 * 1024 * 1024)
+"""In which the header of a JPEG ends: as a rule, and at most, whatever cameras write into it."""
+
+TOO_LARGE = "which is too large to be decoded whole; convert it to a tiled TIFF with a pyramid"
 
 MOST_IMAGES = 64
 """Of a file, that are looked at: animations and stacks are told by the second."""
@@ -42,6 +57,9 @@ MOST_PACKED = {b"tEXt": 1000, b"zTXt": 1000, b"iTXt": 1000, b"iCCP": 100_000}
 
 EXIF_TEXT = b"Raw profile type exif"
 """Begins the text in which some programs keep which way up a picture is."""
+
+MAY_TURN_PNG = (b"eXIf", EXIF_TEXT, b"XML:com.adobe.xmp")
+"""Begin what may say which way up a PNG is."""
 
 LARGE_PICTURES: dict[bytes, type[ImageFile.ImageFile]] = {
     PNG_START: PngImagePlugin.PngImageFile,
@@ -86,7 +104,6 @@ class PillowSlide(Slide):
 
 
 def _decode(path: str, content: bytes | None) -> tuple[np.ndarray, str | None]:
-    too_large = "which is too large to be decoded whole; convert it to a tiled TIFF with a pyramid"
     try:
         with warnings.catch_warnings():
             # Pillow warns of large pictures, and of metadata it cannot parse; neither concerns the pixels.
@@ -97,41 +114,83 @@ def _decode(path: str, content: bytes | None) -> tuple[np.ndarray, str | None]:
                 misnamed = misnamed_picture(path, picture.format or "")
                 if misnamed is not None:
                     raise SlideError(path, misnamed)
-                _check_other_images(path, picture)
-                if picture.width * picture.height > LARGEST_PX:
-                    raise SlideError(path, f"has {picture.width} x {picture.height} pixels, {too_large}")
-                pixels, doubt = _as_rgb(picture, path, content)
-                if picture.format == "JPEG" and has_grey_corner(pixels):
-                    _refuse_cut_jpeg(_bytes_of(path, content), pixels)
-                may_end_early = bool((pixels[-1] == pixels[-1, 0]).all()) or "interlace" in picture.info
-                if picture.format == "PNG" and may_end_early:
-                    # Where data are missing, Pillow puts zeros and says nothing, and this one raises.
-                    imagecodecs.png_decode(_bytes_of(path, content))
+                plain = _plain_png(picture, path, content)
+                if plain is not None:
+                    return plain, None
+                if _fits(picture, PIXEL_BYTES.get(picture.format or "", OTHER_PIXEL_BYTES)):
+                    _check_other_images(path, picture)
+                    pixels, doubt = _as_rgb(picture, path, content)
+                    _refuse_early_end(picture, pixels, path, content)
+                else:
+                    pixels, doubt = _large_jpeg(picture, path, content), None
                 return Orientation(_orientation_of(picture)).turn(pixels), doubt
     except UnidentifiedImageError as exc:
         raise SlideError(path, "is neither a slide nor a picture that tnet can read") from exc
     except Image.DecompressionBombError as exc:
-        raise SlideError(path, f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels, {too_large}") from exc
+        raise SlideError(path, f"has more than {2 * (Image.MAX_IMAGE_PIXELS or 0)} pixels, {TOO_LARGE}") from exc
     except MemoryError as exc:
         raise SlideError(path, "does not fit into memory; convert it to a tiled TIFF with a pyramid") from exc
     except (OSError, ValueError, RuntimeError, SyntaxError, EOFError, struct.error, zlib.error) as exc:
         raise SlideError(path, f"cannot be decoded: {' '.join(str(exc).split())}") from exc
 
 
+def _fits(picture: Image.Image, pixel_bytes: int, more_bytes: int = 0) -> bool:
+    return picture.width * picture.height * pixel_bytes + more_bytes <= MOST_PICTURE_BYTES
+
+
+def _large_jpeg(picture: Image.Image, path: str, content: bytes | None) -> np.ndarray:
+    """Decode a JPEG in colour without a copy between, uint8 (H, W, 3).
+
+    Raises:
+        SlideError: it is too large even so, or none.
+        ValueError: its data are not whole.
+    """
+    data = b""
+    if picture.format == "JPEG" and picture.mode == "RGB" and _fits(picture, STRAIGHT_PIXEL_BYTES):
+        data = _bytes_of(path, content)
+    pixel_bytes = STRAIGHT_PIXEL_BYTES + (SCANS_PIXEL_BYTES if comes_in_scans(data) else 0)
+    if not data or not _fits(picture, pixel_bytes, len(data)):
+        raise SlideError(path, f"has {picture.width} x {picture.height} pixels, {TOO_LARGE}")
+    if data.rfind(JPEG_END) < data.rfind(SCAN):
+        raise ValueError("its JPEG data are cut off")
+    pixels: np.ndarray = imagecodecs.jpeg8_decode(data)
+    if has_grey_corner(pixels):
+        # Not compared side by side: there is room for one.
+        sums = zlib.crc32(pixels)
+        del pixels
+        pixels = imagecodecs.jpeg8_decode(with_more_data(data))
+        if zlib.crc32(pixels) != sums:
+            raise ValueError("its JPEG data end too early")
+    return pixels
+
+
+def _refuse_early_end(picture: Image.Image, pixels: np.ndarray, path: str, content: bytes | None) -> None:
+    """Decode a picture again in another way where Pillow may have put grey or zeros for missing data."""
+    if picture.format == "JPEG" and has_grey_corner(pixels):
+        _refuse_cut_jpeg(_bytes_of(path, content), pixels)
+    if picture.format == "PNG" and (bool((pixels[-1] == pixels[-1, 0]).all()) or "interlace" in picture.info):
+        imagecodecs.png_decode(_bytes_of(path, content))
+
+
 def _check_other_images(path: str, picture: Image.Image) -> None:
     """Refuse a file whose first image, which would be shown, is no larger than another: an animation, a stack."""
     first = picture.size
-    for number in range(1, min(getattr(picture, "n_frames", 1), MOST_IMAGES)):
-        picture.seek(number)
+    for number in range(1, MOST_IMAGES):
+        try:
+            picture.seek(number)
+        except EOFError:  # asked how many there are, some formats look for all
+            break
         if picture.width * picture.height >= first[0] * first[1]:
             raise SlideError(path, "holds several images, and the first need not be the slide; export the slide alone")
-    if getattr(picture, "n_frames", 1) > 1:
+    if picture.tell():
         picture.seek(0)
 
 
 def _open(path: str, content: bytes | None) -> Image.Image:
     with open(path, "rb") if content is None else io.BytesIO(content) as file:  # noqa: PTH123 (as Pillow opens it)
         start = file.read(8)
+        if start.startswith(JPEG_START) and not any(_size_within(file, most) for most in JPEG_HEADER_BYTES):
+            raise ValueError("its header is damaged, or longer than that of any picture")
     for first_bytes, opener in LARGE_PICTURES.items():
         if start.startswith(first_bytes):
             try:
@@ -139,6 +198,11 @@ def _open(path: str, content: bytes | None) -> Image.Image:
             except SyntaxError as exc:
                 raise UnidentifiedImageError(str(exc)) from exc
     return Image.open(path if content is None else io.BytesIO(content))
+
+
+def _size_within(file: IO[bytes], most: int) -> StatedSize | None:
+    file.seek(0)
+    return jpeg_size(file.read(most))
 
 
 def _bytes_of(path: str, content: bytes | None) -> bytes:
@@ -175,15 +239,37 @@ def _without_long_texts(path: str, content: bytes | None) -> bytes | None:
         if not long:
             return content
         file.seek(0)
-        data = bytearray(file.read())
-    for chunk in reversed(long):
-        del data[chunk]
-    return bytes(data)
+        parts = []
+        for chunk in long:
+            parts.append(file.read(chunk.start - file.tell()))
+            file.seek(chunk.stop)
+        return b"".join([*parts, file.read()])
 
 
 def _orientation_of(picture: Image.Image) -> int:
     value = picture.getexif().get(ORIENTATION_TAG, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _plain_png(picture: Image.Image, path: str, content: bytes | None) -> np.ndarray | None:
+    """Return a PNG of three opaque channels of eight bits, which nothing may turn, as uint8 (H, W, 3); else None.
+
+    It takes half of Pillow's time. Where data are missing or damaged it is left to Pillow to say so.
+    """
+    raw = [tile[3] for tile in getattr(picture, "tile", ())]
+    is_moving = getattr(picture, "n_frames", 1) > 1
+    if picture.format != "PNG" or raw != ["RGB"] or "transparency" in picture.info or is_moving:
+        return None
+    if not _fits(picture, STRAIGHT_PIXEL_BYTES, Path(path).stat().st_size if content is None else len(content)):
+        return None
+    data = _bytes_of(path, content)
+    if any(mark in data for mark in MAY_TURN_PNG):
+        return None
+    try:
+        pixels: np.ndarray = imagecodecs.png_decode(data)
+    except (ValueError, RuntimeError):
+        return None
+    return pixels if pixels.shape == (picture.height, picture.width, 3) and pixels.dtype == np.uint8 else None
 
 
 def _as_rgb(picture: Image.Image, path: str, content: bytes | None) -> tuple[np.ndarray, str | None]:

@@ -12,6 +12,7 @@ import tifffile
 from PIL import Image
 
 from tnet_cli.geometry import Size
+from tnet_cli.headers.directories import LARGEST_STRIP_BYTES
 from tnet_cli.headers.stream_sizes import SIZES, StatedSize
 from tnet_cli.headers.streams import HEADER_BYTES
 
@@ -246,7 +247,10 @@ class OldJpegLayout(TileLayout):
             OSError: it is damaged.
         """
         del column, row
-        data = file.read(self._page.parent.filehandle.size, 0)
+        size = self._page.parent.filehandle.size
+        if size > LARGEST_STRIP_BYTES:
+            raise ValueError(f"all {size} bytes of the file would have to be read at once")
+        data = file.read(size, 0)
         with Image.open(io.BytesIO(data)) as picture:
             picture.seek(int(self._page.index))
             samples = np.asarray(picture)
@@ -289,9 +293,14 @@ def ends_early(data: bytes, decoded: np.ndarray, decode: Callable[[bytes], np.nd
     """
     if not has_grey_corner(decoded):
         return False
+    return not np.array_equal(decode(with_more_data(data)), decoded)
+
+
+def with_more_data(data: bytes) -> bytes:
+    """Return JPEG data with more before their end."""
     end = data.rindex(JPEG_END)
     more = b"".join(MORE_DATA + bytes((0xFF, restart)) for restart in range(0xD0, 0xD8))
-    return not np.array_equal(decode(data[:end] + MORE_DATA + more + data[end:]), decoded)
+    return data[:end] + MORE_DATA + more + data[end:]
 
 
 def has_grey_corner(decoded: np.ndarray) -> bool:
