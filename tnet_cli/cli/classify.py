@@ -109,7 +109,7 @@ def describe(row: "SlideRow", calibration: str, overlay: Path | None) -> str:
     """
     said = row.values
     if not row.was_looked_at:
-        return f"{said['slide']}: {'no tissue found' if row.status == 'no_tissue' else 'failed'}"
+        return f"{said['slide']}: {said['error'] if row.status == 'no_tissue' else 'failed'}"
     parts = [f"NO ANSWER: {'; '.join(row.reasons)}"] if row.status == "abstained" else []
     if said["prediction"] is not None:
         asked = "asked for anyway, does not count: " if parts else ""
@@ -129,6 +129,6 @@ def without_answer(abstained: int, slides: int) -> str:
 
 def share_read(fraction: float | None) -> str:
     """Say how much of a slide was read: per cent with two significant figures, or all of it."""
-    if fraction is None or fraction >= 0.995:
+    if fraction is None or fraction >= 1:
         return "read whole"
-    return f"{100 * fraction:.2g} % of the slide read"
+    return f"{'> 99' if fraction >= 0.99 else f'{100 * fraction:.2g}'} % of the slide read"

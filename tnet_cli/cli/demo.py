@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tnet_cli import api
-from tnet_cli.cli.classify import describe
+from tnet_cli.cli.classify import describe, without_answer
 from tnet_cli.cli.loading import load
 from tnet_cli.cli.terminal import answer, counting, note, slide_progress
 from tnet_cli.errors import UsageError
@@ -37,6 +37,8 @@ def demo(
     with slide_progress() as progress:
         report = api.classify(path, out=folder, model=DEMO_MODEL, overwrite=True, progress=progress)
     answer(describe(report.rows[0], report.calibration, report.overlays[0]))
+    if report.abstained:
+        note(without_answer(report.abstained, 1))
     report.raise_for_failures()
 
 
