@@ -92,7 +92,7 @@ def overlay_of(result: SlideResult, card: ModelCard) -> Image | None:
 
 
 def _turned_into_failure(result: SlideResult, error: str) -> SlideResult:
-    return replace(result, status="failed", prediction=None, probability=None, probabilities=(), error=error)
+    return replace(result, status="failed", prediction=None, probability=None, probabilities=(), checks=(), error=error)
 
 
 def written(

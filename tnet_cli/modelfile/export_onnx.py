@@ -62,7 +62,7 @@ def export_model(name: str, folder: Path, *, overwrite: bool = False) -> ExportR
 
     ``look``: ``patches`` float32 (N, 3, P, P) in [0, 1], ``positions`` int64 (N, 3) and ``allowed`` bool (N, G) give
     ``features`` (N, D) and ``cell_log_probs`` (N, G). ``classify``: ``features`` (K, D) of everything looked at on one
-    slide give ``logits`` (1, C), before the card's temperature, and ``weights`` (K,). The folder is made if need be.
+    slide give ``logits`` (1, C), before the card's calibration, and ``weights`` (K,). The folder is made if need be.
 
     Raises:
         ModelFileError: the model cannot be used.
