@@ -278,6 +278,23 @@ def test_fraction_is_exact(seed, shape, size, region):
     )
 
 
+@given(
+    seed=st.integers(0, 99),
+    grain=st.integers(2, 7),
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    size=st.builds(Size, st.integers(40, 4000), st.integers(40, 4000)),
+    region=st.builds(
+        Region, st.integers(-99, 4000), st.integers(-99, 4000), st.integers(1, 5000), st.integers(1, 5000)
+    ),
+)
+def test_a_mask_of_squares_is_measured_as_its_pixels_are(seed, grain, shape, size, region):
+    squares = np.random.default_rng(seed).random((-(-shape[0] // grain), -(-shape[1] // grain))) < 0.5
+    mask = squares.repeat(grain, axis=0).repeat(grain, axis=1)[: shape[0], : shape[1]]
+    plain, grained = TissueMask(mask, size), TissueMask(mask, size, grain=grain)
+    assert grained.fractions([region]) == plain.fractions([region])
+    assert (grained.area_px, grained.is_empty) == (plain.area_px, plain.is_empty)
+
+
 def test_fractions_of_a_gigapixel_slide_do_not_overflow():
     tissue = TissueMask(np.ones((1600, 1600), dtype=bool), Size(300_000, 300_000))
     assert tissue.fractions([Region(0, 0, 300_000, 300_000)]).item() == 1.0

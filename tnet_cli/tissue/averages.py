@@ -18,8 +18,13 @@ class Averages:
 
     def extreme_densities(self, glass: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the greatest and the least optical density of the channels against the glass, float32 (H, W) each."""
-        # By table: there are fewer averages than pixels.
-        possible = _averages(np.arange(255 * self._count + 1), self._count)
+        possible_sums = 255 * self._count + 1
+        if possible_sums > self.rgb[0].size:
+            return _extremes(
+                np.log10((channel + 1) / (plane + 1)) for channel, plane in zip(glass, self.rgb, strict=True)
+            )
+        # By table: of a large thumbnail there are fewer averages than pixels.
+        possible = _averages(np.arange(possible_sums), self._count)
         tables = [np.log10((channel + 1) / (possible + 1)) for channel in glass]
         return _extremes(table[sums] for table, sums in zip(tables, self._sums, strict=True))
 
