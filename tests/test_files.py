@@ -1,6 +1,7 @@
 """Files are written whole or not at all."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,61 @@ def test_a_scratch_file_has_no_name_and_outlives_its_handle_where_it_is_mapped()
         mapped = np.memmap(file, np.uint8, "w+", shape=(4096,))
     mapped[:] = 7
     assert mapped.sum() == 7 * 4096
+
+
+@pytest.fixture
+def on_disk(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What is asked of the disk, in order: syncs and what is put into place, by the last name of the path."""
+    asked: list[tuple[str, str]] = []
+    sync, replace, rename = os.fsync, os.replace, os.rename
+
+    def recorded(descriptor: int) -> None:
+        asked.append(("sync", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+        sync(descriptor)
+
+    def put(how: Callable[..., None]) -> Callable[..., None]:
+        def recorded_put(old: object, new: object, **named: object) -> None:
+            asked.append(("put", Path(str(new)).name))
+            how(old, new, **named)
+
+        return recorded_put
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    monkeypatch.setattr(os, "replace", put(replace))
+    monkeypatch.setattr(os, "rename", put(rename))
+    return asked
+
+
+def test_a_file_is_on_the_disk_before_it_is_put_into_place_and_its_name_after(tmp_path: Path, on_disk):
+    write_text_whole(tmp_path / "new" / "a.txt", "line\n")
+    made, (first, draft), *rest = on_disk
+    assert made == ("sync", tmp_path.name)
+    assert (first, draft.startswith(".a.txt.")) == ("sync", True)
+    assert rest == [("put", "a.txt"), ("sync", "new")]
+
+
+def test_the_files_of_a_folder_are_on_the_disk_before_it_is_put_into_place(tmp_path: Path, on_disk):
+    target = tmp_path / "deep" / "folder"
+    files = {"a.txt": b"a", "b.txt": b"b"}
+    write_folder(target, tmp_path, files)
+    put = on_disk.index(("put", "folder"))
+    assert {name for _, name in on_disk[:put]} >= {"a.txt", "b.txt", "drafts", tmp_path.name}
+    assert on_disk[put + 1 :] == [("sync", "deep")]
+    on_disk.clear()
+    write_folder(target, tmp_path, files)
+    put = on_disk.index(("put", "a.txt"))
+    assert {name for _, name in on_disk[:put]} >= {"a.txt", "b.txt"}
+    assert on_disk[put:] == [("put", "a.txt"), ("put", "b.txt"), ("sync", "folder")]
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path: path.symlink_to("old"), os.mkfifo, Path.mkdir], ids=["link", "pipe", "folder"]
+)
+def test_only_an_ordinary_file_is_replaced_or_appended_to(make: Callable[[Path], None], tmp_path: Path):
+    (tmp_path / "old").write_text("old")
+    make(tmp_path / "a.txt")
+    for write in (open_for_appending, lambda path: write_text_whole(path, "new")):
+        with pytest.raises(OSError, match=r"is a link|is no ordinary file|is a folder"):
+            write(tmp_path / "a.txt")
+    assert (tmp_path / "old").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "old"]

@@ -10,7 +10,6 @@ not followed anywhere inside such a folder; the folder itself may be reached by 
 import csv
 import errno
 import glob
-import io
 import json
 import os
 import re
@@ -356,6 +355,13 @@ def rounded(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.6g}")
 
 
+class _Rows(list[str]):
+    """Rows that end in a line feed, of which cells that hold either end of a line are quoted."""
+
+    def write(self, row: str) -> None:
+        self.append(row.removesuffix("\r\n") + "\n")
+
+
 def table_text(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
     """Write rows as CSV text: a header, no index, empty cells for None.
 
@@ -365,11 +371,11 @@ def table_text(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> str:
     Raises:
         ValueError: a row has other columns than ``columns``.
     """
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
+    text = _Rows()
+    writer = csv.DictWriter(text, fieldnames=columns)
     writer.writeheader()
     writer.writerows({column: _cell(column, value) for column, value in row.items()} for row in rows)
-    return text.getvalue()
+    return "".join(text)
 
 
 def _cell(column: str, value: object) -> object:
