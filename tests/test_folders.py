@@ -192,7 +192,7 @@ def test_an_address_is_refused_without_its_secret():
     assert "secret" not in str(told.value)
 
 
-RECORDS = {
+RECORDS: dict[FolderKind, tuple[str, dict[str, object]]] = {
     CLASSIFICATION: (
         RUN_RECORD,
         {"version": "0", "finished": None, "model": {"sha256": "a" * 64}, "intended_use": "", "options": {}}

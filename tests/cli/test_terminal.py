@@ -78,7 +78,7 @@ def card(**said: object) -> ModelCard:
 def test_a_card_holds_no_control_characters(control):
     text = f"see{control}this"
     data = {"name": "d", "licence": "l", "description": "e"}
-    for said in (
+    wrong: tuple[dict[str, object], ...] = (
         *({field: text} for field in ("name", "summary", "intended_use", "licence", "package_version")),
         {"limits": ["fine", text]},
         *({"training_data": [data | {key: text}]} for key in data),
@@ -86,7 +86,8 @@ def test_a_card_holds_no_control_characters(control):
         {"metrics": {"a": [text]}},
         {"network": TNetConfig.slide(("no", "yes")).model_dump() | {"class_names": ("no", text)}},
         {"network": TNetConfig.slide(("no", "yes")).model_dump() | {"backbone": text}},
-    ):
+    )
+    for said in wrong:
         with pytest.raises(ValueError, match=r"control character|should match pattern"):
             card(**said)
 

@@ -134,7 +134,7 @@ def test_folds_are_told_with_their_mean_and_spread():
     metrics_of_all = counts | {"accuracy": 0.875, "Wilson 95 %": [0.5, 0.95]} | spread
     models = (Path("run/fold-1/model.safetensors"), Path("run/fold-2/model.safetensors"))
     report = TrainReport({}, models, metrics_of_all)
-    assert describe(report, Path("run")) == (
+    assert describe(report, "run") == (
         "2 models in run/fold-*: cross-validation accuracy 0.875 (95 % interval 0.500 to 0.950, 9 slides); "
         "mean of folds 0.880, standard deviation 0.050"
     )
