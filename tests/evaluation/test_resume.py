@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from tests.fatal_slides import make_slides_fatal
 from tests.model_files import save_random, tiny_network
 from tnet_cli.classification.run import RunRequest, run_classify
-from tnet_cli.errors import InterruptedRunError, UsageError
+from tnet_cli.errors import InterruptedRunError, RunStoppedError, UsageError
 from tnet_cli.evaluation.request import EvaluateRequest
 from tnet_cli.evaluation.run import run_evaluation
 from tnet_cli.files import read_record
@@ -221,3 +222,43 @@ def test_a_slide_that_ends_the_process_is_a_failed_row_of_every_arm(labelled, ti
         assert [row["status"] for row in predictions(tmp_path / "out", name)] == ["failed", "ok", "ok"]
     document = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert [row["slide"] for row in document["failed"]] == ["fatal"]
+
+
+def test_a_disk_that_cannot_be_written_is_a_sentence_and_then_it_goes_on(request_of, tmp_path):
+    out = tmp_path / "out"
+
+    class Blocking(Ending):
+        def slide_done(self, row: Mapping[str, Any]) -> None:
+            (out / "roc.png").mkdir(exist_ok=True)
+
+    asked = request_of(arms=("coarse",), budgets=(), calibrate=None)
+    with pytest.raises(RunStoppedError, match=r"out: cannot be written any more: .*; 2 of 2 slides are done and kept"):
+        run_evaluation(asked, Blocking())
+    assert [row["status"] for row in predictions(out)] == ["ok", "ok"]
+    (out / "roc.png").rmdir()
+    run = Ending()
+    run_evaluation(asked, run)
+    assert run.slides == []
+    assert (out / "roc.png").is_file()
+
+
+@pytest.mark.slow
+def test_told_to_end_it_keeps_what_is_done(request_of, tmp_path):
+    asked = request_of()
+    what = ["--arms", "tnet,random", "--budgets", "2,4", "--calibrate", "validation", "--bootstrap", "10"]
+    where = ["-m", asked.model, "-o", str(asked.out), "--device", "cpu"]
+    command = [sys.executable, "-m", "tnet_cli", "evaluate", str(asked.manifest), *where, *what]
+    ledger = asked.out / ".tnet" / "ledger.jsonl"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not (ledger.exists() and b'"row"' in ledger.read_bytes()):
+            time.sleep(0.02)
+        process.terminate()
+        out, err = process.communicate()
+    assert process.returncode == 143, err
+    assert out == ""
+    (said,) = [line for line in err.splitlines() if line.startswith("tnet: ")]
+    assert said.startswith("tnet: ended by SIGTERM; ")
+    assert said.endswith(" of 8 rows are done and kept; run the same command again to go on")
+    run = Ending()
+    run_evaluation(asked, run)
+    assert run.announced == len(run.slides) < 8

@@ -80,11 +80,7 @@ class PassPlan(WorkerPlan):
 
 
 class Passes:
-    """The passes over the slides: to calibrate, of each arm, and of the curve for all its points.
-
-    Attributes:
-        card: Decides; None until it is fitted.
-    """
+    """The passes over the slides: to calibrate, of each arm, and of the curve for all its points."""
 
     def __init__(
         self,
@@ -95,7 +91,8 @@ class Passes:
         run: OpenRun,
         device: torch.device,
     ) -> None:
-        self.card: ModelCard | None = None if selection.calibration else model.card
+        # Decides; None until it is fitted.
+        self._card: ModelCard | None = None if selection.calibration else model.card
         self._request, self._folder, self._model, self._selection = request, folder, model, selection
         self._device = device
         arms = calibrating_arms(request, model.card) if selection.calibration else ()
@@ -124,7 +121,7 @@ class Passes:
             OSError: the disk is full or gone.
         """
         fit = self._fit(progress) if self._calibrating else None
-        self.card = card = self._model.card if fit is None else fit.card
+        self._card = card = self._model.card if fit is None else fit.card
         judged = self._selection.judged
         runs = [arm_run(arm, judged, self._done(arm, store, judged, progress)) for arm, store in self._judging.items()]
         curve: list[ArmRun] = []
@@ -195,11 +192,11 @@ class Passes:
 
     def _write_predictions(self, arm: str, rows: Sequence[tuple[int, SlideRow]]) -> None:
         """Write an arm's table, as soon as it is known by which card the slides are decided."""
-        if self.card is None:
+        if self._card is None:
             return
-        slides = [JudgedSlide(self._selection.judged[position], row).decided_by(self.card) for position, row in rows]
+        slides = [JudgedSlide(self._selection.judged[position], row).decided_by(self._card) for position, row in rows]
         name = predictions_name(arm, self._request.arms[0])
-        self._folder.write_predictions(name, slides, self.card.network.class_names)
+        self._folder.write_predictions(name, slides, self._card.network.class_names)
 
 
 def calibrating_arms(request: EvaluateRequest, card: ModelCard) -> tuple[str, ...]:

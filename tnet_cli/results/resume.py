@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tnet_cli.files import write_json
 from tnet_cli.inputs.fingerprint import Fingerprint, fingerprint_of
 from tnet_cli.inputs.inputs import MANIFEST_COLUMNS, SlideInput
 from tnet_cli.inputs.names import OVERLAY
+from tnet_cli.places import Place
 from tnet_cli.results.layout import RunDirectory, refuse_to_lose
 from tnet_cli.results.ledger import Ledger, LedgerEntry, RunIdentity, SlideKey
 from tnet_cli.results.result import SlideRow
@@ -77,11 +79,16 @@ class RunStore:
         self._refreshed = time.monotonic()
         self._refresh_after_s = REFRESH_S
 
-    def skip_what_is_done(self, is_whole: Callable[[SlideInput, SlideRow], bool]) -> None:
+    def skip_what_is_done(
+        self,
+        is_whole: Callable[[SlideInput, SlideRow], bool],
+        known_by: Callable[[Place], Fingerprint | None] = fingerprint_of,
+    ) -> None:
         """Take over the rows of slides that were done under this identity and have not changed.
 
         Args:
             is_whole: Whether what else was made of a slide is there.
+            known_by: What the content of a slide is known by now.
         """
 
         def is_done(position: int) -> bool:
@@ -94,7 +101,7 @@ class RunStore:
                 and (held.row.values["path"], held.given_mpp) == (entry.shown_path, entry.mpp)
                 and is_whole(entry, held.row)
                 and held.fingerprint is not None
-                and held.fingerprint == fingerprint_of(entry.path)
+                and held.fingerprint == known_by(entry.path)
             )
 
         # A share answers slowly, not seldom: many slides are asked for at once.
@@ -190,6 +197,8 @@ class OpenRun:
     ledger: Ledger
     identity: RunIdentity
     stores: list[RunStore] = field(default_factory=list)
+    # A server need not be asked again for every part of the run.
+    _known_by: Callable[[Place], Fingerprint | None] = field(default_factory=lambda: cache(fingerprint_of))
 
     def store(
         self,
@@ -212,7 +221,7 @@ class OpenRun:
         """
         made = RunStore(self.directory, self.ledger, self.identity, inputs, write_tables, part=part)
         self.stores.append(made)
-        made.skip_what_is_done(is_whole)
+        made.skip_what_is_done(is_whole, self._known_by)
         made.refresh(now=True)
         return made
 
