@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -192,7 +193,7 @@ def test_an_address_is_refused_without_its_secret():
     assert "secret" not in str(told.value)
 
 
-RECORDS: dict[FolderKind, tuple[str, dict[str, object]]] = {
+RECORDS: dict[FolderKind, tuple[str, dict[str, Any]]] = {
     CLASSIFICATION: (
         RUN_RECORD,
         {"version": "0", "finished": None, "model": {"sha256": "a" * 64}, "intended_use": "", "options": {}}

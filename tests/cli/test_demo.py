@@ -4,6 +4,7 @@ import csv
 import re
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from tnet_cli.geometry import Region, Size
@@ -39,6 +40,28 @@ def test_the_demo_finds_the_lesion(tnet, tmp_path: Path):
     with Image.open(folder / "overlay.png") as picture:
         assert picture.width == 1600
     assert "not for diagnosis" in ran.err
+
+
+def test_the_demo_replaces_no_results_but_a_demos(tnet, tmp_path: Path, noise_slide, untrained_model):
+    assert tnet("classify", noise_slide, "-m", untrained_model, "--mpp", "1", "--no-overlay", "-o", "out").code == 0
+    before = (tmp_path / "out" / "predictions.csv").read_bytes()
+    refused = tnet("demo", "--size", "4000", "-o", "out")
+    assert (refused.code, refused.out) == (2, "")
+    assert "out: holds results of slides that are no demo's" in refused.err
+    assert (tmp_path / "out" / "predictions.csv").read_bytes() == before
+    (tmp_path / "tnet-demo").mkdir()
+    (tmp_path / "tnet-demo" / "demo-4000px-1.tif").write_text("mine")
+    refused = tnet("demo", "--size", "4000")
+    assert "holds a file demo-4000px-1.tif that no run of tnet demo left there" in refused.err
+    assert (tmp_path / "tnet-demo" / "demo-4000px-1.tif").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", [("synth", "", "--count", "1"), ("demo", "-o", "")])
+def test_an_empty_path_is_wrong_usage(tnet, tmp_path: Path, command):
+    refused = tnet(*command)
+    assert (refused.code, refused.out) == (2, "")
+    assert "is empty; give a path" in refused.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_size_that_cannot_be_drawn_is_refused(tnet):

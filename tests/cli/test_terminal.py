@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,7 +79,7 @@ def card(**said: object) -> ModelCard:
 def test_a_card_holds_no_control_characters(control):
     text = f"see{control}this"
     data = {"name": "d", "licence": "l", "description": "e"}
-    wrong: tuple[dict[str, object], ...] = (
+    wrong: tuple[dict[str, Any], ...] = (
         *({field: text} for field in ("name", "summary", "intended_use", "licence", "package_version")),
         {"limits": ["fine", text]},
         *({"training_data": [data | {key: text}]} for key in data),
