@@ -200,3 +200,27 @@ def test_deep_samples_of_which_eight_bits_would_be_left_are_refused(tmp_path, sm
         path.write_bytes(header + deep[::-1].transpose(2, 0, 1).astype(">u2").tobytes())
     with pytest.raises(SlideError, match="of which none but the upper eight are read"):
         open_slide(path, reader="pillow")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("last_row", ["varied", "white"])
+def test_plain_pngs_are_what_pillow_shows_and_turned_ones_too(tmp_path, rng, turned, last_row):
+    """They are decoded without Pillow, unless something in them may say which way up they are."""
+    pixels = rng.integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    if last_row == "white":
+        pixels[-1] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(pixels).save(tmp_path / "plain.png", **({"exif": exif} if turned else {}))
+    with open_slide(str(tmp_path / "plain.png")) as slide:
+        found = slide.read(Region(0, 0, 53, 37), 53, 37)
+    np.testing.assert_array_equal(found, pixels[::-1, ::-1] if turned else pixels)
+
+
+def test_a_plain_png_of_which_data_are_missing_is_refused(tmp_path, rng):
+    path = tmp_path / "cut.png"
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(SlideError, match=r"cut\.png"):
+        open_slide(str(path))

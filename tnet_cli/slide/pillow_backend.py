@@ -26,7 +26,7 @@ from tnet_cli.slide.tiff_segments import JPEG_END, ends_early, has_grey_corner, 
 MOST_PICTURE_BYTES = 750_000_000
 """Of memory that a picture may take while it is decoded, so that the process stays below 1.5 GB."""
 
-PIXEL_BYTES = {"JPEG": 7, "BMP": 7, "PPM": 9, "PNG": 11, "JPEG2000": 20, "WEBP": 20, "AVIF": 20}
+PIXEL_BYTES = {"JPEG": 7, "BMP": 8, "PPM": 9, "PNG": 11, "JPEG2000": 20, "WEBP": 20, "AVIF": 20}
 OTHER_PIXEL_BYTES = 12
 """Memory that a pixel takes, in the decoder and as RGB, by the format of the picture."""
 
@@ -42,8 +42,8 @@ TOO_LARGE = "which is too large to be decoded whole; convert it to a tiled TIFF 
 MOST_IMAGES = 64
 """Of a file, that are looked at: animations and stacks are told by the second."""
 
-STRIP_PX = 16 * 1024 * 1024
-"""Pixels that are made RGB at a time."""
+STRIP_PX = 256 * 1024
+"""Pixels that are made RGB at a time: few enough to stay in the processor's cache."""
 
 MOST_ROWS = 1000
 """Of a picture of more than eight bits are looked at to find out which samples are white."""
@@ -344,4 +344,4 @@ def _strip_as_rgb(strip: Image.Image) -> np.ndarray:
         laid = Image.new("RGBA", strip.size, (*WHITE, 255))
         laid.alpha_composite(strip.convert("RGBA"))
         return np.asarray(laid.convert("RGB"))
-    return np.asarray(strip.convert("RGB"))
+    return np.asarray(strip if strip.mode == "RGB" else strip.convert("RGB"))
