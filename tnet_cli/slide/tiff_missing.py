@@ -6,12 +6,17 @@ import numpy as np
 import tifffile
 
 from tnet_cli.errors import SlideError
+from tnet_cli.geometry import Size
 from tnet_cli.slide.slide import Doubt
-from tnet_cli.slide.tiff_pages import ChosenPages
+from tnet_cli.slide.tiff_pages import ChosenPages, page_size
 from tnet_cli.slide.tiff_segments import PLANAR_SEPARATE, TileLayout, is_bare_piece
 
 NO_DATA_TAGS = (42113, 33550, 34735)
 """GDAL's value of nothing, and GeoTIFF's scale and keys: there, a tile that is left out is nothing by right."""
+
+FROM_PX, MOST_PX_A_BYTE = 800_000_000, 4096
+"""Pixels of a coarsest image whose reduction takes room on the disk, and how many of them a byte of the file can hold:
+one colour, as zstd packs it, takes one for two thousand."""
 
 
 def stored_levels(
@@ -23,7 +28,8 @@ def stored_levels(
         The page of each, or those of its channels; doubts.
 
     Raises:
-        SlideError: nothing of the finest is stored, or part of the slide lies beyond the end of the file.
+        SlideError: nothing of the finest is stored, part of the slide lies beyond the end of the file, or the file
+            has too few bytes for what would have to be reduced.
     """
     doubts = chosen.doubts + _directory_doubts(path, tif, chosen)
     kept: list[tuple[tifffile.TiffPage, ...]] = []
@@ -63,9 +69,19 @@ def stored_levels(
             shown_as = "shown as background" if is_finest else "made from the next finer pyramid level"
             said.append(f"{left_out} of {count} tiles of its image of {name} pixels, {shown_as}")
             may_change_answer |= is_finest and not any(tag in page.tags for tag in NO_DATA_TAGS)
+    _check_bytes(path, page_size(kept[-1][0]), tif.filehandle.size)
     if not said:
         return kept, doubts
     return kept, (*doubts, Doubt("missing_tiles", f"the file lacks {'; '.join(said)}", may_change_answer))
+
+
+def _check_bytes(path: str, coarsest: Size, size: int) -> None:
+    if coarsest.area > max(FROM_PX, MOST_PX_A_BYTE * size):
+        raise SlideError(
+            path,
+            f"says that it has {coarsest.width} x {coarsest.height} pixels, and its {size} bytes cannot hold so many: it "
+            "is damaged, or nearly empty; crop it, or export it with a pyramid",
+        )
 
 
 def _directory_doubts(path: str, tif: tifffile.TiffFile, chosen: ChosenPages) -> tuple[Doubt, ...]:
