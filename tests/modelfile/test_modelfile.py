@@ -147,9 +147,9 @@ def test_a_card_of_old_with_a_threshold_calls_the_same_classes_the_most_probable
 
 
 def test_how_far_probabilities_hold_is_said_where_it_was_measured():
-    assert calibration_words(made_card().calibration_error) == "how well it holds was never measured"
+    assert calibration_words(made_card().calibration_error) == "never checked on test slides"
     judged = {"evaluation": {"expected calibration error": 0.0512, "slides": 120}}
-    assert calibration_words(made_card(metrics=judged).calibration_error) == "off by 0.05 on average of 120 test slides"
+    assert calibration_words(made_card(metrics=judged).calibration_error) == "on average off by 0.05 on 120 test slides"
     for odd in ({"evaluation": 3}, {"evaluation": {"slides": 2}}, {"evaluation": {"expected calibration error": "x"}}):
         assert made_card(metrics=odd).calibration_error is None
 

@@ -93,8 +93,8 @@ def calibration_error_of(metrics: Any) -> CalibrationError | None:
 def calibration_words(error: CalibrationError | None) -> str:
     """Say in a few words how far a probability can be relied on."""
     if error is None:
-        return "how well it holds was never measured"
-    return f"off by {error.value:.2f} on average of {error.slides} test slides"
+        return "never checked on test slides"
+    return f"on average off by {error.value:.2f} on {error.slides} test slides"
 
 
 class ModelCard(BaseModel):
