@@ -98,9 +98,10 @@ def test_the_row_that_may_end_early_does(benched, number):
     assert early["times_faster_than_every_tile"] == rows["every-tile", None]["seconds"] / early["seconds"]
 
 
-def test_the_plot_is_a_picture(benched):
+def test_the_plot_is_a_picture_that_says_who_made_it(benched):
     with Image.open(benched[3]) as picture:
         assert picture.format == "PNG"
+        assert picture.info["Software"] == "tnet"
         assert picture.width > 1600
 
 

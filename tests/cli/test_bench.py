@@ -50,3 +50,14 @@ def test_models_of_images_and_files_that_are_no_slides(tnet, made_slide, image_m
     ran = tnet("bench", "no.tif", "-m", untrained_model, "--rounds", "1", "--device", "cpu")
     assert ran.code == 3
     assert ran.err.splitlines()[-1].startswith("tnet: no.tif: ")
+
+
+@pytest.mark.parametrize(
+    "make", [lambda path: path.write_text("mine"), lambda path: path.symlink_to("a.svs")], ids=["file", "link"]
+)
+def test_only_a_plot_of_tnet_is_replaced(tnet, made_slide, noise_slide, untrained_model, tmp_path, make):
+    (tmp_path / "a.svs").write_text("mine")
+    make(tmp_path / "p.png")
+    ran = tnet("bench", made_slide, noise_slide, "-m", untrained_model, "--plot", "p.png")
+    assert (ran.code, ran.err.strip()) == (2, "tnet: --plot p.png: exists and is no plot of tnet; give another file")
+    assert (tmp_path / "p.png").read_text() == (tmp_path / "a.svs").read_text() == "mine"

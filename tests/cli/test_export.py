@@ -75,3 +75,14 @@ def test_the_command_says_what_it_wrote_and_replaces_nothing_unasked(tnet, expor
     without = tnet("models", "export", untrained_model, "-o", "other")
     assert without.code == 2
     assert "pip install 'tnet-cli[onnx]'" in without.err
+
+
+@pytest.mark.parametrize("name", ["look.onnx", "classify.onnx", "card.json"])
+def test_what_another_program_left_is_not_replaced(tnet, untrained_model, tmp_path, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("{}")
+    for option in ((), ("--overwrite",)):
+        refused = tnet("models", "export", untrained_model, "-o", "out", *option)
+        assert refused.code == 2
+        assert f"out: holds a file {name} that no run of tnet models export left there" in refused.err
+    assert (tmp_path / "out" / name).read_text() == "{}"
