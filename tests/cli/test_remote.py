@@ -51,22 +51,6 @@ def test_the_answer_is_that_of_the_file_and_a_second_run_asks_only_whether_it_ch
     assert "done before" not in tnet(*there).err
 
 
-def test_no_file_of_a_run_holds_what_lets_others_in(tnet, server, untrained_model, tmp_path):
-    server.behaviour.password = f"me:{SECRET}"
-    host = server.url.partition("://")[2]
-    urls = [f"http://me:{SECRET}@{host}/case.tif{SIGNED}", f"http://me:{SECRET}@{host}/gone.tif{SIGNED}"]
-    ran = tnet("classify", *urls, "-m", untrained_model, "-o", tmp_path)
-    assert ran.code == 6
-    assert f"{server.url}/gone.tif: there is no such file on the server (404 Not Found)" in ran.err
-    assert sorted(row["status"] for row in rows_of(tmp_path)) == ["failed", "ok"]
-    (failure,) = rows_of(tmp_path, "failures.csv")
-    assert failure["slide"] == f"{server.url}/gone.tif"
-    written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(written) > 6
-    assert all(SECRET.encode() not in path.read_bytes() for path in written)
-    assert SECRET not in ran.out + ran.err
-
-
 def test_info_reads_by_ranges_too(tnet, server, made):
     ran = tnet("info", f"{server.url}/case.tif{SIGNED}", "--json")
     assert ran.code == 0, ran.err
