@@ -100,11 +100,12 @@ class Passes:
             arm: run.store(selection.calibration, _no_table, self._can_calibrate(arm), part=arm) for arm in arms
         }
         self._judging = {
-            arm: run.store(selection.judged, partial(self._write_predictions, arm), _has_this_annotation, part=arm)
+            arm: run.store(selection.judged, partial(self._write_predictions, arm), _can_be_judged, part=arm)
             for arm in request.arms
         }
-        points = request.curve_points
-        self._curve = [run.store(selection.judged, _no_table, lambda *_: True, part="curve")] if points else []
+        self._curve = (
+            [run.store(selection.judged, _no_table, self._has_points, part="curve")] if request.curve_points else []
+        )
 
     @property
     def pending(self) -> int:
@@ -187,8 +188,13 @@ class Passes:
     def _can_calibrate(self, arm: str) -> Callable[[SlideInput, SlideRow], bool]:
         """Return what tells whether the features of a slide are there, where the domain is fitted to them."""
         if not self._fits_domain(arm):
-            return lambda *_: True
-        return lambda entry, row: not row.was_looked_at or self._folder.features_of(entry.name) is not None
+            return _can_be_judged
+        return lambda entry, row: (
+            not row.was_looked_at or (_can_be_judged(entry, row) and self._folder.features_of(entry.name) is not None)
+        )
+
+    def _has_points(self, _: SlideInput, row: SlideRow) -> bool:
+        return not row.was_looked_at or len(row.kept.get("points", ())) == len(self._request.curve_points)
 
     def _write_predictions(self, arm: str, rows: Sequence[tuple[int, SlideRow]]) -> None:
         """Write an arm's table, as soon as it is known by which card the slides are decided."""
@@ -212,5 +218,7 @@ def _no_table(_rows: Sequence[tuple[int, SlideRow]]) -> None:
     """Write nothing of a pass that has no table of its own."""
 
 
-def _has_this_annotation(entry: SlideInput, row: SlideRow) -> bool:
-    return bool(row.kept.get("annotation") == annotation_fingerprint(entry))
+def _can_be_judged(entry: SlideInput, row: SlideRow) -> bool:
+    """Tell whether what is kept of a slide is all there, and its annotation is the one that it was compared with."""
+    is_whole = "logits" in row.kept and row.kept.get("annotation") == annotation_fingerprint(entry)
+    return is_whole or not row.was_looked_at

@@ -18,6 +18,7 @@ from tnet_cli.evaluation.request import EvaluateRequest
 from tnet_cli.evaluation.selection import Selection
 from tnet_cli.files import rounded
 from tnet_cli.inference.device import describe_machine, reader_threads
+from tnet_cli.inputs.inputs import split_name
 from tnet_cli.metrics.calibration import BINS
 from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import LoadedModel
@@ -57,7 +58,7 @@ def options_record(request: EvaluateRequest, model: LoadedModel) -> dict[str, An
         "arms": list(request.arms),
         "locations": None if request.traversal.budget else traversal["locations"],
         "budgets": list(request.budgets),
-        "calibrate": request.calibrate,
+        "calibrate": request.calibrate and split_name(request.calibrate),
         "bootstrap": request.bootstrap,
         "seed": request.seed,
     }
