@@ -14,6 +14,7 @@ from tnet_cli.metrics.predictions import softmax
 from tnet_cli.model.traversal import Traversal
 from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import LoadedModel
+from tnet_cli.places import scrubbed
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.results.result import SlideResult
 from tnet_cli.slide.slide import Slide
@@ -44,7 +45,7 @@ def sentence_of(path: str, problem: BaseException) -> str:
         return " ".join(str(problem).split())
     if isinstance(problem, GivenUpError):
         return f"{path}: reading it did not come to an end in the time of --slide-timeout, so it was given up"
-    reason = " ".join(str(problem).split())
+    reason = scrubbed(" ".join(str(problem).split()))  # a library's text may hold an address
     if isinstance(problem, (MemoryError, torch.OutOfMemoryError)):
         return f"{path}: there is not enough memory for it ({type(problem).__name__}{': ' * bool(reason)}{reason})"
     if isinstance(problem, OSError) and problem.strerror:
