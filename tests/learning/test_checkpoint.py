@@ -1,10 +1,8 @@
-"""A run that is killed goes on as if it had not been: same losses, same weights, to the last bit."""
+"""Checkpoints: what they hold, and of which run; that a run goes on from them to the bit is in tests/training."""
 
 import json
-import os
+import pickle
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,96 +11,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
 from tests.tiny_training import CONFIG, Told, settings_with
 from tnet_cli.errors import ModelFileError, UsageError
 from tnet_cli.learning.checkpoint import HEADER_KEY
 from tnet_cli.places import Place
 from tnet_cli.training.train import train
-
-ROOT = Path(__file__).resolve().parents[2]
-
-DRIVER = """
-import json, os, signal, sys
-from pathlib import Path
-import torch, torch._dynamo  # once for all processes
-from tests.tiny_training import CONFIG, settings_with
-from tnet_cli.inference.progress import Progress
-from tnet_cli.inputs.inputs import read_manifest
-from tnet_cli.training.train import train
-
-torch.set_num_threads(1)
-folder, manifest = Path(sys.argv[1]), Path(sys.argv[2])
-settings = settings_with(warmup_steps=4, hard_epochs=2, soft_steps=2)  # a checkpoint every two steps
-
-class Written(Progress):
-    def __init__(self, name, kill_at):
-        self.out, self.kill_at = (folder / f"{name}.jsonl").open("a"), kill_at
-    def tell(self, what):
-        self.out.write(json.dumps(what) + "\\n")
-        self.out.flush()
-    def step(self, report):
-        self.tell([report.stage, report.step, report.terms])
-        if report.stage == self.kill_at:  # at its last step, before that step's checkpoint
-            os.kill(os.getpid(), signal.SIGKILL)
-    def note(self, text):
-        self.tell(["note", 0, text])
-
-def in_a_process(name, kill_at):
-    child = os.fork()
-    if child == 0:
-        told, inputs = Written(name, kill_at), read_manifest(manifest)
-        network = train(inputs, CONFIG, settings, folder=folder / name, validation=inputs[:1], progress=told)
-        told.tell(["weights", 0, {k: float(v.double().sum()) for k, v in network.state_dict().items()}])
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-ends = [in_a_process("whole", None)]
-ends += [in_a_process("killed", kill_at) for kill_at in ["warm-up 1", "warm-up 2", "hard attention", None]]
-print(json.dumps(ends))
-"""
-
-Lines = list[tuple[str, int, Any]]
-
-
-def told(path: Path) -> tuple[Lines, list[str]]:
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [tuple(row) for row in rows if row[0] != "note"], [row[2] for row in rows if row[0] == "note"]
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_run_killed_in_every_stage_ends_with_the_same_losses_and_weights(tmp_path, labelled_slides):
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, str(tmp_path), str(labelled_slides)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == [0, -9, -9, -9, 0]
-    whole, _ = told(tmp_path / "whole.jsonl")
-    killed, notes = told(tmp_path / "killed.jsonl")
-    assert [note for note in notes if "going on" in note] == [
-        "going on from the checkpoint at warm-up 1, step 2",
-        "going on from the checkpoint at warm-up 2, step 2",
-        "going on from the checkpoint at hard attention, step 2",
-    ]
-    stages = dict.fromkeys(stage for stage, _, _ in whole)
-    assert {"warm-up 1", "warm-up 2", "soft attention", "hard attention", "validation hard attention"} <= set(stages)
-    # Steps after a checkpoint were computed twice, and came out the same both times.
-    assert len(killed) > len(whole)
-    expected = {(stage, step): terms for stage, step, terms in whole}
-    assert {(stage, step) for stage, step, _ in killed} == set(expected)
-    for stage, step, terms in killed:
-        assert terms == expected[stage, step], f"{stage}, step {step}"
-    ours, theirs = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("killed", "whole"))
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    assert [path.name for path in (tmp_path / "killed").iterdir()] == ["checkpoint.safetensors"]
-
 
 SHORT = settings_with(warmup_steps=2, rounds=1, hard_epochs=1)
 
@@ -161,8 +76,25 @@ def test_slides_that_were_moved_or_are_listed_in_another_order_make_it_no_other(
 
 def test_a_damaged_checkpoint_is_named(tmp_path, tiny_inputs):
     (tmp_path / "checkpoint.safetensors").write_bytes(b"not a checkpoint")
-    draft = tmp_path / ".checkpoint.safetensors.123.abcd.safetensors"
+    draft = tmp_path / ".checkpoint.safetensors.123.0123abcd.safetensors"
     draft.write_bytes(b"what a killed run was writing")
     with pytest.raises(ModelFileError, match=r"checkpoint\.safetensors: is no whole checkpoint"):
         train(tiny_inputs, CONFIG, SHORT, folder=tmp_path)
     assert not draft.exists()
+
+
+@pytest.mark.parametrize("what", ["cut off", "no pickle", "a model", "a list", "no step", "a word for a number"])
+def test_what_is_no_whole_checkpoint_is_named(finished, tmp_path, tiny_inputs, what):
+    whole = (finished / "checkpoint.safetensors").read_bytes()
+    header = json.loads(json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])["__metadata__"][HEADER_KEY])
+    stated: dict[str, Any] = {
+        "a list": [1, 2],
+        "no step": {name: value for name, value in header.items() if name != "step"},
+        "a word for a number": header | {"slides": "four"},
+    }
+    content = {"cut off": whole[: len(whole) // 2], "no pickle": pickle.dumps({"network": {}}), "a model": save({})}
+    if what in stated:
+        content[what] = save({}, metadata={HEADER_KEY: json.dumps(stated[what])})
+    (tmp_path / "checkpoint.safetensors").write_bytes(content[what])
+    with pytest.raises(ModelFileError, match=r"checkpoint\.safetensors: is no whole checkpoint \(.*; move it away"):
+        train(tiny_inputs, CONFIG, SHORT, folder=tmp_path)

@@ -178,10 +178,9 @@ def test_an_interrupted_run_has_kept_what_it_read_and_every_step(tmp_path, small
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_run_stopped_at_random_moments_ends_as_one_that_was_not(tmp_path, small_labelled_slides, seed):
+def test_a_run_stopped_at_random_moments_ends_as_one_that_was_not(tmp_path, small_labelled_slides):
     by = ["SIGKILL", "SIGKILL", "SIGINT", "SIGTERM"]
-    ends = ends_of(tmp_path, small_labelled_slides, checkpoint_every=2, stops=[], seed=seed, count=5, by=by)
+    ends = ends_of(tmp_path, small_labelled_slides, checkpoint_every=2, stops=[], seed=1, count=6, by=by)
     assert ends[0] == ends[-1] == 0
     assert_alike(tmp_path)
 
