@@ -95,6 +95,8 @@ def held_by_command(folder: Path, kind: FolderKind) -> bool:
         if not folder.is_dir():
             _refuse_no_folder(folder)
             return False
+        if not os.access(folder, os.R_OK | os.X_OK):  # where it would look empty
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         found = [(name, path) for name in (f"{STATE}/", kind.claim, *kind.names) for path in _found(folder, name)]
         for name, path in found:
             if fault := _fault(path, is_folder=name.endswith("/")):

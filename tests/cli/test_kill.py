@@ -2,7 +2,10 @@
 
 import csv
 import json
+import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -126,22 +129,75 @@ def test_killed_at_random_moments_it_loses_nothing(runner, slides, untrained_mod
         kill_and_resume(
             runner, slides, untrained_model, expected, tmp_path / str(seed), timed_kills(seed, 2, 0.9 * lasts_s)
         )
-        for seed in range(3)
+        for seed in range(2)
     )
-    assert hits >= 3
+    assert hits >= 2
 
 
 def test_killed_in_the_middle_of_writing_it_loses_nothing(runner, slides, untrained_model, undisturbed, tmp_path):
     hits = sum(
         kill_and_resume(runner, slides, untrained_model, undisturbed[0], tmp_path / str(seed), step_kills(seed, 2))
-        for seed in range(3)
+        for seed in range(2)
     )
-    assert hits >= 5
+    assert hits >= 3
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [100, 101, 102, *(pytest.param(n, marks=pytest.mark.long) for n in range(103, 120))])
+@pytest.mark.parametrize("seed", [100, *(pytest.param(n, marks=pytest.mark.long) for n in range(101, 120))])
 def test_killed_often(runner, slides, untrained_model, undisturbed, tmp_path, seed):
     kills = timed_kills(seed, 3, 0.9 * undisturbed[1]) + step_kills(seed, 4)
     kills = [kills[index] for index in np.random.default_rng(seed).permutation(len(kills))]
     assert kill_and_resume(runner, slides, untrained_model, undisturbed[0], tmp_path / "out", kills) >= 3
+
+
+def processes_of(session: int) -> list[int]:
+    """Return the processes of a session that still run, its leader first."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, _, _, its_session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(its_session) == session and state != "Z":
+            found.append(int(folder.name))
+    return sorted(found)
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("shared", [["--device", "cpu,cpu"], ["--cluster", "local", "--workers", "2"]])
+def test_killed_in_any_of_several_processes(slides, untrained_model, tmp_path, shared, seed, record_property):
+    alone, out, chance = tmp_path / "alone", tmp_path / "out", random.Random(seed)  # noqa: S311 (moments to kill at)
+    command = [sys.executable, "-m", "tnet_cli", "classify", *slides, "-m", untrained_model, "--no-overlay"]
+    subprocess.run([*command, "-o", alone, "--device", "cpu"], capture_output=True, check=False)
+    kills, runs = [], 0
+    while runs == 0 or len(kills) < 4:
+        runs += 1
+        before = slides_in_ledger(out)
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen([*command, "-o", out, *shared], **quiet, start_new_session=True) as run:
+            # From where the slides are begun, so that not all of it hits an import.
+            while not (out / ".tnet" / "ledger.jsonl").exists() and run.poll() is None:
+                time.sleep(0.02)
+            while run.poll() is None and len(kills) < 4:
+                time.sleep(chance.uniform(0, 6))
+                victims = processes_of(run.pid)
+                victim = run.pid if chance.random() < 0.4 else chance.choice(victims or [run.pid])
+                if victim in victims:
+                    os.kill(victim, signal.SIGKILL)
+                    kills.append("run" if victim == run.pid else "process")
+        assert run.returncode in {-9, 6}
+        until = time.monotonic() + 60
+        while processes_of(run.pid):
+            assert time.monotonic() < until, "a process outlives its run"
+            time.sleep(0.1)
+        assert before <= slides_in_ledger(out)
+        if run.returncode == 6 and len(kills) < 4:
+            shutil.rmtree(out)
+    assert subprocess.run([*command, "-o", out, *shared], capture_output=True, check=False).returncode == 6
+    record_property("kills", kills)
+    assert_same_results(out, alone)
+    print(f"{shared} {seed}: {kills} in {runs} runs")  # noqa: T201 (for who asks for it with -s)

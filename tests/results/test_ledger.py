@@ -69,10 +69,15 @@ def test_a_line_damaged_in_the_middle_loses_that_slide_alone(tmp_path: Path):
     lines.insert(1, b"[]\n")
     lines.insert(1, b"[" * 100_000 + b"]" * 100_000 + b"\n")
     lines.insert(1, b'{"run": "x", "identity": 5}\n')
+    lines.insert(1, b'{"begun": []}\n{"given_up": 5}\nnull\n"row"\n\xff\n')
+    lines.insert(1, lines[-1].replace(IDENTITY.digest.encode(), b'", "run": {}, "x": "'))
     lines.insert(1, lines[-1].replace(b'"status"', b'"statuses"'))
     path.write_bytes(b"".join(lines))
     with Ledger(path) as ledger:
         assert list(ledger.entries) == [("", "a"), ("", "c")]
+        ledger.attempt(("", "b"))
+    with Ledger(path, afresh=True) as ledger:
+        assert ("", "b") in ledger.suspects
 
 
 def test_a_slide_that_was_under_way_when_the_process_died_is_a_suspect_until_it_has_ended(tmp_path: Path):

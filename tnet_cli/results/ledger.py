@@ -185,7 +185,7 @@ class Ledger:
                 self.identities[said["run"]] = dict(said["identity"])
                 return
             if "begun" in said:
-                self.suspects.add((said.get("part", ""), said["begun"]))
+                self.suspects.add((str(said.get("part", "")), str(said["begun"])))
                 return
             if "given_up" in said:
                 self.suspects -= {(part, name) for part, name in said["given_up"]}
@@ -197,7 +197,8 @@ class Ledger:
                 row, said["run"], said["given_mpp"], fingerprint, said.get("part", ""), fatal=bool(said.get("fatal"))
             )
             slide = (entry.part, values["slide"])
-            if {"path", "status"} <= values.keys():
+            texts = (*slide, entry.run, values["path"], values["status"])
+            if all(isinstance(text, str) for text in texts):
                 self.entries[slide] = entry
                 (self.suspects.add if entry.fatal else self.suspects.discard)(slide)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
