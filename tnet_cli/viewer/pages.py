@@ -247,7 +247,8 @@ def _says(record: SlideRecord) -> str:
 def _regions(record: SlideRecord, class_names: Iterable[str]) -> Iterable[AttendedRegion]:
     """Read the regions of a slide; a row that is no box is left out, and a number that is none is NaN."""
     rows = read_regions(record)
-    coarsest = min((level for row in rows if (level := finite(row.get("processing_level"))) is not None), default=0.0)
+    steps = [finite(row.get("processing_level")) for row in rows]
+    coarsest = min((step for step in steps if step is not None), default=0.0)
     # Roots are counted among the locations only where they are of the finest view.
     counts_roots = record.number("locations") == len(rows)
     columns = ("minx", "miny", "width", "height", "processing_level", "location_probability", "path_probability")
