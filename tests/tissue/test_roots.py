@@ -122,7 +122,16 @@ def test_a_picture_of_no_whole_number_of_roots_is_covered_by_as_few_as_reach_ove
     assert min(root.region.x for root in roots) == 0
 
 
-def test_boxes_with_too_little_tissue_are_left_out_while_there_are_others():
+@given(tissue=masks(), side=st.integers(4, 90), parts=st.integers(1, 8))
+def test_boxes_with_too_little_tissue_are_left_out_but_never_much_tissue_with_them(tissue, side, parts):
+    step, least_px = max(1, side // parts), 0.25 * (side / 4) ** 2
+    roots = cover_with_roots(tissue, side, step, inward=True, least_px=least_px)
+    held = sum(tissue.fractions([own])[0] * own.area for own in (root.own or root.region for root in roots))
+    assert held >= 0.9 * tissue.area_px * (1 - 1e-9)
+    assert len(roots) <= len(cover_with_roots(tissue, side, step, inward=True))
+
+
+def test_boxes_with_too_little_tissue_are_left_out():
     tissue = box_mask(Size(800, 256), Region(0, 0, 800, 256))
     assert len(cover_with_roots(tissue, 256, 256, inward=True)) == 4
     roots = cover_with_roots(tissue, 256, 256, inward=True, least_px=0.25 * 256**2)

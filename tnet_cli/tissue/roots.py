@@ -7,6 +7,9 @@ import numpy as np
 from tnet_cli.geometry import Region, Size
 from tnet_cli.tissue.tissue import TissueMask
 
+LEFT_OUT = 0.1
+"""Most of a slide's tissue that boxes with too little of it may hold together to be left out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Root:
@@ -39,8 +42,9 @@ class _Lattice:
     tissue: np.ndarray
 
     def without(self, least: float) -> "_Lattice":
-        """Return the lattice without the tissue of boxes that hold less."""
-        return replace(self, tissue=np.where(self.tissue >= least, self.tissue, 0))
+        """Return the lattice without the tissue of boxes that hold less; as it is where that would be too much."""
+        kept = np.where(self.tissue >= least, self.tissue, 0)
+        return replace(self, tissue=kept) if kept.sum() >= (1 - LEFT_OUT) * self.tissue.sum() else self
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -64,7 +68,8 @@ def cover_with_roots(
         step_px: The origin's grain in level-0 pixels, at most the side.
         inward: Move boxes that hang over an edge of the slide inward, as far as the slide is large enough. They then
             overlap their neighbours, and what is their own remains the box of the lattice.
-        least_px: Boxes with less tissue than this, in level-0 pixels, are left out while there are others.
+        least_px: Boxes with less tissue than this, in level-0 pixels, are left out where all of them together hold no
+            more than a tenth of it.
 
     Returns:
         Boxes that do not overlap unless they were moved inward, row-major; none when there is no tissue. A slide
@@ -77,11 +82,13 @@ def cover_with_roots(
         raise ValueError(f"the step must lie in [1, {root_side_px}] (the root's side), not {step_px}")
     if tissue.is_empty:
         return []
-    offsets = range(0, root_side_px, step_px)
-    lattices = [_lay(tissue, root_side_px, x, y) for y in offsets for x in offsets]
-    least = least_px * tissue.mask.size
-    enough = [lattice.without(least) for lattice in lattices if (lattice.tissue >= least).any()]
-    best = min(enough or lattices, key=lambda lattice: lattice.rank)
+    # Along an axis on which the slide fits into one box no other origin is better.
+    across, down = (
+        range(0, root_side_px if length > root_side_px else 1, step_px)
+        for length in (tissue.slide_size.width, tissue.slide_size.height)
+    )
+    lattices = [_lay(tissue, root_side_px, x, y).without(least_px * tissue.mask.size) for y in down for x in across]
+    best = min(lattices, key=lambda lattice: lattice.rank)
     total = int(best.tissue.sum())
     roots = []
     for row, column in np.argwhere(best.tissue > 0):
