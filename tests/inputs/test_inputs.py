@@ -306,3 +306,11 @@ def test_a_missing_manifest_is_named(tmp_path):
 def test_a_remote_manifest_is_refused(tmp_path):
     with pytest.raises(ManifestError, match="manifests are read from this machine"):
         find_inputs(["https://host/labels.csv?x=1"])
+
+
+def test_an_address_that_is_signed_twice_counts_once_and_that_is_said():
+    notes: list[str] = []
+    urls = [f"https://user:pw@host/a.svs?id=1&token={number}" for number in (1, 2)]
+    (entry,) = find_inputs(urls, on_note=notes.append)
+    assert notes == [f"{entry.path}: given twice, with another signature, token or password; it counts once"]
+    assert "pw" not in notes[0]

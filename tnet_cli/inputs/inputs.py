@@ -238,12 +238,7 @@ def _each_once(
         if candidate.identity in wholes and wholes[candidate.identity].identity != candidate.identity:
             again.append(f"{path}: belongs to {wholes[candidate.identity].entry.shown_path} and is no row of its own")
         elif first := kept.get(candidate.identity):
-            same = (
-                f"{path}: given twice"
-                if path == first.entry.shown_path
-                else f"{path}: the same slide as {first.entry.shown_path}"
-            )
-            again.append(f"{same}; it counts once")
+            again.append(f"{path}: {_how_again(first.entry.path, candidate.entry.path)}; it counts once")
             kept[candidate.identity] = replace(first, entry=_completed(first.entry, candidate.entry))
             if same_manifest is not None:
                 _refuse_contradiction(same_manifest, first.entry, candidate.entry)
@@ -254,6 +249,14 @@ def _each_once(
     if len(again) > NOTES_OF_A_KIND:
         on_note(f"and {counted(len(again) - NOTES_OF_A_KIND, 'other input')} given again or belonging to another slide")
     return list(kept.values())
+
+
+def _how_again(first: Place, again: Place) -> str:
+    if first != again:
+        return f"the same slide as {first}"
+    if first.opened_whole() != again.opened_whole():
+        return "given twice, with another signature, token or password"
+    return "given twice"
 
 
 def _completed(first: SlideInput, again: SlideInput) -> SlideInput:

@@ -4,12 +4,11 @@ Some formats are for OpenSlide alone, and of others the image that can be seen i
 """
 
 import re
-from pathlib import PurePath
 
 import tifffile
 from PIL import Image
 
-from tnet_cli.places import redacted
+from tnet_cli.places import Place
 
 EXPORT = "export it as OME-TIFF or SVS"
 
@@ -90,7 +89,7 @@ def closed_format(name: str, start: bytes, vendor: str | None) -> str | None:
         start: The first bytes of the file.
         vendor: As OpenSlide recognises the file.
     """
-    suffix = PurePath(redacted(name)).suffix.lower()
+    suffix = Place(name).suffix
     content = None if vendor is not None else foreign_content(start)
     if content is not None and suffix not in CLOSED_NAMES:
         return content
@@ -136,7 +135,7 @@ def _foreign_dicom(start: bytes) -> str:
 
 def misnamed_picture(name: str, picture_format: str) -> str | None:
     """Say why a picture is not taken for the slide its name promises; None where the name is that of a picture."""
-    suffix = PurePath(redacted(name)).suffix.lower()
+    suffix = Place(name).suffix
     if suffix in PICTURE_SUFFIXES or Image.registered_extensions().get(suffix) == picture_format:
         return None
     return (

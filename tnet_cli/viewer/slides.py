@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tnet_cli.errors import SlideError
 from tnet_cli.inputs.formats import is_file
+from tnet_cli.places import is_url
 from tnet_cli.results.reader import SlideRecord
 from tnet_cli.slide.opening import open_slide
 from tnet_cli.slide.slide import Slide
@@ -112,7 +113,7 @@ def find_again(record: SlideRecord, run_path: Path) -> str:
         SlideError: it is nowhere.
     """
     path = record.path
-    if "://" in path:
+    if is_url(path):
         return path
     folders = [Path()] if Path(path).is_absolute() else [Path(), run_path, *run_path.resolve().parents]
     for folder in folders:
