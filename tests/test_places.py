@@ -7,6 +7,8 @@ import pickle
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tnet_cli.errors import SlideError, TnetError
 from tnet_cli.places import Place, is_url, redacted, scrubbed
@@ -157,3 +159,31 @@ def test_paths_are_no_urls():
     texts = ("s3://b/k", "c:/slides/a.svs", "/a//b", "http:/a", "://a", "run:/a", "httpd:/a")
     assert [text for text in texts if is_url(text)] == ["s3://b/k", "http:/a"]
     assert Path(Place("a/what?.svs")) == Path("a/what?.svs")
+
+
+PIECE = st.sampled_from([*"/?#@:\\ =&;'\"[]|.", "//", "%2F", "%40", "%3A", "é", "＠", "\t", "1"])
+PUT_TOGETHER = [
+    "{scheme}us3r:{secret}@{host}/a.svs",
+    "{scheme}us3r:{secret}@{host}/a.svs?token={secret}",
+    "{scheme}{host}/a.svs?X-Amz-Signature={secret}",
+    "{scheme}{host}/a.svs?id=1&access_token={secret}#{secret}",
+]
+
+
+@given(
+    st.sampled_from(PUT_TOGETHER),
+    st.sampled_from(
+        ["https://", "HTTPS://", "https:/", "https:", "https:\\\\", "http:///", "s3://", "gs://", "hf://", "x-y://"]
+    ),
+    st.sampled_from(["host", "h.org", "127.0.0.1:80", "[::1]", "localhost"]),
+    st.tuples(PIECE, PIECE),
+)
+@settings(max_examples=500)
+def test_no_secret_gets_out_whatever_its_letters(form, scheme, host, pieces):
+    secret = "s3c".join(["s3c", *pieces, "s3c"])
+    place = Place(form.format(scheme=scheme, host=host, secret=secret))
+    shown = str(place)
+    assert "s3c" not in shown
+    assert str(Place(shown)) == shown
+    assert "s3c" not in scrubbed(f"Invalid value for '--budget': {place.opened_whole()!r} is no number", place)
+    assert "s3c" not in scrubbed(f"Got {place.opened_whole()} there", place)

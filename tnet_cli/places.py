@@ -174,8 +174,9 @@ def scrubbed(text: str, *known: Place) -> str:
         known: Places that it may hold: where the address of one ends cannot always be seen.
     """
     for place in known:
-        if place.is_url or str(place) != place.opened_whole():
-            text = text.replace(place.opened_whole(), str(place))
+        whole = place.opened_whole()
+        if place.is_url or str(place) != whole:
+            text = text.replace(whole, str(place)).replace(repr(whole)[1:-1], str(place))
     if "/" not in text and "\\" not in text and "=" not in text:
         return text
     return _SAID.sub(r"\g<name>...", _LOGIN.sub("//", _RUN.sub(_shown_run, text)))
@@ -244,9 +245,9 @@ def _lasting(query: str) -> str:
 
 
 def _without_secrets(path: str) -> str:
-    """Return a path; where it holds what looks like a secret parameter, digits stand for it as well."""
-    cleaned = _SAID.sub(r"\g<name>...", path)
-    return path if cleaned == path else f"{cleaned}...{_digest(path)}"
+    """Return a path; from the value of what looks like a secret parameter on, digits stand for it."""
+    found = _SAID.search(path)
+    return path if found is None else f"{path[: found.end('name')]}...{_digest(path)}"
 
 
 def _digest(text: str) -> str:
