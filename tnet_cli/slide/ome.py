@@ -11,8 +11,11 @@ from tnet_cli.slide.mpp import StatedMpp, micrometres, parse_number, stated_mpp
 
 NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
-MOST_PLANES = 10_000
+MOST_PLANES, MOST_IMAGES = 1000, 1000
 """Images of slides have a few; what a damaged file may claim is not counted further."""
+
+LONGEST_XML = 4 * 1024 * 1024
+"""Characters; longer XML of slides is not known, and would take seconds to parse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +64,20 @@ def is_ome(description: str) -> bool:
 
 
 def ome_images(xml: str, file: str = "") -> list[OmeImage]:
-    """Read the images of OME-XML; none where it cannot be parsed, or only names the file that holds the XML.
+    """Read the images of OME-XML; none where it cannot be parsed, is too long, or only names the file that holds it.
 
     Args:
         file: Name of the file it stands in.
     """
+    if len(xml) > LONGEST_XML:
+        return []
     try:
         root = ET.fromstring(NOT_IN_XML.sub(" ", xml))  # noqa: S314 (expat expands no external entities, and nested ones are bounded)
     except ET.ParseError:
         return []
     uuid = root.get("UUID")
     found = []
-    for image in _inside(root, "Image"):
+    for image in islice(_inside(root, "Image"), MOST_IMAGES):
         for pixels in _inside(image, "Pixels"):
             channels = list(_inside(pixels, "Channel"))
             samples = max([1, *(_count(channel, "SamplesPerPixel") for channel in channels)])

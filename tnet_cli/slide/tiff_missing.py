@@ -79,8 +79,8 @@ def _check_bytes(path: str, coarsest: Size, size: int) -> None:
     if coarsest.area > max(FROM_PX, MOST_PX_A_BYTE * size):
         raise SlideError(
             path,
-            f"says that it has {coarsest.width} x {coarsest.height} pixels, and its {size} bytes cannot hold so many: it "
-            "is damaged, or nearly empty; crop it, or export it with a pyramid",
+            f"says that it has {coarsest.width} x {coarsest.height} pixels, and its {size} bytes cannot hold so many: "
+            "it is damaged, or nearly empty; crop it, or export it with a pyramid",
         )
 
 
