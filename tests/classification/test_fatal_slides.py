@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,9 @@ def slides(drawn_slide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list
     return [str(tmp_path / name) for name in names]
 
 
-def request(slides: list[str], out: Path, model: Path, **options) -> RunRequest:
-    options = {"device": "cpu", "overlay": False, "report": False} | options
-    return RunRequest(inputs=slides, out=out, model=str(model), **options)
+def request(slides: list[str], out: Path, model: Path, **options: Any) -> RunRequest:
+    options = {"device": "cpu"} | options
+    return RunRequest(inputs=slides, out=out, model=str(model), overlay=False, report=False, **options)
 
 
 def outcomes(report: RunReport) -> dict[str, str]:

@@ -177,8 +177,9 @@ def test_killed_in_any_of_several_processes(slides, untrained_model, tmp_path, s
     while runs == 0 or len(kills) < 4:
         runs += 1
         before = slides_in_ledger(out)
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        with subprocess.Popen([*command, "-o", out, *shared], **quiet, start_new_session=True) as run:
+        said = (tmp_path / "said").open("w")
+        streams = {"stdout": subprocess.DEVNULL, "stderr": said, "start_new_session": True}
+        with said, subprocess.Popen([*command, "-o", out, *shared], **streams) as run:
             # From where the slides are begun, so that not all of it hits an import.
             while not (out / ".tnet" / "ledger.jsonl").exists() and run.poll() is None:
                 time.sleep(0.02)
@@ -189,7 +190,7 @@ def test_killed_in_any_of_several_processes(slides, untrained_model, tmp_path, s
                 if victim in victims:
                     os.kill(victim, signal.SIGKILL)
                     kills.append("run" if victim == run.pid else "process")
-        assert run.returncode in {-9, 6}
+        assert run.returncode in {-9, 6}, (tmp_path / "said").read_text()
         until = time.monotonic() + 60
         while processes_of(run.pid):
             assert time.monotonic() < until, "a process outlives its run"

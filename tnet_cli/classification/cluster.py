@@ -42,6 +42,9 @@ AHEAD = 2
 NEWS_S = 5.0
 """How long workers may stay away before the user is told."""
 
+STARTS = 3
+"""How often a cluster on this machine is started that does not come up."""
+
 GPU = "GPU"
 """Resource of workers that have one, as in ``dask worker --resources GPU=1``."""
 
@@ -89,11 +92,12 @@ def connected(address: str, workers: int | None) -> Iterator["Client"]:
 
     Raises:
         UsageError: the package is missing, or nobody answers at the address.
+        RunStoppedError: workers on this machine do not start.
     """
     missing = f"--cluster needs more packages; install them with: {install_hint('cluster')}"
     try:
         import dask
-        from distributed import Client, LocalCluster
+        from distributed import Client
     except ImportError as exc:
         raise UsageError(missing) from exc
     settings = {
@@ -113,18 +117,7 @@ def connected(address: str, workers: int | None) -> Iterator["Client"]:
         warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)
         try:
             if address == LOCAL:
-                cluster = LocalCluster(
-                    n_workers=workers or usable_cores(),
-                    threads_per_worker=1,
-                    processes=True,
-                    # Only who has the certificate, made for this run and kept in memory, can talk to it.
-                    security=True,
-                    dashboard_address="127.0.0.1:0",
-                    scheduler_kwargs={"dashboard": False},
-                    silence_logs="CRITICAL",
-                )
-                stack.enter_context(cluster)
-                client = Client(cluster, timeout=CONNECT_S)
+                client = Client(stack.enter_context(_started(workers or usable_cores())), timeout=CONNECT_S)
             else:
                 client = Client(address, timeout=CONNECT_S)
         except ImportError as exc:
@@ -136,6 +129,27 @@ def connected(address: str, workers: int | None) -> Iterator["Client"]:
             ) from exc
         stack.enter_context(client)
         yield client
+
+
+def _started(workers: int, starts: int = STARTS) -> Any:
+    """Return workers on this machine; should one of them be killed before it works, all are started again."""
+    from distributed import LocalCluster
+
+    try:
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            # Only who has the certificate, made for this run and kept in memory, can talk to it.
+            security=True,
+            dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
+            silence_logs="CRITICAL",
+        )
+    except RuntimeError as exc:
+        if starts == 1:
+            raise RunStoppedError(f"--cluster {LOCAL}: its workers do not start: {exc.__cause__ or exc}") from exc
+        return _started(workers, starts - 1)
 
 
 @contextmanager
