@@ -35,7 +35,7 @@ ENCODERS = {
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-@pytest.mark.parametrize("size", [(300, 200), (256, 256), (40, 900), (1024, 768), (9000, 16)])
+@pytest.mark.parametrize("size", [(300, 200), (256, 256), (40, 900), (9000, 16)])
 def test_the_size_is_the_one_that_was_encoded(name, size):
     compression, encode = ENCODERS[name]
     data = encode(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))

@@ -303,7 +303,7 @@ def lies(folder: Path) -> Iterator[Path]:
     for number, (compression, encode) in enumerate(STREAMS.values()):
         yield write(folder / f"stream{number}.tif", {}, encode(), compression=compression)
     for name, compression, encode in (("deflate", DEFLATE, zlib.compress), ("zstd", ZSTD, imagecodecs.zstd_encode)):
-        yield write(folder / f"{name}.tif", {}, encode(bytes(200_000_000)), compression=compression)
+        yield write(folder / f"{name}.tif", {}, encode(bytes(100_000_000)), compression=compression)
     for name, content in (("a.png", png_that_claims(50_000, 50_000)), ("a.jpg", lying_jpeg(65_000))):
         (folder / name).write_bytes(content)
         yield folder / name
