@@ -4,12 +4,15 @@ import csv
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tifffile
 import torch
 
+from tests.tiny_training import Told
 from tnet_cli.errors import InterruptedRunError
 from tnet_cli.evaluation.request import EvaluateRequest
 from tnet_cli.evaluation.run import run_evaluation
@@ -140,6 +143,23 @@ def test_slides_without_an_answer_are_a_column_and_accuracy_stands_beside_covera
         (arm,) = csv.DictReader(file)
     assert (arm["judged"], arm["abstained"], arm["coverage"]) == ("3", "1", "0.75")
     assert (tmp_path / "out" / "accuracy_by_coverage.png").stat().st_size > 1000
+
+
+def test_what_the_reader_of_a_slide_doubts_is_told_once_for_all_arms(entries, tiny_model, tmp_path):
+    doubtful = tmp_path / "doubtful.tif"
+    shutil.copy(entries[0].path, doubtful)
+    with tifffile.TiffFile(doubtful, mode="r+") as file:
+        page = file.pages[0]
+        assert isinstance(page, tifffile.TiffPage)
+        page.tags["TileByteCounts"].overwrite([0, *page.databytecounts[1:]])
+    listed = manifest(tmp_path / "labels.csv", {"": [replace(entries[0], path=Place(doubtful)), entries[1]]})
+    request = EvaluateRequest(
+        manifest=listed, model=str(tiny_model().path), out=tmp_path / "out", arms=("tnet", "random"), device="cpu"
+    )
+    told = Told()
+    run_evaluation(replace(request, bootstrap=0), told)
+    (said,) = [note for note in told.notes if "doubtful" in note]
+    assert said.startswith(f"{doubtful}: the file lacks 1 of ")
 
 
 def test_calibration_fits_anew_what_has_an_answer(calibrating, tiny_model, tmp_path):

@@ -1,11 +1,13 @@
 """A whole training: its stages, what it learns, and slides that cannot be read."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tifffile
 import torch
 
 from tests.tiny_training import (
@@ -23,6 +25,7 @@ from tnet_cli.errors import SlideError, UnreadableRegionError, UsageError
 from tnet_cli.learning.loop import StageRun
 from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.learning.slides import TrainingSlide
+from tnet_cli.places import Place
 from tnet_cli.training.hard_attention import HardAttention
 from tnet_cli.training.rollout import OpenedSlide
 from tnet_cli.training.train import plan_stages, train
@@ -117,6 +120,21 @@ def with_a_bad_one(tiny_inputs, tmp_path):
     bad = tmp_path / "torn.tif"
     bad.write_bytes(Path(tiny_inputs[0].path).read_bytes()[:200])
     return [*tiny_inputs, replace(tiny_inputs[0], path=str(bad), name="torn")]
+
+
+def test_what_the_reader_of_a_slide_doubts_is_told_once(tiny_inputs, tmp_path):
+    doubtful = tmp_path / "doubtful.tif"
+    shutil.copy(tiny_inputs[0].path, doubtful)
+    with tifffile.TiffFile(doubtful, mode="r+") as file:
+        page = file.pages[0]
+        assert isinstance(page, tifffile.TiffPage)
+        page.tags["TileByteCounts"].overwrite([0, *page.databytecounts[1:]])
+    told = Told()
+    inputs = [replace(tiny_inputs[0], path=Place(doubtful)), *tiny_inputs[1:]]
+    train(inputs, CONFIG, HARD, validation=inputs[:1], progress=told)
+    (said,) = [note for note in told.notes if "doubtful" in note]
+    assert said.startswith(f"{doubtful}: the file lacks 1 of 64 tiles of its image of 2000 x 2000 pixels")
+    assert said.endswith("; what is learnt from it may be wrong")
 
 
 def test_a_slide_that_cannot_be_opened_is_named_or_left_out(with_a_bad_one):

@@ -192,6 +192,7 @@ def rows_of_arm(
                 "annotation": annotation_fingerprint(entry),
                 "wall_s": wall_s,
                 "sharpness": sharpness,
+                "doubts": [doubt.sentence for doubt in result.doubts],
             }
             yield position, SlideRow(result.row(), result.reasons, kept=kept), result.fingerprint
             since = time.perf_counter()

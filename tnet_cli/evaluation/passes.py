@@ -95,6 +95,7 @@ class Passes:
         self._card: ModelCard | None = None if selection.calibration else model.card
         self._request, self._folder, self._model, self._selection = request, folder, model, selection
         self._device = device
+        self._told: set[str] = set()
         arms = calibrating_arms(request, model.card) if selection.calibration else ()
         self._calibrating = {
             arm: run.store(selection.calibration, _no_table, self._can_calibrate(arm), part=arm) for arm in arms
@@ -164,9 +165,18 @@ class Passes:
                 for position, row in rows:
                     store.refresh()
                     progress.slide_done(JudgedSlide(inputs[position], row).cells())
+                    self._tell_doubts(inputs[position], row, progress)
         # Also a table of which no row is new: only now is it known by which card they are decided.
         store.refresh(now=True)
         return store.rows()
+
+    def _tell_doubts(self, entry: SlideInput, row: SlideRow, progress: Progress) -> None:
+        """Tell what the reader of a slide has doubted, once for all passes."""
+        for doubt in row.kept.get("doubts", ()):
+            sentence = f"{entry.shown_path}: {doubt}"
+            if sentence not in self._told:
+                self._told.add(sentence)
+                progress.note(sentence)
 
     def _fit(self, progress: Progress) -> Fit:
         slides = self._selection.calibration
