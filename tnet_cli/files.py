@@ -329,18 +329,14 @@ def open_for_appending(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | NO_LINK, 0o666)
 
 
-MOST_OF_ROOM = 0.9
-"""Of a disk's free room, that a scratch file may take."""
-
-
 @contextmanager
 def scratch_file(size_bytes: int) -> Iterator[IO[bytes]]:
     """Give an unnamed file of that size, which is gone when it is closed and no memory is mapped to it any more.
 
     Raises:
-        OSError: there is no room for it, or hardly any would be left.
+        OSError: there is no room for it, or less than a tenth of the free room would be left.
     """
-    if size_bytes > MOST_OF_ROOM * shutil.disk_usage(tempfile.gettempdir()).free:
+    if size_bytes > 0.9 * shutil.disk_usage(tempfile.gettempdir()).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with tempfile.TemporaryFile(prefix="tnet-") as file:
         if hasattr(os, "posix_fallocate"):

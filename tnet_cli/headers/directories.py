@@ -82,7 +82,7 @@ def check_directories(path: str, read: ReadFunction, size: int) -> None:
         waiting.append(onward)
         held += TAG_BYTES * len(tags)
         for code, kind, count, _ in tags:
-            if count > FEW or kind not in USUAL:
+            if count > FEW or (kind not in USUAL and code in COUNTS):
                 held += _held_bytes(path, code, kind, count, size)
         if held > MOST_HELD_BYTES:
             raise SlideError(
