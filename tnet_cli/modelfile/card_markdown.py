@@ -10,7 +10,9 @@ def card_as_markdown(card: ModelCard) -> str:
     """Write a card as the Markdown page that stands beside the model file."""
     network = card.network
     scale = (
-        " → ".join(f"{mpp:g}" for mpp in network.mpp) + " µm per pixel, coarsest first"
+        " → ".join(f"{mpp:g}" for mpp in network.mpp)
+        + " µm per pixel, coarsest first"
+        + "; small slides begin at the first that they fill" * network.starts_where_filled
         if network.mpp
         else f"whole images, resized to {network.image_px} px a side"
     )
