@@ -82,7 +82,7 @@ OF_MODULES = {"copy": "shutil", "move": "shutil", "link": "os", "symlink": "os",
 OPENING = {"open", "fdopen", "memmap", "open_memmap", "ZipFile"}
 
 WRITERS = {
-    ("results/resume.py", "FileLock"): "an empty file; that it is open is what it is for",
+    ("results/lock.py", "FileLock"): "an empty file; that it is open is what it is for",
     ("training/metrics_log.py", "SummaryWriter"): "TensorBoard's own files, which it appends to and reads",
     ("synth/pyramid.py", "TiffWriter"): "given a draft by synthesis.py, since a slide is written as it is drawn",
 }

@@ -131,7 +131,7 @@ HOLD_LOCK = """
 import sys
 from pathlib import Path
 from tnet_cli.results.layout import RunDirectory
-from tnet_cli.results.resume import locked
+from tnet_cli.results.lock import locked
 with locked(RunDirectory(Path(sys.argv[1]))):
     print("held", flush=True)
     sys.stdin.read()

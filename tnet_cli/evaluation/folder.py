@@ -144,13 +144,13 @@ class EvaluationFolder:
 
     def keep_features(self, slide: str, features: Mapping[int, np.ndarray]) -> None:
         """Keep a slide's features, to calibrate on: processing level -> float32 (N, D)."""
-        blob = save({str(level): np.ascontiguousarray(each) for level, each in features.items()})
+        blob = save({str(number): np.ascontiguousarray(each) for number, each in features.items()})
         write_bytes_whole(self._features_file(slide), blob)
 
     def features_of(self, slide: str) -> dict[int, np.ndarray] | None:
         """Return the features that were kept of a slide; None where there are none, or they are damaged."""
         try:
-            return {int(level): each for level, each in load(self._features_file(slide).read_bytes()).items()}
+            return {int(number): each for number, each in load(self._features_file(slide).read_bytes()).items()}
         except (OSError, SafetensorError):
             return None
 

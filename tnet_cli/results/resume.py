@@ -1,38 +1,29 @@
 """What a run keeps: rows as slides end, the tables made from them, and what need not be done again."""
 
-import errno
-import json
-import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from tnet_cli.errors import InterruptedRunError, RunStoppedError, UsageError
-from tnet_cli.files import write_json
 from tnet_cli.inputs.fingerprint import Fingerprint, fingerprint_of
 from tnet_cli.inputs.inputs import MANIFEST_COLUMNS, SlideInput
 from tnet_cli.inputs.names import OVERLAY
 from tnet_cli.places import Place
 from tnet_cli.results.layout import RunDirectory, refuse_to_lose
 from tnet_cli.results.ledger import Ledger, LedgerEntry, RunIdentity, SlideKey
+from tnet_cli.results.lock import locked, unwritable
 from tnet_cli.results.result import SlideRow
 
 REFRESH_S = 3.0
 """The tables are written again at most so often while slides end; the ledger has every row at once."""
 
 FINGERPRINT_THREADS = 8
-
-HAS_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 WriteTables = Callable[[Sequence[tuple[int, SlideRow]]], None]
@@ -288,66 +279,19 @@ def opened_run(
     try:
         directory.make()
     except OSError as exc:
-        raise _unwritable(directory, exc) from exc
+        raise unwritable(directory, exc) from exc
     with locked(directory):
         directory.clear_drafts()
         try:
             opened = Ledger(directory.ledger_path, afresh=overwrite)
         except OSError as exc:
-            raise _unwritable(directory, exc) from exc
+            raise unwritable(directory, exc) from exc
         with opened as ledger:
             _refuse_to_lose(directory.path, ledger, identity, inputs)
             run = OpenRun(directory, ledger, identity)
             with _stopping_in_a_sentence(run):
                 ledger.begin(identity)
                 yield run
-
-
-@contextmanager
-def locked(directory: RunDirectory) -> Iterator[None]:
-    """Hold a run's folder while the block runs.
-
-    The kernel lets go of the lock when the process ends, however it ends; beside it stands who held it last.
-
-    Raises:
-        UsageError: another process holds it, or the file system has no locks.
-    """
-    lock = FileLock(directory.lock_path, timeout=0, fallback_to_soft=False)
-    try:
-        lock.acquire()
-    except Timeout as exc:
-        raise UsageError(
-            f"{directory.path}: another run is writing there ({_holder(directory)}); wait for it, or give another "
-            "folder with --out"
-        ) from exc
-    except (OSError, NotImplementedError) as exc:
-        if isinstance(exc, OSError) and exc.errno not in HAS_NO_LOCKS:
-            raise _unwritable(directory, exc) from exc
-        raise UsageError(
-            f"{directory.path}: its file system has no locks, so that two runs could mix their results there; "
-            "give a folder on another one with --out"
-        ) from exc
-    try:
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        try:
-            write_json(directory.holder_path, {"process": os.getpid(), "host": socket.gethostname(), "since": since})
-        except OSError as exc:
-            raise _unwritable(directory, exc) from exc
-        yield
-    finally:
-        lock.release()
-
-
-def _unwritable(directory: RunDirectory, problem: OSError) -> UsageError:
-    return UsageError(f"{directory.path}: cannot be written: {problem.strerror or problem}; give a folder with --out")
-
-
-def _holder(directory: RunDirectory) -> str:
-    try:
-        held = json.loads(directory.holder_path.read_text(encoding="utf-8"))
-        return f"process {held['process']} on {held['host']}, since {held['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "it does not say which"
 
 
 @contextmanager
