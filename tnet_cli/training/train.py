@@ -95,6 +95,8 @@ def train(
             pretrained=settings.backbone_weights is not None,
             skip_bad=skip_bad,
         )
+        # The first has begun the run's folder when it comes here; before that nobody may write into it.
+        group.agreed(0)
         stored = load_checkpoint(state)
         kept = KeptReads(folder and folder / KEPT_SLIDES)
         if stored is None or not _is_done(stored, inputs, settings):
