@@ -318,7 +318,9 @@ def test_the_work_on_a_traversal_leaves_out_what_is_done_for_others():
     started = time.perf_counter()
     ended = dict(drive(jobs, slow_look, batch_size=4, readers=1, slides_in_flight=2, batching="by_slide"))
     wall_s = time.perf_counter() - started
-    regions = sum(len(record.regions) for record in ended[0].traversal.levels)  # type: ignore[union-attr]
+    first = ended[0]
+    assert isinstance(first, TraversalResult)
+    regions = sum(len(record.regions) for record in first.traversal.levels)
     quick, slow = (job.work.seconds for job in jobs)
     assert regions * (read_s + look_s) <= quick < regions * (10 * read_s + look_s) <= slow
     assert quick < wall_s
