@@ -40,7 +40,9 @@ def keep_all(store, inputs, *, overlay: bytes | None = b"png") -> None:
     for position in list(store.pending):
         entry = inputs[position]
         result = failed_result(entry.name) if entry.name == "c" else done(entry.name)
-        row = store.directory.write_slide(replace(result, path=entry.shown_path), overlay if result.status == "ok" else None)
+        row = store.directory.write_slide(
+            replace(result, path=entry.shown_path), overlay if result.status == "ok" else None
+        )
         store.keep(position, row, fingerprint_of(entry.path))
 
 
@@ -62,7 +64,7 @@ def test_tables_hold_every_row_and_failures_are_a_manifest(run, inputs):
         assert [row["status"] for row in csv.DictReader(file)] == ["ok", "ok", "failed"]
     with (run / FAILURES).open(newline="") as file:
         (row,) = csv.DictReader(file)
-    assert row["slide"] == inputs[2].path
+    assert row["slide"] == inputs[2].shown_path
     assert "no such file" in row["error"]
 
 
@@ -136,7 +138,7 @@ def test_slides_that_are_not_given_again_are_not_lost(run, tmp_path, inputs):
 def test_whatever_ends_a_run_its_tables_are_whole(tmp_path, inputs, ends, error, said):
     def write_one_and_end() -> None:
         with store_of(tmp_path, inputs) as store:
-            store.keep(1, store.directory.write_slide(replace(done("b"), path=inputs[1].path), None), None)
+            store.keep(1, store.directory.write_slide(replace(done("b"), path=inputs[1].shown_path), None), None)
             raise ends
 
     with pytest.raises(error, match=said):
