@@ -1,6 +1,8 @@
 """The sizes that compressed data state: those that were encoded, whatever stands before and between."""
 
 import io
+from collections.abc import Callable
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -18,7 +20,7 @@ def progressive(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-ENCODERS = {
+ENCODERS: dict[str, tuple[int, Callable[[np.ndarray], Any]]] = {
     "jpeg": (JPEG, imagecodecs.jpeg8_encode),
     "progressive jpeg": (JPEG, progressive),
     "lossless jpeg": (JPEG, lambda pixels: imagecodecs.ljpeg_encode(pixels[..., 0])),
@@ -54,14 +56,14 @@ def test_data_of_another_kind_state_none(name):
 
 def test_a_jpeg_is_followed_over_what_is_no_marker_as_its_decoder_does():
     data = imagecodecs.jpeg8_encode(np.zeros((64, 48, 3), np.uint8))
-    assert SIZES[JPEG](b"\xff\xd8 junk \xff\x00\xff\xff\xff" + data[3:]) == (48, 64, 3)
+    assert SIZES[JPEG](b"\xff\xd8 junk \xff\x00\xff\xff\xff" + bytes(data[3:])) == (48, 64, 3)
 
 
 def test_two_frames_in_one_header_count_as_the_larger():
     small, large = (imagecodecs.jpeg8_encode(np.zeros((side, side, 3), np.uint8)) for side in (16, 400))
     frame = large[large.index(b"\xff\xc0") :][:19]
     at = small.index(SCAN)
-    assert SIZES[JPEG](small[:at] + frame + small[at:]) == (400, 400, 3)
+    assert SIZES[JPEG](bytes(small[:at] + frame + small[at:])) == (400, 400, 3)
 
 
 def test_a_jpeg_of_very_many_scans_states_none():

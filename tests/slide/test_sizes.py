@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -35,7 +36,16 @@ SCALE = {282: (5, (20000, 1)), 283: (5, (20000, 1)), 296: (3, (3,))}
 
 def write(path: Path, changed: dict[int, tuple[int, Value]], segment: bytes = PLAIN.tobytes(), **kind: int) -> Path:
     """Write a TIFF of one tile, with some of its tags changed."""
-    plain = {256: SIDE, 257: SIDE, 258: [8] * 3, 259: kind.get("compression", 1), 262: 2, 277: 3, 322: SIDE, 323: SIDE}
+    plain: dict[int, Any] = {
+        256: SIDE,
+        257: SIDE,
+        258: [8] * 3,
+        259: kind.get("compression", 1),
+        262: 2,
+        277: 3,
+        322: SIDE,
+        323: SIDE,
+    }
     page = RawPage(plain_tags(plain) | SCALE | changed, [segment], is_tiled=True)
     return write_raw_tiff(path, [page])
 
@@ -116,13 +126,13 @@ def test_layers_of_photoshop_and_tags_beyond_the_end_claim_nothing(tmp_path, rea
             assert slide.thumbnail(SIDE).mean() == 200
 
 
-def lying_jpeg(side: int) -> bytes:
+def lying_jpeg(side: int) -> Any:
     at = PLAIN_JPEG.index(b"\xff\xc0") + 5
     return PLAIN_JPEG[:at] + struct.pack(">HH", side, side) + PLAIN_JPEG[at + 4 :]
 
 
 LARGE = np.zeros((1000, 1000, 3), np.uint8)
-STREAMS: dict[str, tuple[int, Callable[[], bytes]]] = {
+STREAMS: dict[str, tuple[int, Callable[[], Any]]] = {
     "jpeg": (7, lambda: lying_jpeg(36_000)),
     "jpeg after junk": (7, lambda: b"\xff\xd8 junk" + lying_jpeg(36_000)[2:]),
     "jpeg 2000": (34712, lambda: imagecodecs.jpeg2k_encode(LARGE, codecformat="J2K")),
@@ -154,7 +164,7 @@ def test_a_tile_has_no_more_bytes_than_its_pixels_need(tmp_path):
 @pytest.mark.parametrize("reader", [None, "openslide"])
 def test_a_sparse_file_that_cannot_hold_its_pixels_is_refused(tmp_path, reader):
     side, tile = 60_000, 4096
-    plain = {256: side, 257: side, 258: [8] * 3, 259: DEFLATE, 262: 2, 277: 3, 322: tile, 323: tile}
+    plain: dict[int, Any] = {256: side, 257: side, 258: [8] * 3, 259: DEFLATE, 262: 2, 277: 3, 322: tile, 323: tile}
     segments = [zlib.compress(bytes(tile * tile * 3))] + [b""] * ((-(-side // tile)) ** 2 - 1)
     path = write_raw_tiff(tmp_path / "a.tif", [RawPage(plain_tags(plain) | SCALE, segments, is_tiled=True)])
     with pytest.raises(SlideError, match=r"60000 x 60000 pixels, and its \d+ bytes cannot hold so many"):
@@ -302,8 +312,11 @@ def lies(folder: Path) -> Iterator[Path]:
         yield make(folder / f"claims{number}.tif")
     for number, (compression, encode) in enumerate(STREAMS.values()):
         yield write(folder / f"stream{number}.tif", {}, encode(), compression=compression)
-    for name, compression, encode in (("deflate", DEFLATE, zlib.compress), ("zstd", ZSTD, imagecodecs.zstd_encode)):
-        yield write(folder / f"{name}.tif", {}, encode(bytes(100_000_000)), compression=compression)
+    for packing, packed in (
+        (DEFLATE, zlib.compress(bytes(100_000_000))),
+        (ZSTD, imagecodecs.zstd_encode(bytes(10**8))),
+    ):
+        yield write(folder / f"{packing}.tif", {}, bytes(packed), compression=packing)
     for name, content in (("a.png", png_that_claims(50_000, 50_000)), ("a.jpg", lying_jpeg(65_000))):
         (folder / name).write_bytes(content)
         yield folder / name

@@ -108,7 +108,7 @@ def _held_bytes(path: str, code: int, kind: int, count: int, size: int) -> int:
         SlideError: it is too long for what it is, or of a type that cannot be.
     """
     if kind in NO_WHOLE_NUMBERS and code in COUNTS:
-        name = tifffile.TIFF.TAGS.get(code, code)
+        name = tifffile.TIFF.TAGS.get(code, str(code))
         raise SlideError(path, f"its tag {name} is no whole number; it is damaged, copy or export it again")
     count_bytes = count * TYPE_BYTES.get(kind, 0)
     if count_bytes > size or code in LONG_BY_RIGHT:
@@ -116,7 +116,7 @@ def _held_bytes(path: str, code: int, kind: int, count: int, size: int) -> int:
     if kind not in NO_NUMBERS:
         return NUMBER_BYTES * count
     if count_bytes > (LONGEST_TABLES if code == TABLES else LONGEST_TAG):
-        name = tifffile.TIFF.TAGS.get(code, code)
+        name = tifffile.TIFF.TAGS.get(code, str(code))
         raise SlideError(path, f"its tag {name} has {count_bytes} bytes, and no slide's has; it is damaged")
     return count_bytes
 

@@ -156,10 +156,10 @@ def _large_jpeg(picture: Image.Image, path: str, content: bytes | None) -> np.nd
     pixels: np.ndarray = imagecodecs.jpeg8_decode(data)
     if has_grey_corner(pixels):
         # Not compared side by side: there is room for one.
-        sums = zlib.crc32(pixels)
+        sums = zlib.crc32(pixels.data)
         del pixels
         pixels = imagecodecs.jpeg8_decode(with_more_data(data))
-        if zlib.crc32(pixels) != sums:
+        if zlib.crc32(pixels.data) != sums:
             raise ValueError("its JPEG data end too early")
     return pixels
 
