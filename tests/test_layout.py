@@ -83,6 +83,7 @@ OPENING = {"open", "fdopen", "memmap", "open_memmap", "ZipFile"}
 
 WRITERS = {
     ("results/lock.py", "FileLock"): "an empty file; that it is open is what it is for",
+    ("cli/terminal.py", "open"): "the null device, in the place of a standard stream that is closed",
     ("training/metrics_log.py", "SummaryWriter"): "TensorBoard's own files, which it appends to and reads",
     ("synth/pyramid.py", "TiffWriter"): "given a draft by synthesis.py, since a slide is written as it is drawn",
 }

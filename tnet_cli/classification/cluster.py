@@ -156,7 +156,7 @@ def _started(workers: int, starts: int = STARTS) -> Any:
 def _quiet() -> Iterator[None]:
     """Leave to us what there is to say of a scheduler, or of a run, that is killed."""
     loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client", "tornado", "asyncio")]
-    levels = [logger.level for logger in loggers]
+    said_from = [logger.level for logger in loggers]
     options = list(sys.warnoptions)
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
@@ -166,8 +166,8 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         sys.warnoptions[:] = options
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for logger, least in zip(loggers, said_from, strict=True):
+            logger.setLevel(least)
 
 
 def dask_setup(_worker: object) -> None:

@@ -165,8 +165,6 @@ def _rows(
     progress: Progress,
 ) -> Rows:
     """Classify what is pending, write and keep it, and yield the rows."""
-    if request.cluster is not None:
-        yield from _rows_on_cluster(request, store, inputs, model, progress)
     plans = [
         replace(
             _plan(request, model, model.path, engine_options(request, device, processes=len(devices))),
@@ -176,11 +174,18 @@ def _rows(
         )
         for device in devices
     ]
-    yield from rows_as_planned(plans, store, inputs, model, progress)
+    if request.cluster is not None:
+        return _rows_on_cluster(request, plans, store, inputs, model, progress)
+    return rows_as_planned(plans, store, inputs, model, progress)
 
 
 def _rows_on_cluster(
-    request: RunRequest, store: RunStore, inputs: Sequence[SlideInput], model: LoadedModel, progress: Progress
+    request: RunRequest,
+    plans: Sequence[ClassificationPlan],
+    store: RunStore,
+    inputs: Sequence[SlideInput],
+    model: LoadedModel,
+    progress: Progress,
 ) -> Rows:
     # Here and not above: it takes a second to import, and most runs have no cluster.
     from tnet_cli.classification.cluster import LOCAL, rows_on_cluster
@@ -189,7 +194,11 @@ def _rows_on_cluster(
     readers = 1 if request.cluster == LOCAL else reader_threads(request.workers)
     plan = _plan(request, model, model.path.read_bytes(), replace(engine, readers=readers, slides_in_flight=1))
     address = request.cluster or LOCAL
-    return rows_on_cluster(address, plan, store, inputs, card=model.card, workers=request.workers, progress=progress)
+    yield from rows_on_cluster(
+        address, plan, store, inputs, card=model.card, workers=request.workers, progress=progress
+    )
+    # Here, and one by one, those during which workers died.
+    yield from rows_as_planned(plans, store, inputs, model, progress)
 
 
 def _plan(request: RunRequest, model: LoadedModel, weights: Path | bytes, engine: EngineOptions) -> ClassificationPlan:

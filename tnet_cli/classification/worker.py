@@ -50,9 +50,8 @@ class ClassificationPlan(WorkerPlan):
                 keep(number, row, result.fingerprint)
             return row, result.fingerprint
 
-        with closing(classify_slides(slides, model, self.options, self.own_engine, progress=progress)) as results:
-            for number, (row, fingerprint) in written(results, write, threads=self.writers):
-                yield number, row, fingerprint
+        results = classify_slides(slides, model, self.options, self.own_engine, progress=progress)
+        return written(results, write, threads=self.writers)
 
     def row_of(self, result: SlideResult, out: Path) -> SlideRow:
         """Write the folder of a slide that has failed, and return its row."""

@@ -2,14 +2,15 @@
 
 import errno
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
-from typing import TypeVar
 
 from PIL.Image import Image
 
 from tnet_cli.inference.outcome import sentence_of
+from tnet_cli.inputs.fingerprint import Fingerprint
 from tnet_cli.modelfile.card import ModelCard, calibration_words
 from tnet_cli.report.overlay import OverlayPatch, OverlaySubject, draw_overlay
 from tnet_cli.report.thumbnail import overlay_file
@@ -23,8 +24,6 @@ WAITING = 2
 
 FAULTS_OF_A_NAME = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ}
 """Errors of one slide's folder, not of the disk."""
-
-Written = TypeVar("Written")
 
 
 def drawn(
@@ -96,8 +95,11 @@ def _turned_into_failure(result: SlideResult, error: str) -> SlideResult:
 
 
 def written(
-    results: Iterable[tuple[int, SlideResult]], write: Callable[[int, SlideResult], Written], *, threads: int
-) -> Generator[tuple[int, Written], None, None]:
+    results: Generator[tuple[int, SlideResult], None, None],
+    write: Callable[[int, SlideResult], tuple[SlideRow, Fingerprint | None]],
+    *,
+    threads: int,
+) -> Generator[tuple[int, SlideRow, Fingerprint | None], None, None]:
     """Write results in threads, and yield what that returns when each is written, in the order of the results.
 
     Whoever stops listening still has everything written that had come so far.
@@ -113,13 +115,13 @@ def written(
     Raises:
         OSError: the disk is full or gone.
     """
-    waiting: deque[tuple[int, Future[Written]]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="tnet-write") as pool:
+    waiting: deque[tuple[int, Future[tuple[SlideRow, Fingerprint | None]]]] = deque()
+    with closing(results), ThreadPoolExecutor(threads, thread_name_prefix="tnet-write") as pool:
         for position, result in results:
             waiting.append((position, pool.submit(write, position, result)))
             while waiting and (waiting[0][1].done() or len(waiting) >= threads + WAITING):
                 earlier, future = waiting.popleft()
-                yield earlier, future.result()
+                yield earlier, *future.result()
         while waiting:
             position, future = waiting.popleft()
-            yield position, future.result()
+            yield position, *future.result()

@@ -77,18 +77,13 @@ def rows_as_planned(
         OSError: the disk is full or gone.
     """
     if len(plans) == 1 and not store.suspects:
-        yield from _rows_here(plans[0], store, inputs, model, progress)
-        return
-    team = _Team(plans, store, inputs, model.card, progress)
-    try:
-        yield from team.rows()
-    finally:
-        team.dismiss()
+        return _rows_here(plans[0], store, inputs, model, progress)
+    return _Team(plans, store, inputs, model.card, progress).rows()
 
 
 def _rows_here(
     plan: WorkerPlan, store: RunStore, inputs: Sequence[SlideInput], model: LoadedModel, progress: Progress
-) -> Iterator[tuple[int, SlideRow]]:
+) -> Generator[tuple[int, SlideRow], None, None]:
     torch.set_num_threads(plan.torch_threads)
     positions = store.ordinary
 
@@ -127,7 +122,14 @@ class _Team:
         self._killed = Counter[int]()
         self._workers: list[_Worker] = []
 
-    def rows(self) -> Iterator[tuple[int, SlideRow]]:
+    def rows(self) -> Generator[tuple[int, SlideRow], None, None]:
+        """Hand the slides out, and yield their rows; no process outlives it."""
+        try:
+            yield from self._rows()
+        finally:
+            self._dismiss()
+
+    def _rows(self) -> Iterator[tuple[int, SlideRow]]:
         for plan in self._plans[: len(self._pending)]:
             self._start(plan)
         while self._workers or self._suspects:
@@ -146,7 +148,7 @@ class _Team:
                 if row is not None:
                     yield row
 
-    def dismiss(self) -> None:
+    def _dismiss(self) -> None:
         """End all processes, whatever they are doing."""
         if not self._workers:
             return
