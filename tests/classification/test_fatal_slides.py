@@ -51,9 +51,14 @@ def test_at_the_next_run_where_it_was_read_in_the_process_itself(slides, untrain
     assert outcomes(afresh) == fatal_ones_failed(slides[:1])
 
 
-def test_in_the_same_run_where_it_was_read_in_another_process_and_after_the_others(slides, untrained_model, tmp_path):
+def test_in_the_same_run_where_it_was_read_in_another_process(slides, untrained_model, tmp_path):
+    report = run_classify(request(slides, tmp_path / "out", untrained_model, device="cpu,cpu"))
+    assert outcomes(report) == fatal_ones_failed(slides)
+
+
+def test_the_first_that_fails_so_ends_a_run_that_is_to_fail_fast(slides, untrained_model, tmp_path):
     asked = request(slides, tmp_path / "out", untrained_model, device="cpu,cpu", fail_fast=True)
-    expected = fatal_ones_failed(slides)
-    report = run_classify(asked)
-    (failed,) = {"fatal-1", "fatal-2"} & outcomes(report).keys()
-    assert outcomes(report) == {name: said for name, said in expected.items() if name in {failed, "a", "b", "c"}}
+    outcome = outcomes(run_classify(asked))
+    # Which innocent slides were under way in the processes that died, and so come with the suspects, is chance.
+    assert len({"fatal-1", "fatal-2"} & outcome.keys()) == 1
+    assert outcome.items() <= fatal_ones_failed(slides).items()
