@@ -17,6 +17,7 @@ from tnet_cli.inference.classify import EngineOptions
 from tnet_cli.inference.device import choose_devices, describe_machine, reader_threads, usable_cores
 from tnet_cli.inference.processes import rows_as_planned
 from tnet_cli.inference.progress import Progress
+from tnet_cli.inference.traversal_job import refuse_unfit
 from tnet_cli.inputs.inputs import SlideInput, find_inputs
 from tnet_cli.inputs.options import TraversalOptions, at_least
 from tnet_cli.modelfile.card import calibration_words
@@ -113,6 +114,7 @@ def run_classify(request: RunRequest, progress: Progress | None = None) -> RunRe
     inputs = find_inputs(request.inputs, recursive=request.recursive, out=request.out, on_note=progress.note)
     devices = choose_devices(request.device) if request.cluster is None else [torch.device("cpu")]
     model = load_model(find_model(request.model))
+    refuse_unfit(request.traversal, model.card.network)
     store_of_run = opened_store(
         directory,
         RunIdentity(model.digest, request.traversal.record(model.card.network.locations)),
