@@ -135,7 +135,7 @@ def test_slides_and_manifest_are_what_training_takes(folder, tmp_path):
     compose_all(tmp_path, folder, small, workers=1)
     inputs = read_manifest(write_manifest(tmp_path, small))
     assert [entry.label for entry in inputs] == list(CLASS_NAMES)
-    assert [entry.split for entry in inputs] == ["val", "val"]
+    assert [entry.split for entry in inputs] == ["validation", "validation"]
     before = Path(inputs[1].path).stat().st_mtime_ns
     compose(tmp_path, folder, small[1])
     assert Path(inputs[1].path).stat().st_mtime_ns == before

@@ -203,7 +203,7 @@ def test_a_slide_that_cannot_be_drawn_has_failed(tnet, small, untrained_model, t
     ],
 )
 def test_an_interrupted_run_keeps_what_is_done(tnet, small, untrained_model, tmp_path, monkeypatch, number, code, said):
-    names = [f"s{number}.tif" for number in range(3)]
+    names = [f"s{number}.tif" for number in range(7)]
     for name in names:
         shutil.copy(small, tmp_path / name)
     with monkeypatch.context() as patched:
@@ -222,8 +222,8 @@ def test_an_interrupted_run_keeps_what_is_done(tnet, small, untrained_model, tmp
     assert ran.out.count("\n") == 1, "what has ended is said before the run has"
     with (tmp_path / "tnet-out" / "report.html").open() as page:
         assert "This run has not ended: it is still going or was interrupted" in page.read()
-    assert f"tnet: {said}; {len(kept)} of 3 slides are done and kept" in ran.err
+    assert f"tnet: {said}; {len(kept)} of 7 slides are done and kept" in ran.err
     assert (
-        f"{len(kept)} of 3 slides were done before"
+        f"{len(kept)} of 7 slides were done before"
         in tnet("classify", *names, "-m", untrained_model, "--no-overlay").err
     )

@@ -96,7 +96,7 @@ class Patient:
 
     def put(self, offset: int, value: int, length: int) -> None:
         """Overwrite a number."""
-        self.content[offset : offset + length] = (value % 256**length).to_bytes(length, self.anatomy.order)  # type: ignore[arg-type]
+        self.content[offset : offset + length] = (value % 256**length).to_bytes(length, self.anatomy.order)
 
 
 def flip_bits(some: Patient) -> None:

@@ -211,7 +211,7 @@ def test_plain_pngs_are_what_pillow_shows_and_turned_ones_too(tmp_path, rng, tur
         pixels[-1] = 255
     exif = Image.Exif()
     exif[0x0112] = 3
-    Image.fromarray(pixels).save(tmp_path / "plain.png", **({"exif": exif} if turned else {}))
+    Image.fromarray(pixels).save(tmp_path / "plain.png", exif=exif if turned else None)
     with open_slide(str(tmp_path / "plain.png")) as slide:
         found = slide.read(Region(0, 0, 53, 37), 53, 37)
     np.testing.assert_array_equal(found, pixels[::-1, ::-1] if turned else pixels)
