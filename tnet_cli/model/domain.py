@@ -59,9 +59,9 @@ class FeatureDomain:
         """
         wide = features.double()
         away = wide - self.mean.double()
-        along = away @ self.directions.double().T  # (N, r), in standard deviations
-        units = torch.nn.functional.normalize(self.directions.double(), dim=1)
-        inside = (away @ units.T).square().sum(dim=1)
+        directions = self.directions.double()
+        along = away @ directions.T  # (N, r), in standard deviations
+        inside = (along / directions.norm(dim=1)).square().sum(dim=1)
         outside = (away.square().sum(dim=1) - inside).clamp(min=0) / self.rest.double().square()
         return ((along.square().sum(dim=1) + outside) / wide.shape[1]).sqrt()
 
