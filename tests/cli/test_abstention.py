@@ -173,3 +173,15 @@ def test_an_answer_is_given_anyway_and_taken_back_by_the_next_run(tnet, slides, 
     assert row() == filled
     tnet(*asked)
     assert (row()["status"], row()["prediction"], row()["probability"]) == ("abstained", "", "")
+
+
+@pytest.mark.parametrize(("side_px", "radius_px"), [(1200, 4), (1200, 60), (300, 60)])
+def test_no_blur_is_too_strong_to_be_noticed(tnet, slides, careful_model, tmp_path, side_px, radius_px):
+    """Far out of focus no contrast is left to measure, but for the end of the slide, where patches go on white."""
+    with Image.open(slides / "good.tif") as page:
+        blurred = page.crop((0, 0, 1200, side_px)).filter(ImageFilter.GaussianBlur(radius_px))
+    write(tmp_path / "far.tif", np.asarray(blurred))
+    ran = tnet("classify", "far.tif", "-m", careful_model, "-o", "out", "--json")
+    (row,) = json.loads(ran.out)["slides"]
+    assert "unsharp" in row["qc"].split(";")
+    assert "out of focus" in (tmp_path / "out" / "report.html").read_text()

@@ -4,13 +4,14 @@ The network answers whatever it is given. Its answer does not count where the sl
 knows, was scanned too coarsely, shows too little tissue, is out of focus, or was read with a doubt.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from tnet_cli.geometry import AttentionGrid
+from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.inference.prepare import COARSER_THAN_WANTED, TISSUE_IN_A_CELL, Preparation
 from tnet_cli.inference.prepare_image import ImagePreparation
 from tnet_cli.model.config import TNetConfig
@@ -132,12 +133,15 @@ def _fields_of_tissue(config: TNetConfig, slide_mpp: float, preparation: Prepara
 
 
 def _unsharp(card: ModelCard, result: SlideResult) -> TrustCheck | None:
-    if card.least_sharpness is None or (sharpness := slide_sharpness(result, card.network)) is None:
+    if card.least_sharpness is None or not _finest_patches(result, card.network):
         return None
+    sharpness = slide_sharpness(result, card.network)
+    faint = "this slide shows too little detail where the model looked, as if far out of focus"
     return TrustCheck(
         name="unsharp",
-        failed=sharpness < card.least_sharpness,
-        sentence="this slide is out of focus where the model looked",
+        # Where the focus is far off, no patch has any contrast left to measure it by.
+        failed=sharpness is None or sharpness < card.least_sharpness,
+        sentence=faint if sharpness is None else "this slide is out of focus where the model looked",
         measure="sharpness of the finest patches (inference.trust.sharpness)",
         value=sharpness,
         limit=card.least_sharpness,
@@ -180,15 +184,28 @@ def slide_sharpness(result: SlideResult, config: TNetConfig) -> float | None:
 
     None where it has looked at none, the patches were not kept, or they show next to nothing.
     """
-    patches = [] if result.evidence is None else result.evidence.patches
-    finest = [
-        pixels
-        for region, pixels in zip(result.regions, patches, strict=False)
-        if region.processing_level == config.processing_levels - 1
-    ]
+    finest = _finest_patches(result, config)
     step = max(1, -(-len(finest) // PATCHES_FOR_SHARPNESS))
     found = [value for pixels in finest[::step] if (value := sharpness(pixels)) is not None]
     return float(np.median(found)) if found else None
+
+
+def _finest_patches(result: SlideResult, config: TNetConfig) -> list[np.ndarray]:
+    """Return what was looked at closest of the slide itself: its end, where a patch goes on white, is a sharp edge."""
+    if result.evidence is None or result.size is None:
+        return []
+    slide, found = Region(0, 0, result.size.width, result.size.height), []
+    for attended, pixels in zip(result.regions, result.evidence.patches, strict=False):
+        region, inside = attended.region, attended.region.intersect(slide)
+        if attended.processing_level < config.processing_levels - 1 or inside is None:
+            continue
+        scale = len(pixels) / region.height  # both are square
+        left, top = math.ceil((inside.x - region.x) * scale), math.ceil((inside.y - region.y) * scale)
+        right, bottom = math.floor((inside.right - region.x) * scale), math.floor((inside.bottom - region.y) * scale)
+        part = pixels[top:bottom, left:right]
+        if min(part.shape[:2]) > FAR_PX:
+            found.append(part)
+    return found
 
 
 def sharpness(pixels: np.ndarray) -> float | None:
@@ -197,11 +214,13 @@ def sharpness(pixels: np.ndarray) -> float | None:
     D(h) is the mean squared difference of grey values h pixels apart, along rows and columns. The ratio is 1/16 for
     what changes only slowly, about 0.2 for tissue in focus, and 1 for noise.
     """
-    grey = pixels.mean(axis=2, dtype=np.float32)
-    near, far = _difference(grey, NEAR_PX), _difference(grey, FAR_PX)
+    # Sums of the channels and whole numbers, so that numpy never goes along an axis of three.
+    grey = pixels[..., 0].astype(np.int16) + pixels[..., 1] + pixels[..., 2]
+    near, far = (_difference(grey, apart_px) / 9 for apart_px in (NEAR_PX, FAR_PX))
     return near / far if far >= LEAST_CONTRAST else None
 
 
 def _difference(grey: np.ndarray, apart_px: int) -> float:
     along = (grey[apart_px:] - grey[:-apart_px], grey[:, apart_px:] - grey[:, :-apart_px])
-    return float(sum(np.mean(np.square(each)) for each in along) / 2)
+    flat = [each.astype(np.float32).ravel() for each in along]
+    return float(sum(np.dot(each, each) / each.size for each in flat) / 2)
