@@ -207,11 +207,12 @@ def _padded(
 
 def _framed(height: int, width: int, rows: range, columns: range, background: tuple[int, int, int]) -> np.ndarray:
     """Return pixels that have the background colour but in some rows and columns, which are yet to be filled."""
-    # A colour is laid over many pixels slowly, and of a whole slide nearly all lie inside.
-    pixels = np.empty((height, width, 3), np.uint8)
-    pixels[: rows.start], pixels[rows.stop :] = background, background
-    inside = pixels[rows.start : rows.stop]
-    inside[:, : columns.start], inside[:, columns.stop :] = background, background
+    # Of a whole slide nearly all pixels lie inside. A colour is laid over rows quickly, and over pixels slowly.
+    pixels, row = np.empty((height, width, 3), np.uint8), np.tile(np.array(background, np.uint8), width)
+    flat = pixels.reshape(height, -1)
+    flat[: rows.start], flat[rows.stop :] = row, row
+    inside, left, right = flat[rows.start : rows.stop], 3 * columns.start, 3 * columns.stop
+    inside[:, :left], inside[:, right:] = row[:left], row[right:]
     return pixels
 
 
