@@ -23,6 +23,10 @@ WHOLE = 4
 """Blocks are multiples of this, so that squares of so many pixels can be averaged in each by itself."""
 
 
+FEW_ROWS = 8
+"""Up to so many rows are added up one after the other; of more numpy adds some side by side."""
+
+
 @dataclass(frozen=True, slots=True)
 class PyramidLevel:
     """A stored resolution.
@@ -172,7 +176,7 @@ def fit(
     shrinks = box[2] - box[0] >= width_px - EDGE
     if exact and shrinks and box[3] - box[1] >= height_px - EDGE:
         rows = _average_rows(pixels.astype(np.float32), box[1], box[3], height_px)
-        columns = _average_rows(rows.transpose(1, 0, 2), box[0], box[2], width_px)
+        columns = _average_rows(np.ascontiguousarray(rows.transpose(1, 0, 2)), box[0], box[2], width_px)
         return np.ascontiguousarray((columns + 0.5).astype(np.uint8).transpose(1, 0, 2))
     method = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
     return np.asarray(Image.fromarray(pixels).resize((width_px, height_px), method, box=box))
@@ -185,10 +189,23 @@ def _average_rows(pixels: np.ndarray, top: float, bottom: float, rows: int) -> n
     edges = np.where(np.abs(edges - nearest) < EDGE, nearest, edges)
     first = np.floor(edges).astype(np.intp)
     # Whole pixels from floor to floor, less the part before the share begins, plus the part after its last whole one.
-    total = np.add.reduceat(pixels[: first[-1]], first[:-1], axis=0)
+    total = _add_up(pixels, first)
     cut = (edges - first).astype(np.float32)[:, None, None] * pixels[np.minimum(first, len(pixels) - 1)]
     share: np.ndarray = (total - cut[:-1] + cut[1:]) / np.float32((bottom - top) / rows)
     return share
+
+
+def _add_up(pixels: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Add up float32 (H, W, C) along the first axis, from each of the first rows to before the next."""
+    starts, lengths = first[:-1], np.diff(first)
+    if not 1 < lengths.max() <= FEW_ROWS:
+        return np.add.reduceat(pixels[: first[-1]], starts, axis=0)
+    # The second rows of all shares at once, then the third, in the order in which numpy adds, at half of its time.
+    rest = np.where((lengths > 1)[:, None, None], pixels[np.minimum(starts + 1, len(pixels) - 1)], np.float32(0))
+    for nth in range(2, int(lengths.max())):
+        longer = slice(None) if nth < lengths.min() else np.flatnonzero(lengths > nth)
+        rest[longer] += pixels[starts[longer] + nth]
+    return pixels[starts] + rest
 
 
 def _padded(
