@@ -40,18 +40,22 @@ def averaged(thumbnail: np.ndarray, factor: int) -> Averages:
     """
     count = 9 * factor**2
     kind = np.uint16 if 255 * count < 2**16 else np.uint32
-    beyond = -thumbnail.shape[0] % factor, -thumbnail.shape[1] % factor
-    padded = np.pad(thumbnail, ((0, beyond[0]), (0, beyond[1]), (0, 0)), mode="edge") if any(beyond) else thumbnail
     # Rows first and whole, then columns by slices of a channel: numpy adds up along short axes many times more slowly.
-    rows = np.zeros((padded.shape[0] // factor, padded.shape[1], 3), kind)
+    rows = np.zeros((-(-thumbnail.shape[0] // factor), *thumbnail.shape[1:]), kind)
     for offset in range(factor):
-        np.add(rows, padded[offset::factor], out=rows)
-    rows = rows.reshape(len(rows), -1)
-    planes = np.zeros((3, len(rows), padded.shape[1] // factor), kind)
+        part = thumbnail[offset::factor]
+        np.add(rows[: len(part)], part, out=rows[: len(part)])
+        rows[len(part) :] += thumbnail[-1]
+    across = -(-thumbnail.shape[1] // factor)
+    beyond = factor * across - thumbnail.shape[1]
+    rows = np.concatenate([rows, rows[:, -1:].repeat(beyond, axis=1)], axis=1).reshape(len(rows), -1)
+    planes = np.zeros((3, len(rows) + 2, across + 2), kind)
+    inside = planes[:, 1:-1, 1:-1]
     for channel in range(3):
         for offset in range(factor):
-            planes[channel] += rows[:, 3 * offset + channel :: 3 * factor]
-    planes = np.pad(planes, ((0, 0), (1, 1), (1, 1)), mode="edge")
+            inside[channel] += rows[:, 3 * offset + channel :: 3 * factor]
+    planes[:, 0], planes[:, -1] = planes[:, 1], planes[:, -2]
+    planes[:, :, 0], planes[:, :, -1] = planes[:, :, 1], planes[:, :, -2]
     planes = planes[:, :-2] + planes[:, 1:-1] + planes[:, 2:]
     planes = planes[:, :, :-2] + planes[:, :, 1:-1] + planes[:, :, 2:]
     rgb = _averages(planes, count)

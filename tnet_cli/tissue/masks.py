@@ -24,7 +24,8 @@ def opened(mask: np.ndarray) -> np.ndarray:
 
 def grown(mask: np.ndarray, reach_px: int) -> np.ndarray:
     """Add what lies within a reach along rows and columns, in pixels."""
-    spread = np.pad(mask, reach_px)
+    spread = np.zeros((mask.shape[0] + 2 * reach_px, mask.shape[1] + 2 * reach_px), np.bool_)
+    spread[reach_px:-reach_px, reach_px:-reach_px] = mask
     covered, span = 1, 2 * reach_px + 1
     while covered < span:  # each step doubles how far a pixel reaches
         step = min(covered, span - covered)
@@ -36,8 +37,8 @@ def grown(mask: np.ndarray, reach_px: int) -> np.ndarray:
 
 def closed(mask: np.ndarray, reach_px: int) -> np.ndarray:
     """Fill gaps of up to twice a reach, in pixels."""
-    padded = np.pad(mask, reach_px, mode="edge")
-    filled = ~grown(~grown(padded, reach_px), reach_px)
+    rows, columns = (np.arange(-reach_px, side + reach_px).clip(0, side - 1) for side in mask.shape)
+    filled = ~grown(~grown(mask[rows[:, None], columns], reach_px), reach_px)
     return np.asarray(filled[reach_px:-reach_px, reach_px:-reach_px] | mask)
 
 

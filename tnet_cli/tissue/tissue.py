@@ -147,12 +147,8 @@ class TissueMask:
         """
         edges = np.array([(r.x, r.y, r.right, r.bottom) for r in regions], dtype=np.int64).reshape(-1, 4)
         left, top, right, bottom = edges.T
-        tissue = (
-            self.tissue_before(right, bottom)
-            - self.tissue_before(left, bottom)
-            - self.tissue_before(right, top)
-            + self.tissue_before(left, top)
-        )
+        before = self.tissue_before(np.stack([right, left, right, left]), np.stack([bottom, bottom, top, top]))
+        tissue = before[0] - before[1] - before[2] + before[3]
         areas = (right - left).astype(np.float64) * (bottom - top)
         return np.asarray(tissue / self.mask.size / areas)
 
@@ -171,8 +167,8 @@ class TissueMask:
         width, height = self.slide_size.width, self.slide_size.height
         th_height, th_width = self.mask.shape
         across, down, table = width * self.grain, height * self.grain, self._table
-        column, dx = np.divmod(np.clip(x, 0, width) * th_width, across)
-        row, dy = np.divmod(np.clip(y, 0, height) * th_height, down)
+        column, dx = np.divmod(np.minimum(np.maximum(x, 0), width) * th_width, across)
+        row, dy = np.divmod(np.minimum(np.maximum(y, 0), height) * th_height, down)
         right, below = np.minimum(column + 1, table.shape[1] - 1), np.minimum(row + 1, table.shape[0] - 1)
         upper = table[row, column] * (across - dx) + table[row, right] * dx
         lower = table[below, column] * (across - dx) + table[below, right] * dx
