@@ -1,7 +1,7 @@
 """Which locations are attended: the most probable ones, or a sample without replacement."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 
@@ -19,7 +19,6 @@ class LocationSampler(Protocol):
         ...
 
 
-@runtime_checkable
 class PerturbingSampler(LocationSampler, Protocol):
     """Chooses the candidates with the largest perturbed log-probabilities, and can say what those were."""
 

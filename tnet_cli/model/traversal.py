@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tnet_cli.geometry import AttentionGrid, Region
-from tnet_cli.model.choice import LocationSampler, PerturbingSampler, largest
+from tnet_cli.model.choice import LocationSampler, largest
 
 Values = Any
 """A numpy array or a tensor: both index, add and reshape alike."""
@@ -262,8 +262,9 @@ def _choose(
     is_beam = plan.choice == "beam"
     rows = values.reshape(1, -1) if is_beam else values  # k of all cells together, or k of each grid
     keys = None
-    if isinstance(plan.sampler, PerturbingSampler):
-        keys = plan.sampler.perturb(values, parents if is_beam else None).reshape(rows.shape)
+    perturb = getattr(plan.sampler, "perturb", None)  # of a PerturbingSampler
+    if perturb is not None:
+        keys = perturb(values, parents if is_beam else None).reshape(rows.shape)
         chosen = [largest(own, row, k) for own, row in zip(keys, rows, strict=True)]
     else:
         chosen = [plan.sampler(row, k) for row in rows]
