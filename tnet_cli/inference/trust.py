@@ -5,6 +5,7 @@ knows, was scanned too coarsely, shows too little tissue, is out of focus, or wa
 """
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -176,7 +177,7 @@ def features_of(traversal: Traversal) -> dict[int, np.ndarray]:
 
 def slide_distance(domain: FeatureDomain, features: np.ndarray) -> float:
     """Return how far a slide is from a domain: a quarter of its features (N, D) lie as near or nearer."""
-    return float(torch.quantile(domain.distances(torch.from_numpy(features)), FAMILIAR_SHARE))
+    return float(np.quantile(domain.distances(torch.from_numpy(features)).numpy(), FAMILIAR_SHARE))
 
 
 def slide_sharpness(result: SlideResult, config: TNetConfig) -> float | None:
@@ -187,7 +188,7 @@ def slide_sharpness(result: SlideResult, config: TNetConfig) -> float | None:
     finest = _finest_patches(result, config)
     step = max(1, -(-len(finest) // PATCHES_FOR_SHARPNESS))
     found = [value for pixels in finest[::step] if (value := sharpness(pixels)) is not None]
-    return float(np.median(found)) if found else None
+    return statistics.median(found) if found else None
 
 
 def _finest_patches(result: SlideResult, config: TNetConfig) -> list[np.ndarray]:
