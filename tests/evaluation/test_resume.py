@@ -135,6 +135,7 @@ def test_the_same_command_goes_on_and_ends_as_if_undisturbed(request_of, tmp_pat
         ({"seed": 1}, "--seed 0 instead of 1"),
         ({"arms": ("tnet", "coarse")}, "--arms tnet,random instead of tnet,coarse"),
         ({"budgets": (2,)}, "--budgets 2,4 instead of 2"),
+        ({"budgets": ()}, "--budgets 2,4 instead of not given"),
         ({"calibrate": None}, "--calibrate validation instead of not given"),
         ({"model": "another"}, "made with another model"),
     ],

@@ -350,6 +350,6 @@ def _difference(name: str, there: object, here: object) -> str:
 
 
 def _said(value: object) -> str:
-    if isinstance(value, list):
-        return ",".join(str(item) for item in value)
-    return "not given" if value is None else str(value)
+    if value in (None, []):
+        return "not given"
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
