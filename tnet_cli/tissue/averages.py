@@ -46,14 +46,11 @@ def averaged(thumbnail: np.ndarray, factor: int) -> Averages:
         part = thumbnail[offset::factor]
         np.add(rows[: len(part)], part, out=rows[: len(part)])
         rows[len(part) :] += thumbnail[-1]
-    across = -(-thumbnail.shape[1] // factor)
-    beyond = factor * across - thumbnail.shape[1]
-    rows = np.concatenate([rows, rows[:, -1:].repeat(beyond, axis=1)], axis=1).reshape(len(rows), -1)
-    planes = np.zeros((3, len(rows) + 2, across + 2), kind)
-    inside = planes[:, 1:-1, 1:-1]
-    for channel in range(3):
-        for offset in range(factor):
-            inside[channel] += rows[:, 3 * offset + channel :: 3 * factor]
+    beyond = -thumbnail.shape[1] % factor
+    rows = np.concatenate([rows, rows[:, -1:].repeat(beyond, axis=1)], axis=1) if beyond else rows
+    boxes = rows.reshape(len(rows), -1, factor, 3).transpose(2, 3, 0, 1)
+    planes = np.empty((3, boxes.shape[2] + 2, boxes.shape[3] + 2), kind)
+    np.add.reduce(np.ascontiguousarray(boxes), axis=0, dtype=kind, out=planes[:, 1:-1, 1:-1])
     planes[:, 0], planes[:, -1] = planes[:, 1], planes[:, -2]
     planes[:, :, 0], planes[:, :, -1] = planes[:, :, 1], planes[:, :, -2]
     planes = planes[:, :-2] + planes[:, 1:-1] + planes[:, 2:]
