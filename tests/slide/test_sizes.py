@@ -201,6 +201,18 @@ def test_what_dicom_claims_is_refused(tmp_path, changed, said):
         open_slide(path)
 
 
+def test_dicom_whose_numbers_of_size_are_no_numbers_is_refused(tmp_path):
+    path = tmp_path / "a.dcm"
+    write_dicom(path, np.full((128, 128, 3), 200, np.uint8), 64, left_out=[])
+    tag = b"\x48\x00\x06\x00UL\x04\x00"  # TotalPixelMatrixColumns; three bytes make no number
+    content = path.read_bytes()
+    assert content.count(tag) == 1
+    path.write_bytes(content.replace(tag, tag[:6] + b"\x03\x00"))
+    with pytest.raises(SlideError, match="its DICOM header cannot be read"):
+        open_slide(path)
+
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -1,7 +1,6 @@
 """What slides of other formats than TIFF claim of their size, where OpenSlide makes room for it before it looks."""
 
 import re
-import struct
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +16,8 @@ MOST_LISTED = 10_000
 INI_BYTES = 1024 * 1024
 """More of an index file is not read by OpenSlide either."""
 
+UNREADABLE_HEADER = "its DICOM header cannot be read, so that nothing is known of what it holds; copy it again"
+
 DEFLATED = b"1.2.840.10008.1.2.1.99"
 SIZES = (0x00280010, 0x00280011, 0x00280008, 0x00480007, 0x00480006)
 """Rows, Columns, NumberOfFrames, TotalPixelMatrixRows and TotalPixelMatrixColumns of DICOM; none stands further on."""
@@ -25,7 +26,7 @@ SIZES = (0x00280010, 0x00280011, 0x00280008, 0x00480007, 0x00480006)
 def check_claims(path: str) -> None:
     """Refuse a MIRAX slide or a DICOM file that claims more tiles, or larger ones, than a slide has.
 
-    What cannot be read of it is left to OpenSlide.
+    A file that cannot be opened, or is no DICOM after all, is left to OpenSlide.
 
     Raises:
         SlideError: it does.
@@ -61,15 +62,19 @@ def _check_dicom(path: str) -> None:
     from pydicom.filereader import read_partial
     from pydicom.tag import Tag
 
-    damaged = (InvalidDicomError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, EOFError)
-    with suppress(*damaged, struct.error), Path(path).open("rb") as file:
-        tags = [Tag(number) for number in SIZES]
-        header = read_partial(file, lambda tag, *_: tag > max(SIZES), specific_tags=list(tags))
+    tags = [Tag(number) for number in SIZES]
+    try:
+        with Path(path).open("rb") as file:
+            header = read_partial(file, lambda tag, *_: tag > max(SIZES), specific_tags=list(tags))
         height, width, frames, down, across = (int(header[tag].value) if tag in header else 0 for tag in tags)
-        _check_piece(path, width, height)
-        tiles = -(-across // max(1, width)) * -(-down // max(1, height))
-        if max(frames, tiles) > MOST_PIECES:
-            raise SlideError(path, f"says that it has {max(frames, tiles)} frames, which no slide has; it is damaged")
+    except InvalidDicomError:
+        return  # OpenSlide, which knows DICOM by the same mark, does not open it either
+    except Exception as exc:  # pydicom names no common base of what damaged files make it raise
+        raise SlideError(path, UNREADABLE_HEADER) from exc
+    _check_piece(path, width, height)
+    tiles = -(-across // max(1, width)) * -(-down // max(1, height))
+    if max(frames, tiles) > MOST_PIECES:
+        raise SlideError(path, f"says that it has {max(frames, tiles)} frames, which no slide has; it is damaged")
 
 
 def _check_piece(path: str, width: int, height: int) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tnet_cli.errors import SlideError, UnreadableRegionError
 from tnet_cli.geometry import Region, Size
-from tnet_cli.headers.claims import check_claims
+from tnet_cli.headers.claims import UNREADABLE_HEADER, check_claims
 from tnet_cli.headers.directories import LARGEST_TILE_BYTES, too_large_piece
 from tnet_cli.headers.streams import HEADER_BYTES, JPEG_2000_START, stream_colours
 from tnet_cli.slide.colours import over
@@ -274,13 +274,17 @@ def _refuse_mislabelled_dicom(path: str) -> None:
     """
     from pydicom.filereader import dcmread
 
-    with Path(path).open("rb") as file:
-        data = dcmread(file, stop_before_pixels=True, specific_tags=["PhotometricInterpretation"])
-        # The element itself, a table of offsets, and the first frame.
-        file.seek(12, os.SEEK_CUR)
-        file.seek(int.from_bytes(file.read(8)[4:], "little"), os.SEEK_CUR)
-        head = file.read(HEADER_BYTES)[8:]
-    tag, says = str(data.get("PhotometricInterpretation", "")), stream_colours(head)
+    try:
+        with Path(path).open("rb") as file:
+            data = dcmread(file, stop_before_pixels=True, specific_tags=["PhotometricInterpretation"])
+            # The element itself, a table of offsets, and the first frame.
+            file.seek(12, os.SEEK_CUR)
+            file.seek(int.from_bytes(file.read(8)[4:], "little"), os.SEEK_CUR)
+            head = file.read(HEADER_BYTES)[8:]
+        tag = str(data.get("PhotometricInterpretation", ""))
+    except Exception as exc:  # pydicom names no common base of what damaged files make it raise
+        raise SlideError(path, UNREADABLE_HEADER) from exc
+    says = stream_colours(head)
     is_jpeg_2000 = JPEG_2000_START in head
     if (tag == "RGB" and says == "YCbCr") or (tag.startswith("YBR") and not is_jpeg_2000 and says == "RGB"):
         raise SlideError(
