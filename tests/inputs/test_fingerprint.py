@@ -37,6 +37,12 @@ def test_what_is_missing_has_no_fingerprint(tmp_path: Path):
     assert fingerprint_of(str(tmp_path / "gone.svs")) is None
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.svs")
+    # Whoever opened it would wait for a writer.
+    assert fingerprint_of(tmp_path / "pipe.svs") is None
+
+
 def test_the_folder_beside_an_mrxs_belongs_to_it(tmp_path: Path):
     slide, pixels = tmp_path / "a.mrxs", tmp_path / "a" / "Data0000.dat"
     slide.write_bytes(b"x")

@@ -291,3 +291,14 @@ def test_a_name_that_is_no_valid_text_does_not_lose_the_page(run):
     (directory.path / "slides" / "e").mkdir()
     (directory.path / "slides" / "e" / "result.json").write_text(json.dumps(record | {"path": "in/\udce9.svs"}))
     assert "in/�.svs" in write_report(directory.path).read_text(encoding="utf-8")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["slides/a/result.json", "slides/a/overlay.png", "predictions.csv", "run.json"])
+def test_a_pipe_in_place_of_a_file_is_left_out(run: Callable[..., RunDirectory], name: str):
+    directory = run()
+    (directory.path / name).unlink()
+    os.mkfifo(directory.path / name)
+    page = report_text(read_run(directory.path))
+    assert "<html" in page
+    assert {slide.slide for slide in read_run(directory.path).slides} >= {"b", "c"}

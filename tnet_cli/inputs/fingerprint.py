@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ def fingerprint_of(slide: str | Path | Place) -> Fingerprint | None:
         if file.is_dir():
             return {"files": _listing(file)}
         facts = file.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            return None  # a pipe may never end
         fingerprint: Fingerprint = {"size": facts.st_size, "mtime_ns": facts.st_mtime_ns, "ends": _hash_of_ends(file)}
         companions = _companions(file)
     except OSError:

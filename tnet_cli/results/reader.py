@@ -1,6 +1,7 @@
 """A run as it lies on disk: whatever is there, finished or not, is read; whatever is damaged is left out.
 
-Nothing here trusts a run's folder: names may be hostile, tables half written by another program, slides moved.
+Nothing here trusts a run's folder: names may be hostile, tables half written by another program, slides moved, and a
+pipe in place of a file, which would never end, is left out.
 """
 
 import csv
@@ -145,10 +146,13 @@ def _slide(run: Path, row: dict[str, str], folders: dict[str, list[str]]) -> Sli
         return SlideRecord(name, dict(row), {})
     folder = run / SLIDES / name
     details = _document(folder / RESULT) if RESULT in files else {}
-    return SlideRecord(name, dict(row), details, folder, folder / OVERLAY if OVERLAY in files else None)
+    overlay = folder / OVERLAY
+    return SlideRecord(name, dict(row), details, folder, overlay if OVERLAY in files and overlay.is_file() else None)
 
 
 def _table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    if not path.is_file():
+        return [], []
     try:
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             reader = csv.DictReader(file, restval="")
@@ -159,6 +163,8 @@ def _table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _document(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
     try:
         document = json.loads(path.read_bytes().decode(errors="replace"))
     except (OSError, ValueError, RecursionError):

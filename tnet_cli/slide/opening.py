@@ -83,6 +83,8 @@ def _checked_start(path: str) -> bytes:
             raise SlideError(path, "is a directory; expected a slide")
         if not file.exists():
             raise SlideError(path, "no such file")
+        if not file.is_file():
+            raise SlideError(path, "is no ordinary file; expected a slide")
         if file.stat().st_size == 0:
             raise SlideError(path, "is empty; expected a slide")
         with file.open("rb") as opened:
