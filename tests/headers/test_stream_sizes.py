@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tnet_cli.headers.stream_sizes import MOST_SCANS, SCAN, SIZES, comes_in_scans
+from tnet_cli.headers.stream_sizes import MOST_SCANS, SCAN, SIZES, comes_in_scans, is_torn, jpeg_size
 
 JPEG, JPEG_2000, JPEG_XR, WEBP, JPEG_XL, PNG, LERC = 7, 34712, 22610, 50001, 50002, 34933, 34887
 
@@ -79,3 +79,17 @@ def test_jpeg_2000_of_very_many_tiles_states_none():
     at = data.index(b"\xff\x51") + 4 + 18
     data[at : at + 8] = (3).to_bytes(4) * 2
     assert SIZES[JPEG_2000](bytes(data)) is None
+
+
+def test_a_marker_amid_the_data_of_a_jpeg_shows_that_they_were_written_over(rng):
+    picture = Image.fromarray(rng.integers(0, 255, (128, 128, 3), np.uint8))
+    for options in ({}, {"restart_marker_blocks": 4}, {"progressive": True}, {"optimize": True}):
+        data = io.BytesIO()
+        picture.save(data, "JPEG", quality=90, **options)
+        whole = data.getvalue()
+        assert not is_torn(whole)
+        assert not is_torn(whole + b"\xff\xd8\xff\xe0 more, after its end")
+        assert jpeg_size(whole) == (128, 128, 3)
+        torn = whole[:-500] + b"\xff\xf3" + whole[-498:]
+        assert is_torn(torn) == ("progressive" not in options)
+        assert (jpeg_size(torn) is None) == is_torn(torn)

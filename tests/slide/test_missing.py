@@ -395,3 +395,21 @@ def test_a_list_of_too_few_tiles_is_refused_before_they_are_read(tmp_path, smoot
     path.write_bytes(data)
     with pytest.raises(SlideError, match="lists only 17 of the 18 tiles or strips of its image of 192 x 128 pixels"):
         open_slide(path)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".jpg"])
+def test_a_jpeg_that_other_data_were_written_over_is_refused(tmp_path, rng, suffix):
+    path = tmp_path / f"slide{suffix}"
+    pixels = rng.integers(60, 200, (384, 512, 3), np.uint8)
+    if suffix == ".tif":
+        tifffile.imwrite(path, pixels, tile=(128, 128), photometric="rgb", compression="jpeg")
+        with tifffile.TiffFile(path) as tif:
+            middle = tif.pages.first.dataoffsets[5] + tif.pages.first.databytecounts[5] // 2
+    else:
+        Image.fromarray(pixels).save(path, quality=90)
+        middle = path.stat().st_size // 2
+    content = bytearray(path.read_bytes())
+    content[middle : middle + 1000] = rng.bytes(1000)
+    path.write_bytes(content)
+    with pytest.raises(SlideError), open_slide(path) as slide:
+        slide.read(Region(0, 0, 512, 384), 512, 384)

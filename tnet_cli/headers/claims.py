@@ -34,7 +34,11 @@ def check_claims(path: str) -> None:
     file = Path(path)
     with suppress(OSError):
         if file.suffix.lower() == ".mrxs":
-            with (file.with_suffix("") / "Slidedat.ini").open("rb") as index:
+            folder = file.with_suffix("")
+            if pipe := next((part for part in folder.iterdir() if part.is_fifo()), None):
+                # OpenSlide would wait for whoever writes into it.
+                raise SlideError(path, f"{folder.name}/{pipe.name} is no ordinary file; copy the slide again")
+            with (folder / "Slidedat.ini").open("rb") as index:
                 _check_mirax(path, index.read(INI_BYTES).decode("latin-1"))
             return
         with file.open("rb") as opened:

@@ -1,5 +1,6 @@
 """What compressed data say of their own size, which their decoders believe, whatever a file's directory says."""
 
+import re
 from collections.abc import Callable, Iterator
 
 from tnet_cli.headers.streams import JPEG_2000_START, START_CODES
@@ -14,6 +15,12 @@ OTHER_FRAMES = frozenset({0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
 many scans may come, and others."""
 
 SCAN = b"\xff\xda"
+
+JPEG_END = b"\xff\xd9"
+
+AFTER_DATA = re.compile(rb"\xff[\x01-\xc3\xc5-\xcf\xd8\xd9\xde\xdf\xf0-\xfd]")
+"""A marker that does not occur in compressed data, nor between two scans, or that of their end."""
+
 MOST_SCANS = 100
 """Of a JPEG, each of which is laid over the whole image; encoders write a dozen."""
 
@@ -26,10 +33,24 @@ JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 LERC_START, JPEG_XR_START = b"Lerc2 ", b"WMPHOTO\x00"
 
 
+def is_torn(data: bytes) -> bool:
+    """Tell whether a marker stands in a JPEG's only scan that cannot: other data were written over it.
+
+    Its decoder passes over it, and says nothing of what it makes of the rest.
+    """
+    frame = _jpeg_frame(data)
+    return frame is not None and not frame[3] and _is_torn(data, frame[4])
+
+
+def _is_torn(data: bytes, scan: int) -> bool:
+    found = AFTER_DATA.search(data, scan)
+    return found is not None and found[0] != JPEG_END
+
+
 def jpeg_size(data: bytes) -> StatedSize | None:
     """Return the largest size that the header of a JPEG states; None where that has no end, or too many scans come."""
     frame = _jpeg_frame(data)
-    if frame is None or (frame[3] and data.count(SCAN) > MOST_SCANS):
+    if frame is None or (data.count(SCAN) > MOST_SCANS if frame[3] else _is_torn(data, frame[4])):
         return None
     return frame[:3]
 
@@ -40,8 +61,11 @@ def comes_in_scans(data: bytes) -> bool:
     return frame is not None and frame[3]
 
 
-def _jpeg_frame(data: bytes) -> tuple[int, int, int, bool] | None:
-    """Return width, height, samples, and whether there are several scans; pass over what is no marker, as decoders."""
+def _jpeg_frame(data: bytes) -> tuple[int, int, int, bool, int] | None:
+    """Return width, height, samples, whether there are several scans, and where the first begins.
+
+    What is no marker is passed over, as decoders do.
+    """
     at, width, height, samples, has_scans = 2, 0, 0, 0, False
     while (at := data.find(b"\xff", at)) >= 0 and at + 10 < len(data):
         code = data[at + 1]
@@ -51,7 +75,7 @@ def _jpeg_frame(data: bytes) -> tuple[int, int, int, bool] | None:
             samples = max(samples, data[at + 9])
             has_scans |= code in PROGRESSIVE
         elif code == 0xDA:
-            return (width, height, samples, has_scans or data[at + 4] < samples) if samples else None
+            return (width, height, samples, has_scans or data[at + 4] < samples, at + 2) if samples else None
         elif code == 0xD9 or code in OTHER_FRAMES:
             return None
         if code == 0xFF:

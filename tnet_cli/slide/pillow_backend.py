@@ -13,7 +13,7 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, UnidentifiedI
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Size
-from tnet_cli.headers.stream_sizes import SCAN, StatedSize, comes_in_scans, jpeg_size
+from tnet_cli.headers.stream_sizes import JPEG_END, SCAN, StatedSize, comes_in_scans, is_torn, jpeg_size
 from tnet_cli.headers.streams import HEADER_BYTES, JPEG_2000_START, JPEG_START, jpeg_2000_bits
 from tnet_cli.slide.colours import SampleRange, over, range_of
 from tnet_cli.slide.containers import misnamed_picture
@@ -21,7 +21,7 @@ from tnet_cli.slide.mpp import option_mpp
 from tnet_cli.slide.resample import PyramidLevel
 from tnet_cli.slide.slide import WHITE, ProgressFunction, Slide, SlideFacts
 from tnet_cli.slide.tiff_pages import Orientation
-from tnet_cli.slide.tiff_segments import JPEG_END, ends_early, has_grey_corner, with_more_data
+from tnet_cli.slide.tiff_segments import ends_early, has_grey_corner, with_more_data
 
 MOST_PICTURE_BYTES = 750_000_000
 """Of memory that a picture may take while it is decoded, so that the process stays below 1.5 GB."""
@@ -156,6 +156,7 @@ def _large_jpeg(picture: Image.Image, path: str, content: bytes | None) -> np.nd
         raise SlideError(path, f"has {picture.width} x {picture.height} pixels, {TOO_LARGE}")
     if data.rfind(JPEG_END) < data.rfind(SCAN):
         raise ValueError("its JPEG data are cut off")
+    _refuse_torn_jpeg(data)
     pixels: np.ndarray = imagecodecs.jpeg8_decode(data)
     if has_grey_corner(pixels):
         # Not compared side by side: there is room for one.
@@ -177,6 +178,7 @@ def _straight_jpeg(picture: Image.Image, path: str, content: bytes | None) -> np
     data = _bytes_of(path, content)
     if data.rfind(JPEG_END) < data.rfind(SCAN) or comes_in_scans(data):
         return None
+    _refuse_torn_jpeg(data)
     try:
         pixels: np.ndarray = imagecodecs.jpeg8_decode(data)
     except (ValueError, RuntimeError):
@@ -184,10 +186,18 @@ def _straight_jpeg(picture: Image.Image, path: str, content: bytes | None) -> np
     return pixels if pixels.shape == (picture.height, picture.width, 3) and not has_grey_corner(pixels) else None
 
 
+def _refuse_torn_jpeg(data: bytes) -> None:
+    if is_torn(data):
+        raise ValueError("its JPEG data are damaged")
+
+
 def _refuse_early_end(picture: Image.Image, pixels: np.ndarray, path: str, content: bytes | None) -> None:
     """Decode a picture again in another way where Pillow may have put grey or zeros for missing data."""
-    if picture.format == "JPEG" and has_grey_corner(pixels):
-        _refuse_cut_jpeg(_bytes_of(path, content), pixels)
+    if picture.format == "JPEG":
+        data = _bytes_of(path, content)
+        _refuse_torn_jpeg(data)
+        if has_grey_corner(pixels):
+            _refuse_cut_jpeg(data, pixels)
     if picture.format == "PNG" and (bool((pixels[-1] == pixels[-1, 0]).all()) or "interlace" in picture.info):
         imagecodecs.png_decode(_bytes_of(path, content))
 

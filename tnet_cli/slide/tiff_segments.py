@@ -13,13 +13,12 @@ from PIL import Image
 
 from tnet_cli.geometry import Size
 from tnet_cli.headers.directories import LARGEST_STRIP_BYTES
-from tnet_cli.headers.stream_sizes import SIZES, StatedSize
+from tnet_cli.headers.stream_sizes import JPEG_END, SIZES, StatedSize
 from tnet_cli.headers.streams import HEADER_BYTES
 
 PLANAR_SEPARATE = 2
 JPEG = frozenset({6, 7, 34892, 33007})
 JPEG_2000 = frozenset({33003, 33004, 33005, 34712})
-JPEG_END = b"\xff\xd9"
 BLOCK = 8
 MORE_DATA = b"\x5a\xa3\x17\xc9" * 64
 """Anything that could stand in the data of a JPEG's blocks."""
