@@ -223,6 +223,13 @@ def test_what_is_neither_file_nor_folder_is_passed_by(tmp_path):
     assert inside(touch(tmp_path, "a.svs")) == ["a.svs"]
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", ["pipe.vms", "pipe.ndpis", "pipe.dcm", "pipe"])
+def test_a_pipe_that_is_named_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    assert len(find_inputs([str(tmp_path / name)])) == 1
+
+
 # Results of earlier runs
 
 

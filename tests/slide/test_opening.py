@@ -1,5 +1,6 @@
 """Which image of a file is the slide, and which files hold none: pixels against tifffile's own reading of a page."""
 
+import os
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -578,3 +579,15 @@ def test_real_cases(shared, name):
         right = tif.series[0].asarray().transpose(1, 2, 0) if page is None else tif.pages[page].asarray()
         assert slide.mpp == mpp
         np.testing.assert_array_equal(whole(slide), right)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("pipe", ["a.mrxs", "a/Slidedat.ini", "a/Data0000.dat"])
+def test_a_pipe_is_not_waited_for(tmp_path, pipe):
+    (tmp_path / "a").mkdir()
+    for name in ("a.mrxs", "a/Slidedat.ini"):
+        (tmp_path / name).write_text("[GENERAL]")
+    (tmp_path / pipe).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / pipe)
+    with pytest.raises(SlideError, match="is no ordinary file"):
+        open_slide(tmp_path / "a.mrxs")

@@ -83,6 +83,8 @@ def parts_of_slides(folder: str, names: Collection[str]) -> dict[str, str]:
 
 def listed_in(index: Path) -> list[str]:
     """Return the file names that a ``.vms``, ``.vmu`` or ``.ndpis`` may list; none when it cannot be read."""
+    if not is_file(index):
+        return []
     try:
         with index.open("rb") as file:
             text = file.read(LARGEST_INDEX).decode("utf-8", errors="replace")
@@ -112,6 +114,8 @@ def is_folder(path: str | Path) -> bool:
 
 
 def _first_bytes(path: str) -> bytes:
+    if not is_file(path):
+        return b""
     try:
         with Path(path).open("rb") as file:
             return file.read(132)
