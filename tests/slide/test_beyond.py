@@ -73,7 +73,8 @@ def test_the_pixels_are_those_of_a_slide_padded_with_background(
     found = read(pixels, stored, region, size, background, exact=exact, most_px=most_px)
     # Sides of which a quarter of a pixel was rounded away can put a centre on an edge, where either side may have it.
     is_even = all(side / px / downsample in factors for side, px in zip(sides_px, wanted, strict=True))
-    differing = np.abs(found.astype(int) - expected) > (1 if exact or min(factors) < 1 else 0)
+    # Weighted averages may end on a half, which either way of adding them up rounds as it comes.
+    differing = np.abs(found.astype(int) - expected) > (1 if exact or any(factor % 1 for factor in factors) else 0)
     assert differing.mean() <= (0 if is_even else 0.1)
 
 
