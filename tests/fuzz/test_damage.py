@@ -206,7 +206,16 @@ def test_damaged_documents(do, documents):
     assert fared.counts["failed"] >= 12
 
 
-@pytest.mark.parametrize(("name", "seed"), [("small.svs", 21), ("OS-2-ndpi.ome.tif", 91), ("test_orient6.tif", 185)])
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        ("small.svs", 21),
+        ("OS-2-ndpi.ome.tif", 91),
+        ("test_orient6.tif", 185),
+        ("test3-DAPI-2-387.ndpi", 18),
+        ("sm_image_grayscale.dcm", 84),
+    ],
+)
 def test_damage_that_once_went_wrong(shared, do, tmp_path, name, seed):
     slides = [path for path in slides_in(shared) if path.name == name]
     assert damaged_slides(do, slides, range(seed, seed + 1), tmp_path).wrong == []

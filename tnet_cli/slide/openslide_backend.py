@@ -167,7 +167,8 @@ def detect_vendor(path: str) -> str | None:
 
 
 def _facts_of(path: str, slide: openslide.OpenSlide, mpp: float | None) -> SlideFacts:
-    properties = dict(slide.properties)
+    # Of names that are no text, as damaged files have, there is no value to be had.
+    properties = {name: value for name in slide.properties if (value := slide.properties.get(name)) is not None}
     finest = Size(*slide.dimensions)
     if finest.width < 1 or finest.height < 1:
         raise SlideError(path, f"its image is {finest.width} x {finest.height} pixels; expected an image")
