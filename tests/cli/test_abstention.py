@@ -154,7 +154,8 @@ def test_an_answer_is_given_anyway_and_taken_back_by_the_next_run(tnet, slides, 
             return next(csv.DictReader(file))
 
     assert tnet(*asked).code == 0
-    withheld = row()
+    withheld, reliance = row(), "A probability is the model's own: "
+    assert reliance not in (tmp_path / "out" / "report.html").read_text()
     anyway = tnet(*asked, "--answer-anyway")
     filled = row()
     assert anyway.code == 0
@@ -163,6 +164,7 @@ def test_an_answer_is_given_anyway_and_taken_back_by_the_next_run(tnet, slides, 
     assert (filled["prediction"], filled["probability"]) == (best, filled[f"prob_{best}"])
     assert f"does not count: {best}, probability" in anyway.out
     assert anyway.err.splitlines()[-1] == "1 of 1 slide: no answer that counts (status 'abstained')"
+    assert reliance in (tmp_path / "out" / "report.html").read_text()
     pages = RunPages(tmp_path / "out")
     page = pages.answer("/view/blurred").body.decode()  # type: ignore[union-attr]
     pages.close()
