@@ -187,3 +187,11 @@ def test_no_secret_gets_out_whatever_its_letters(form, scheme, host, pieces):
     assert str(Place(shown)) == shown
     assert "s3c" not in scrubbed(f"Invalid value for '--budget': {place.opened_whole()!r} is no number", place)
     assert "s3c" not in scrubbed(f"Got {place.opened_whole()} there", place)
+
+
+@pytest.mark.parametrize("mark", ["?", "&", ";", "#", "%23"])
+def test_a_secret_in_the_key_of_a_store_is_not_shown(mark):
+    place = Place(f"s3://bucket/a?x=1{mark}X-Amz-Signature=topsecret")
+    assert "topsecret" not in str(place)
+    assert "topsecret" not in scrubbed(f"cannot open {place.opened_whole()}: gone")
+    assert place != Place(f"s3://bucket/a?x=1{mark}X-Amz-Signature=other")

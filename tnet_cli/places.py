@@ -39,7 +39,7 @@ _OF_A_SIGNATURE = re.compile(
 """Names of parameters that renew with a signature beside them: how long it holds, and what for."""
 
 _SAID = re.compile(
-    r"(?P<name>(?:[?&;]|%3F|%26|%3B)(?:[\w.~-]*(?:token|sig|signature|secret|password|passwd|credentials?|session[-_]?id"
+    r"(?P<name>(?:[?&;#]|%3F|%26|%3B|%23)(?:[\w.~-]*(?:token|sig|signature|secret|password|passwd|credentials?|session[-_]?id"
     r"|accesskeyid|(?:api|access)[-_]?key)|x-(?:amz|goog)-[\w-]+)(?:=|%3D))(?!\.\.\.)[^\s&;/'\"<>]+",
     re.IGNORECASE,
 )
