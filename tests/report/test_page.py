@@ -53,14 +53,14 @@ class Reader(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-def ok(name: str, prediction: str = "lesion", probability: float = 0.9, **more: object) -> PageRow:
+def ok(name: str, prediction: str | None = "lesion", probability: float = 0.9, **more: object) -> PageRow:
     values: dict[str, object] = {
         "slide": name,
         "path": f"in/{name}.svs",
         "status": "ok",
         "prediction": prediction,
         "probability": probability,
-        "probabilities": ((prediction, probability),),
+        "probabilities": ((prediction or "lesion", probability),),
         "fraction_read": 0.0123,
         "locations": 36,
         "mpp": 0.25,
@@ -92,6 +92,13 @@ def test_failures_come_first_then_slides_without_tissue_then_the_others_in_their
     assert body[0][-1] == "is empty; expected a slide"
     (sorted_by,) = [head["class"] for head in page.all("th") if "aria-sort" in head]
     assert sorted_by == "c-status"
+
+
+def test_the_filter_of_labels_counts_the_rows_that_show_one_and_the_head_the_answers_that_count():
+    rows = [ok("a"), ok("b", status="abstained"), ok("c", prediction=None, status="abstained")]
+    text = render_page(RunPage(title="out", rows=rows, class_names=("benign", "lesion")))
+    assert re.findall(r">(benign|lesion) \((\d)\)</option>", text) == [("benign", "0"), ("lesion", "2")]
+    assert "called <bdi>benign</bdi> 0, <bdi>lesion</bdi> 1</p>" in text
 
 
 def test_nothing_hostile_becomes_markup():

@@ -156,6 +156,9 @@ def render_page(page: RunPage) -> str:
     numbered = list(enumerate(page.rows, start=1))
     statuses = Counter(row.status for row in page.rows)
     called = Counter(row.prediction for row in page.rows if row.prediction and row.status == "ok")
+    # Rows may also show what is called of slides whose answer does not count; the filter finds these too.
+    labelled = Counter(row.prediction for row in page.rows if row.prediction)
+    names = dict.fromkeys((*page.class_names, *sorted(labelled)))
     calls = [
         (row.prediction, row.probability)
         for row in page.rows
@@ -170,7 +173,8 @@ def render_page(page: RunPage) -> str:
         served_mark=Markup(SERVED_MARK),  # noqa: S704 - the package's own
         rows=sorted(numbered, key=lambda item: item[1].rank),
         statuses={name: statuses[name] for name in (*STATUSES, *sorted(set(statuses) - set(STATUSES)))},
-        called={name: called[name] for name in dict.fromkeys((*page.class_names, *sorted(called)))},
+        called={name: called[name] for name in names},
+        labelled={name: labelled[name] for name in names},
         histograms=histograms(calls, page.class_names) if calls else [],
         plot=(PLOT_WIDTH, PLOT_HEIGHT),
         metrics=_metric_lines(page.card.metrics or {}) if page.card else [],
