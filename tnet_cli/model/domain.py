@@ -61,7 +61,7 @@ class FeatureDomain:
         away = wide - self.mean.double()
         directions = self.directions.double()
         along = away @ directions.T  # (N, r), in standard deviations
-        inside = (along / torch.linalg.vector_norm(directions, dim=1)).square().sum(dim=1)
+        inside = (along.square() / directions.square().sum(dim=1)).sum(dim=1)
         outside = (away.square().sum(dim=1) - inside).clamp(min=0) / self.rest.double().square()
         return ((along.square().sum(dim=1) + outside) / wide.shape[1]).sqrt()
 

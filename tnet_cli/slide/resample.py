@@ -199,13 +199,14 @@ def _add_up(pixels: np.ndarray, first: np.ndarray) -> np.ndarray:
     """Add up float32 (H, W, C) along the first axis, from each of the first rows to before the next."""
     starts, lengths = first[:-1], np.diff(first)
     if not 1 < lengths.max() <= FEW_ROWS:
-        return np.asarray(np.add.reduceat(pixels[: first[-1]], starts, axis=0))
+        return np.add.reduceat(pixels[: first[-1]], starts, axis=0)
     # The second rows of all shares at once, then the third, in the order in which numpy adds, at half of its time.
     rest = np.where((lengths > 1)[:, None, None], pixels[np.minimum(starts + 1, len(pixels) - 1)], np.float32(0))
     for nth in range(2, int(lengths.max())):
         longer = slice(None) if nth < lengths.min() else np.flatnonzero(lengths > nth)
         rest[longer] += pixels[starts[longer] + nth]
-    return pixels[starts] + rest
+    rest += pixels[starts]
+    return rest
 
 
 def _padded(
