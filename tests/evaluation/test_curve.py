@@ -2,6 +2,7 @@
 
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,21 @@ def test_one_pass_gives_what_each_budget_alone_gives(entries, tiny_model, monkey
             assert result.locations == alone.locations <= POINTS[number].budget
             assert result.logits == pytest.approx(alone.logits, abs=1e-5)
             assert result.prediction == alone.prediction
+
+
+def test_every_point_asks_how_sharp_a_slide_is_as_the_arm_alone_does(entries, tiny_model):
+    def model(least: float) -> LoadedModel:
+        loaded = tiny_model()
+        return replace(loaded, card=loaded.card.model_copy(update={"least_sharpness": least}))
+
+    for least, status in ((0.01, "ok"), (0.99, "abstained")):
+        ((_, found),) = classify_for_curve(POINTS, comparing(entries[:1], model(least), seed=9))
+        for point, result in zip(POINTS, found, strict=True):
+            comparison = comparing(entries[:1], model(least), seed=9, budget=point.budget)
+            ((_, alone),) = classify_by_arm(point.arm, comparison)
+            (check,) = [check for check in result.checks if check.name == "unsharp"]
+            assert check.value is not None
+            assert (result.status, result.checks) == (status, alone.checks)
 
 
 def test_random_locations_depend_on_seed_and_slide_alone(entries, tiny_model):

@@ -11,12 +11,19 @@ import numpy as np
 import torch
 
 from tnet_cli.evaluation.arms import Comparison, sampler_of
-from tnet_cli.geometry import Region
+from tnet_cli.geometry import Region, Size
 from tnet_cli.inference.classify import run_sessions
 from tnet_cli.inference.prepare import Preparation
-from tnet_cli.inference.prepare_image import ImagePreparation
+from tnet_cli.inference.prepare_image import ImagePreparation, shown
 from tnet_cli.inference.slide_session import SlideSession
-from tnet_cli.inference.traversal_job import TraversalJob, TraversalResult, TraversalSteps, traversal_job
+from tnet_cli.inference.traversal_job import (
+    ReadFunction,
+    TraversalJob,
+    TraversalResult,
+    TraversalSteps,
+    traversal_job,
+)
+from tnet_cli.inference.trust import patch_sharpness
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.traversal import Look, Traversal, Wanted
@@ -82,7 +89,18 @@ class CurveSession(SlideSession):
                 return None
             jobs.append(job)
         steps = one_after_another([job.traversal for job in jobs], self._traversals)
-        return TraversalJob(traversal=steps, read=jobs[0].read, keeps_patches=False)
+        read = jobs[0].read if self.model.card.least_sharpness is None else self._measuring(jobs[0].read, slide.size)
+        return TraversalJob(traversal=steps, read=read, keeps_patches=False)
+
+    def _measuring(self, read: ReadFunction, size: Size) -> ReadFunction:
+        """Measure the sharpness of what is read: the patches of all points are too many to hold."""
+
+        def measured(region: Region) -> np.ndarray:
+            pixels = read(region)
+            self._sharpness[region] = patch_sharpness(shown(pixels), region, size)
+            return pixels
+
+        return measured
 
     def conclude_each(self, ended: TraversalResult | BaseException) -> tuple[SlideResult, ...]:
         """Turn what the engine says of the slide into a result for each point.

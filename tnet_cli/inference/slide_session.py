@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from tnet_cli.errors import SlideError, UsageError
+from tnet_cli.geometry import Region
 from tnet_cli.inference.outcome import classified, failed, without_tissue
 from tnet_cli.inference.prepare import Preparation, prepare
 from tnet_cli.inference.prepare_image import ImagePreparation, prepare_image, shown
@@ -58,6 +59,7 @@ class SlideSession:
         self._fingerprint: Fingerprint | None = None
         self._slide: Slide | None = None
         self._preparation: Preparation | ImagePreparation | None = None
+        self._sharpness: dict[Region, float | None] = {}  # of what was read, by a job that keeps no patches
 
     def open(self) -> TraversalJob | None:
         """Open and prepare the slide; its job, or None when it shows no tissue. Called in a reading thread.
@@ -131,7 +133,7 @@ class SlideSession:
         if ended.traversal.order is not None:
             patches = tuple(patches[looked_at] for looked_at in ended.traversal.order)
         features = features_of(ended.traversal)
-        evidence = SlideEvidence(thumbnail=preparation.thumbnail, patches=patches, features=features)
+        evidence = SlideEvidence(preparation.thumbnail, patches, features, self._sharpness)
         return decided(replace(result, evidence=evidence), model, slide, preparation, ended.traversal)
 
     def close(self, *, may_hang: bool) -> None:

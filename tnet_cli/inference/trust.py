@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from tnet_cli.geometry import AttentionGrid, Region
+from tnet_cli.geometry import AttentionGrid, Region, Size
 from tnet_cli.inference.prepare import COARSER_THAN_WANTED, TISSUE_IN_A_CELL, Preparation
 from tnet_cli.inference.prepare_image import ImagePreparation
 from tnet_cli.model.config import TNetConfig
@@ -134,9 +134,9 @@ def _fields_of_tissue(config: TNetConfig, slide_mpp: float, preparation: Prepara
 
 
 def _unsharp(card: ModelCard, result: SlideResult) -> TrustCheck | None:
-    if card.least_sharpness is None or not _finest_patches(result, card.network):
+    if card.least_sharpness is None or not (measured := _finest_sharpness(result, card.network)):
         return None
-    sharpness = slide_sharpness(result, card.network)
+    sharpness = _median(measured)
     faint = "this slide shows too little detail where the model looked, as if far out of focus"
     return TrustCheck(
         name="unsharp",
@@ -185,28 +185,49 @@ def slide_sharpness(result: SlideResult, config: TNetConfig) -> float | None:
 
     None where it has looked at none, the patches were not kept, or they show next to nothing.
     """
-    finest = _finest_patches(result, config)
-    step = max(1, -(-len(finest) // PATCHES_FOR_SHARPNESS))
-    found = [value for pixels in finest[::step] if (value := sharpness(pixels)) is not None]
+    return _median(_finest_sharpness(result, config))
+
+
+def _median(measured: Sequence[float | None]) -> float | None:
+    found = [value for value in measured if value is not None]
     return statistics.median(found) if found else None
 
 
-def _finest_patches(result: SlideResult, config: TNetConfig) -> list[np.ndarray]:
-    """Return what was looked at closest of the slide itself: its end, where a patch goes on white, is a sharp edge."""
-    if result.evidence is None or result.size is None:
+def _finest_sharpness(result: SlideResult, config: TNetConfig) -> list[float | None]:
+    """Return how sharp some of the patches are that were looked at closest; nothing where there is none to measure."""
+    seen, size = result.evidence, result.size
+    if seen is None or size is None or not (seen.patches or seen.sharpness):
         return []
-    slide, found = Region(0, 0, result.size.width, result.size.height), []
-    for attended, pixels in zip(result.regions, result.evidence.patches, strict=False):
-        region, inside = attended.region, attended.region.intersect(slide)
-        if attended.processing_level < config.processing_levels - 1 or inside is None:
-            continue
-        scale = len(pixels) / region.height  # both are square
-        left, top = math.ceil((inside.x - region.x) * scale), math.ceil((inside.y - region.y) * scale)
-        right, bottom = math.floor((inside.right - region.x) * scale), math.floor((inside.bottom - region.y) * scale)
-        part = pixels[top:bottom, left:right]
-        if min(part.shape[:2]) > FAR_PX:
-            found.append(part)
-    return found
+    finest = [
+        (number, each.region)
+        for number, each in enumerate(result.regions)
+        if each.processing_level == config.processing_levels - 1 and _of_slide(each.region, size, config.base_px)
+    ]
+    step = max(1, -(-len(finest) // PATCHES_FOR_SHARPNESS))
+    return [
+        patch_sharpness(seen.patches[number], region, size) if seen.patches else seen.sharpness[region]
+        for number, region in finest[::step]
+    ]
+
+
+def patch_sharpness(pixels: np.ndarray, region: Region, size: Size) -> float | None:
+    """Return the sharpness of what a patch, uint8 (S, S, 3), shows of a slide of that size; None where that is nothing.
+
+    The end of the slide, where the patch goes on white, is a sharp edge and left out.
+    """
+    part = _of_slide(region, size, len(pixels))
+    return None if part is None else sharpness(pixels[part])
+
+
+def _of_slide(region: Region, size: Size, side_px: int) -> tuple[slice, slice] | None:
+    """Return which rows and columns of a region's patch show the slide; None for too few to measure."""
+    inside = region.intersect(Region(0, 0, size.width, size.height))
+    if inside is None:
+        return None
+    scale = side_px / region.height  # both are square
+    left, top = math.ceil((inside.x - region.x) * scale), math.ceil((inside.y - region.y) * scale)
+    right, bottom = math.floor((inside.right - region.x) * scale), math.floor((inside.bottom - region.y) * scale)
+    return (slice(top, bottom), slice(left, right)) if min(right - left, bottom - top) > FAR_PX else None
 
 
 def sharpness(pixels: np.ndarray) -> float | None:

@@ -49,11 +49,13 @@ class SlideEvidence:
         thumbnail: uint8 (H, W, 3), the whole slide.
         patches: uint8 (H, W, 3) for each of the result's regions; none where they were not kept.
         features: Processing level -> float32 (N, D), of every region looked at there.
+        sharpness: Region -> ``inference.trust.patch_sharpness``, where that was measured and the patches not kept.
     """
 
     thumbnail: np.ndarray
     patches: tuple[np.ndarray, ...] = ()
     features: Mapping[int, np.ndarray] = field(default_factory=dict)
+    sharpness: Mapping[Region, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
