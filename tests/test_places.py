@@ -60,6 +60,10 @@ MALFORMED = [
     "https://user：topsecret＠host/a.svs",
     "HTTPS://user:topsecret:x/a.svs",
     "s3:/KEY:topsecret@bucket/a.svs",
+    "//user:topsecret@host/a.svs",
+    "htps:/user:topsecret@host/a.svs",
+    "dav+https:/user:topsecret@host/a.svs",
+    "htps:\\\\user:topsecret@host\\a.svs",
     "s3://KEY:top/topsecret@bucket/a.svs",
 ]
 

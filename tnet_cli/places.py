@@ -17,11 +17,14 @@ _KNOWN = r"https?|s3a?|gc?s|hf|s?ftps?|tls|tcp|wss?|file|az|abfss?|wasbs?"
 """Schemes that show an address also where its slashes are wrong: a path made of one has a single slash."""
 
 _START = re.compile(
-    rf"\s*(?:(?P<scheme>[a-z][a-z0-9+.-]+)(?P<slashes>://+)|(?P<known>{_KNOWN})(?P<wrong>:[/\\]+)|(?P<web>https?):)",
+    rf"\s*(?:(?P<scheme>[a-z][a-z0-9+.-]+)(?P<slashes>://+)|(?P<known>{_KNOWN})(?P<wrong>:[/\\]+)|(?P<web>https?):"
+    r"|(?:(?P<other>[a-z][a-z0-9+.-]+):[/\\]|[/\\]{2})[/\\]*(?=[^\s/\\@]{0,500}:[^@]{0,500}@))",
     re.IGNORECASE,
 )
 _INSIDE = re.compile(
-    rf"(?<![a-z0-9+.-])(?:[a-z][a-z0-9+.-]{{1,30}}://|(?:{_KNOWN}):[/\\]|https?:(?=\S{{0,2000}}@))", re.IGNORECASE
+    rf"(?<![a-z0-9+.-])(?:[a-z][a-z0-9+.-]{{1,30}}://|(?:{_KNOWN}):[/\\]|https?:(?=\S{{0,2000}}@)"
+    r"|[a-z][a-z0-9+.-]{1,30}:[/\\]{1,4}(?=[^\s/\\@]{0,500}:[^\s@]{0,500}@))",
+    re.IGNORECASE,
 )
 _RUN = re.compile(rf"(?:{_INSIDE.pattern})[^\s'\"<>]*", re.IGNORECASE)
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d{0,5})?")
@@ -197,7 +200,7 @@ def _address(whole: str) -> _Address:
     start = _START.match(whole)
     if start is None:
         raise ValueError("no address")
-    scheme = (start["scheme"] or start["known"] or start["web"]).lower()
+    scheme = (start["scheme"] or start["known"] or start["web"] or start["other"] or "address").lower()
     rest = whole[start.end() :]
     authority = re.split(r"[/\\?#]", rest, maxsplit=1)[0]
     host, tail = authority.rpartition("@")[2], rest[len(authority) :]
