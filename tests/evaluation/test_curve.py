@@ -60,7 +60,7 @@ def test_one_pass_gives_what_each_budget_alone_gives(entries, tiny_model, monkey
 
 def test_every_point_asks_how_sharp_a_slide_is_as_the_arm_alone_does(entries, tiny_model):
     def model(least: float) -> LoadedModel:
-        loaded = tiny_model()
+        loaded: LoadedModel = tiny_model()
         return replace(loaded, card=loaded.card.model_copy(update={"least_sharpness": least}))
 
     for least, status in ((0.01, "ok"), (0.99, "abstained")):

@@ -8,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tifffile
 import torch
+from scipy.ndimage import gaussian_filter
 
 from tests.tiny_training import Told
 from tnet_cli.errors import InterruptedRunError
 from tnet_cli.evaluation.request import EvaluateRequest
-from tnet_cli.evaluation.run import run_evaluation
+from tnet_cli.evaluation.run import EvaluationReport, run_evaluation
 from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.model.domain import FeatureDomain
@@ -86,7 +88,7 @@ def test_calibration_opens_each_slide_once_for_each_arm(calibrating, tiny_model,
         device="cpu",
     )
     report = run_evaluation(request, counted)
-    assert report.judged == 2
+    assert report.judged + report.abstained == 2
     assert counted.announced == len(counted.rows) == 2 + 8 * passes
     assert counted.patches == sum(row["roots"] + row["locations"] for row in counted.rows)
     # The domain is of what the model attends, so another arm is not enough to fit it.
@@ -174,10 +176,53 @@ def test_calibration_fits_anew_what_has_an_answer(calibrating, tiny_model, tmp_p
         manifest=calibrating, model=str(narrow), out=tmp_path / "out", calibrate="validation", bootstrap=0, device="cpu"
     )
     report = run_evaluation(request)
-    assert (report.judged, report.abstained) == (0, 2)
+    assert (report.judged, report.abstained) == (2, 0)
     assert report.record["fit"]["judged"] == 8
     fitted = load_model(tmp_path / "out" / "model.safetensors").card
     assert fitted.domain is not None
     assert min(fitted.domain.limits) > 0.1
     assert 0.05 < (fitted.least_sharpness or 0) < 0.5
     assert len(fitted.bias) == 2
+
+
+def test_a_calibration_says_what_the_model_that_it_saves_says(calibrating, entries, tiny_model, tmp_path):
+    """The limits that were fitted decide, for all arms and points, and again when they are fitted to other slides."""
+    with tifffile.TiffFile(entries[2].path) as file:
+        pixels = file.asarray()
+    noise = np.random.default_rng(0).integers(0, 256, pixels.shape, dtype=np.uint8)
+    for name, changed in (("blurred", gaussian_filter(pixels, (3, 3, 0))), ("noise", noise)):
+        path, scale = tmp_path / f"{name}.tif", (10_000, 10_000)
+        tifffile.imwrite(path, changed, photometric="rgb", tile=(256, 256), resolution=scale, resolutionunit=3)
+        with calibrating.open("a", newline="") as file:
+            csv.writer(file).writerow([f"{name}.tif", entries[2].label, "test"])
+    request = EvaluateRequest(
+        manifest=calibrating,
+        model=str(tiny_model().path),
+        out=tmp_path / "out",
+        arms=("tnet", "random"),
+        budgets=(7,),
+        bootstrap=0,
+        device="cpu",
+    )
+
+    def said(report: EvaluationReport) -> list[Any]:
+        of_arms = [{**each, "looks_at": None} for each in (*report.record["arms"], *report.record["curve"])]
+        tables = [(report.out / name).read_text() for name in ("predictions.csv", "predictions_random.csv")]
+        rows = [{**row, "seconds": None} for table in tables for row in csv.DictReader(table.splitlines())]
+        return [of_arms, rows, *(report.record[name] for name in ("abstained", "coverage", "accuracy", "calibration"))]
+
+    fitted = run_evaluation(replace(request, calibrate="validation"))
+    saved = run_evaluation(replace(request, model=str(tmp_path / "out" / "model.safetensors"), out=tmp_path / "again"))
+    assert (fitted.judged, fitted.abstained) == (2, 2)
+    assert [each["qc"] for each in fitted.record["abstained"]] == ["unsharp", "out_of_domain"]
+    assert said(fitted) == said(saved)
+    assert fitted.record["curve"][0]["abstained"] == 2
+
+    counted = Counting()
+    run_evaluation(replace(request, calibrate="validation"), counted)
+    assert counted.rows == []
+    # With one slide less to calibrate on, no limits are fitted, and the model has none of its own.
+    (tmp_path / "7.tif").write_bytes(b"")
+    without = run_evaluation(replace(request, calibrate="validation"), counted)
+    assert len(counted.rows) == 1 + 4 * 3
+    assert (without.judged, without.abstained) == (4, 0)

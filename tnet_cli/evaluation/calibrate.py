@@ -1,5 +1,6 @@
 """Temperature, bias, domain and sharpness fitted on a calibration split."""
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class Fit:
         before: The model's card.
         card: The card with what was fitted.
         calibration: Of the probabilities.
+        digest: Names what it was fitted to.
         domain: Where the features of the calibration split lie; empty where it has too few slides to say.
     """
 
@@ -53,6 +55,7 @@ class Fit:
     before: ModelCard
     card: ModelCard
     calibration: Calibration
+    digest: str
     domain: tuple[FeatureDomain, ...] = ()
 
     def record(self) -> dict[str, Any]:
@@ -110,7 +113,12 @@ def fit_card(
         domain, update["domain"] = found
     if (least := fit_sharpness(sharpness)) is not None:
         update["least_sharpness"] = least
-    return Fit(split, run, card, card.model_copy(update=update), calibration, domain)
+    # Not of what was fitted, whose last digits depend on the number of threads.
+    digest = hashlib.sha256(repr((predictions.logits.tolist(), predictions.truth.tolist(), list(sharpness))).encode())
+    for each in features:
+        for processing_level in sorted(each):
+            digest.update(each[processing_level].tobytes())
+    return Fit(split, run, card, card.model_copy(update=update), calibration, digest.hexdigest()[:16], domain)
 
 
 def fit_domain(

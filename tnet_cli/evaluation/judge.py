@@ -59,18 +59,6 @@ class JudgedSlide:
         found = self.row.kept.get("localisation")
         return SlideLocalisation(**found) if found else None
 
-    def decided_by(self, card: ModelCard) -> "JudgedSlide":
-        """Return the same slide with the probabilities and the call that another calibration gives."""
-        if not self.row.was_looked_at:
-            return self
-        names = card.network.class_names
-        probabilities = [float(p) for p in softmax(np.asarray(self.logits), card.temperature, card.bias)]
-        decided: dict[str, Any] = {f"prob_{name}": rounded(p) for name, p in zip(names, probabilities, strict=True)}
-        if self.status == "ok":
-            called = int(np.argmax(probabilities))
-            decided |= {"prediction": names[called], "probability": rounded(probabilities[called])}
-        return replace(self, row=replace(self.row, values=self.row.values | decided))
-
     def cells(self) -> dict[str, Any]:
         """Return the slide's row of ``predictions.csv``: that of ``tnet classify``, and label, patient and split."""
         labels = {"label": self.entry.label, "patient": self.entry.patient, "split": self.entry.split}
@@ -112,10 +100,6 @@ class ArmRun:
         if self.budget is not None:
             return None
         return sum(float(slide.row.kept.get("wall_s", 0)) for slide in self.slides)
-
-    def decided_by(self, card: ModelCard) -> "ArmRun":
-        """Return the same run decided by another card's calibration."""
-        return replace(self, slides=tuple(slide.decided_by(card) for slide in self.slides))
 
     @property
     def judged(self) -> list[JudgedSlide]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -44,17 +44,22 @@ class PassPlan(WorkerPlan):
         points: Of the curve.
         seed: Of random locations.
         keeps_features: Whether the slides are calibrated on by their features.
+        fit: Its card and domain decide in place of the model's own.
     """
 
     arm: str | None
     points: tuple[CurvePoint, ...] = ()
     seed: int
     keeps_features: bool = False
+    fit: Fit | None = None
 
     def rows(
         self, model: LoadedModel, slides: Iterable[SlideInput], out: Path, progress: Progress, keep: Keep | None = None
     ) -> Rows:
         """Look at slides; raises as ``judge.rows_of_arm``."""
+        fit = self.fit
+        if fit is not None:
+            model = replace(model, card=fit.card, domain=fit.domain or model.domain)
         comparison = Comparison(
             inputs=slides,
             model=model,
@@ -70,6 +75,8 @@ class PassPlan(WorkerPlan):
             looked_at = rows_of_arm(self.arm, comparison, keep_features)
         with closing(looked_at) as rows:
             for position, row, fingerprint in rows:
+                if fit is not None and row.was_looked_at:
+                    row = replace(row, kept={**row.kept, "decided_by": fit.digest})  # noqa: PLW2901
                 if keep is not None:
                     keep(position, row, fingerprint)
                 yield position, row, fingerprint
@@ -91,8 +98,7 @@ class Passes:
         run: OpenRun,
         device: torch.device,
     ) -> None:
-        # Decides; None until it is fitted.
-        self._card: ModelCard | None = None if selection.calibration else model.card
+        self._is_decided = not selection.calibration  # by which card; else that is to be fitted first
         self._request, self._folder, self._model, self._selection = request, folder, model, selection
         self._device = device
         self._told: set[str] = set()
@@ -115,7 +121,7 @@ class Passes:
         return sum(len(store.pending) for store in stores)
 
     def go(self, progress: Progress) -> tuple[Fit | None, list[ArmRun], list[ArmRun]]:
-        """Return what was fitted, the arms' runs, and those of the curve, decided by the fitted card.
+        """Return what was fitted, the arms' runs, and those of the curve, as the model with the fitted card judges.
 
         Raises:
             UsageError: the options do not fit the model.
@@ -123,13 +129,21 @@ class Passes:
             OSError: the disk is full or gone.
         """
         fit = self._fit(progress) if self._calibrating else None
-        self._card = card = self._model.card if fit is None else fit.card
+        if fit is not None:
+            # An earlier run may have fitted another one, to other slides.
+            is_decided = partial(_is_decided_by, fit.digest)
+            for store in (*self._judging.values(), *self._curve):
+                store.do_again(is_decided)
+        self._is_decided = True
         judged = self._selection.judged
-        runs = [arm_run(arm, judged, self._done(arm, store, judged, progress)) for arm, store in self._judging.items()]
+        runs = [
+            arm_run(arm, judged, self._done(arm, store, judged, progress, fit=fit))
+            for arm, store in self._judging.items()
+        ]
         curve: list[ArmRun] = []
         for store in self._curve:
-            curve = curve_runs(self._request.curve_points, judged, self._done(None, store, judged, progress))
-        return fit, [run.decided_by(card) for run in runs], [run.decided_by(card) for run in curve]
+            curve = curve_runs(self._request.curve_points, judged, self._done(None, store, judged, progress, fit=fit))
+        return fit, runs, curve
 
     def _done(
         self,
@@ -139,6 +153,7 @@ class Passes:
         progress: Progress,
         *,
         keeps_features: bool = False,
+        fit: Fit | None = None,
     ) -> list[SlideRow]:
         """Do what is pending of a pass, and return the rows of all its slides."""
         request = self._request
@@ -158,6 +173,7 @@ class Passes:
             points=() if arm else request.curve_points,
             seed=request.seed,
             keeps_features=keeps_features,
+            fit=fit,
         )
         if store.pending:
             store.find_suspects()
@@ -208,11 +224,11 @@ class Passes:
 
     def _write_predictions(self, arm: str, rows: Sequence[tuple[int, SlideRow]]) -> None:
         """Write an arm's table, as soon as it is known by which card the slides are decided."""
-        if self._card is None:
+        if not self._is_decided:
             return
-        slides = [JudgedSlide(self._selection.judged[position], row).decided_by(self._card) for position, row in rows]
+        slides = [JudgedSlide(self._selection.judged[position], row) for position, row in rows]
         name = predictions_name(arm, self._request.arms[0])
-        self._folder.write_predictions(name, slides, self._card.network.class_names)
+        self._folder.write_predictions(name, slides, self._model.card.network.class_names)
 
 
 def calibrating_arms(request: EvaluateRequest, card: ModelCard) -> tuple[str, ...]:
@@ -226,6 +242,10 @@ def calibrating_arms(request: EvaluateRequest, card: ModelCard) -> tuple[str, ..
 
 def _no_table(_rows: Sequence[tuple[int, SlideRow]]) -> None:
     """Write nothing of a pass that has no table of its own."""
+
+
+def _is_decided_by(digest: str, _: SlideInput, row: SlideRow) -> bool:
+    return not row.was_looked_at or row.kept.get("decided_by") == digest
 
 
 def _can_be_judged(entry: SlideInput, row: SlideRow) -> bool:

@@ -105,6 +105,15 @@ class RunStore:
         self.skipped = len(self._rows)
         self.find_suspects()
 
+    def do_again(self, is_whole: Callable[[SlideInput, SlideRow], bool]) -> None:
+        """Have slides that were taken over done again, where by now what is kept of them holds no more."""
+        with self._lock:
+            again = [each for each, row in self._rows.items() if not is_whole(self._inputs[each], row)]
+            for position in again:
+                del self._rows[position]
+        self.pending = sorted({*self.pending, *again})
+        self.skipped -= len(again)
+
     def find_suspects(self) -> None:
         """Take note of what is suspect by now; a slide that was in one part of the run is in all."""
         names = {name for _, name in self._ledger.suspects}
