@@ -56,6 +56,7 @@ def test_in_the_same_run_where_it_was_read_in_another_process(slides, untrained_
     assert outcomes(report) == fatal_ones_failed(slides)
 
 
+@pytest.mark.long
 def test_the_first_that_fails_so_ends_a_run_that_is_to_fail_fast(slides, untrained_model, tmp_path):
     asked = request(slides, tmp_path / "out", untrained_model, device="cpu,cpu", fail_fast=True)
     outcome = outcomes(run_classify(asked))

@@ -133,7 +133,7 @@ def test_the_package_that_is_missing_is_named(tmp_path, slides, untrained_model,
 
 
 def test_another_version_on_the_workers_is_named(cluster, tmp_path, slides, untrained_model, monkeypatch):
-    monkeypatch.setattr("tnet_cli.classification.run.version", lambda _name: "0.0.1")
+    monkeypatch.setattr("tnet_cli.inference.worker.version", lambda _name: "0.0.1")
     with pytest.raises(UsageError, match=r"a worker of the cluster has tnet .*, and this is tnet 0\.0\.1"):
         run(tmp_path, slides, untrained_model, cluster=cluster.scheduler_address)
 

@@ -142,8 +142,8 @@ def test_killed_in_the_middle_of_writing_it_loses_nothing(runner, slides, untrai
     assert hits >= 3
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [100, *(pytest.param(n, marks=pytest.mark.long) for n in range(101, 120))])
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(100, 120))
 def test_killed_often(runner, slides, untrained_model, undisturbed, tmp_path, seed):
     kills = timed_kills(seed, 3, 0.9 * undisturbed[1]) + step_kills(seed, 4)
     kills = [kills[index] for index in np.random.default_rng(seed).permutation(len(kills))]

@@ -148,7 +148,7 @@ def test_a_slide_that_cannot_be_opened_is_named_or_left_out(with_a_bad_one):
 
 
 def test_a_slide_that_breaks_while_training_is_named_or_left_out(tiny_inputs, monkeypatch):
-    real, broken = OpenedSlide.read, tiny_inputs[1].path
+    real, broken = OpenedSlide.read, tiny_inputs[1].shown_path
 
     def read(self: OpenedSlide, region: Any) -> Any:
         if self.slide.entry.shown_path == broken and region not in self.roots:
