@@ -45,7 +45,10 @@ ENTRY = SlideInput(path=Place("https://user:secret@host/a.svs?token=abc"), name=
         (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), "a.svs: cannot be read: Permission denied"),
         (KeyError("a\nbug"), "a.svs: could not be classified: KeyError: 'a\\nbug'"),
         (RecursionError(), "a.svs: could not be classified: RecursionError"),
-        (ValueError("no https://u:secret@host/a?sig=b"), "a.svs: could not be classified: ValueError: no https://host/a"),
+        (
+            ValueError("no https://u:secret@host/a?sig=b"),
+            "a.svs: could not be classified: ValueError: no https://host/a",
+        ),
     ],
 )
 def test_why_a_slide_failed_is_one_sentence(problem, expected):

@@ -212,7 +212,6 @@ def test_dicom_whose_numbers_of_size_are_no_numbers_is_refused(tmp_path):
         open_slide(path)
 
 
-
 @pytest.mark.parametrize(
     ("line", "said"),
     [
