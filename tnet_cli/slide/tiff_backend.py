@@ -116,7 +116,7 @@ class TiffSlide(Slide):
             self._tif.close()
             raise
         three_tiles = 3 * max(layout.tile_bytes for layout in self._layouts)
-        most = MOST_CACHE_BYTES // 2 if self._pages[0].is_tiled else MOST_CACHE_BYTES
+        most = MOST_CACHE_BYTES // 3 if self._pages[0].is_tiled else MOST_CACHE_BYTES
         capacity = max(CACHE_BYTES, min(three_tiles, most))
         # A tile larger than that counts as all of it, and is kept until the next one comes.
         self._tiles: LRUCache[tuple[int, ...], np.ndarray] = LRUCache(
