@@ -12,17 +12,18 @@ from safetensors import SafetensorError, safe_open
 
 from tnet_cli.errors import TnetError
 from tnet_cli.files import write_bytes_whole
+from tnet_cli.inputs.names import OVERLAY
 from tnet_cli.modelfile.card import CARD_KEY, calibration_error_of, calibration_words
 from tnet_cli.report.page import PageCard, PageRow, RunPage, render_page
 from tnet_cli.report.thumbnail import SMALL_PX, THUMBNAIL_PX, Thumbnail, thumbnail_in
-from tnet_cli.results.layout import REPORT
+from tnet_cli.results.layout import REPORT, SLIDES
 from tnet_cli.results.reader import RunOnDisk, SlideRecord, read_run
 
 THUMBNAILS_BYTES = 8_000_000
 """Room for all thumbnails of a page; overlays beyond it keep their link."""
 
 MANY = 1600
-"""A page with more overlays than this has small thumbnails."""
+"""A page with more overlays than this has small thumbnails, and one with four times as many half the room."""
 
 _READERS = 8
 """Threads that read overlays; a run may lie on a share."""
@@ -88,7 +89,6 @@ _UNFINISHED = (
 def _row(run: RunOnDisk, slide: SlideRecord, thumbnail: Thumbnail | None) -> PageRow:
     locations = slide.number("locations")
     shares = [(name, slide.number(f"prob_{name}")) for name in run.class_names]
-    overlay = slide.overlay
     return PageRow(
         slide=slide.slide,
         path=slide.path,
@@ -104,7 +104,7 @@ def _row(run: RunOnDisk, slide: SlideRecord, thumbnail: Thumbnail | None) -> Pag
         seconds=slide.number("seconds"),
         error=slide.text("error"),
         reasons=slide.reasons,
-        overlay=overlay.relative_to(run.path).as_posix() if overlay else None,
+        overlay=f"{SLIDES}/{slide.slide}/{OVERLAY}" if slide.overlay else None,
         thumbnail=thumbnail[0] if thumbnail else None,
         thumbnail_size=thumbnail[1] if thumbnail else (0, 0),
     )
@@ -115,7 +115,7 @@ def _thumbnails(slides: Sequence[SlideRecord]) -> dict[str, Thumbnail]:
     overlays = [(slide.slide, slide.overlay) for slide in slides if slide.overlay]
     side_px = THUMBNAIL_PX if len(overlays) <= MANY else SMALL_PX
     thumbnails: dict[str, Thumbnail] = {}
-    room = THUMBNAILS_BYTES
+    room = THUMBNAILS_BYTES if len(overlays) <= 4 * MANY else THUMBNAILS_BYTES // 2
     with ThreadPoolExecutor(max_workers=_READERS) as pool:
         for start in range(0, len(overlays), _AT_ONCE):
             some = overlays[start : start + _AT_ONCE]

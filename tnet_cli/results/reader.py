@@ -8,7 +8,9 @@ import csv
 import json
 import math
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +19,26 @@ from tnet_cli.inputs.names import OVERLAY, REGIONS, RESULT
 from tnet_cli.modelfile.card import CalibrationError, calibration_words
 from tnet_cli.results.layout import PREDICTIONS, RUN_RECORD, SLIDES, is_finished
 from tnet_cli.results.result import LOOKED_AT
+
+
+class _Details(Mapping[str, Any]):
+    """A document that is read when something in it is asked for: of thousands of slides the table tells most."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @cached_property
+    def _read(self) -> dict[str, Any]:
+        return _document(self._path)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._read[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +55,7 @@ class SlideRecord:
 
     slide: str
     row: dict[str, Any]
-    details: dict[str, Any]
+    details: Mapping[str, Any]
     folder: Path | None = None
     overlay: Path | None = None
 
@@ -44,8 +66,7 @@ class SlideRecord:
 
     def text(self, key: str) -> str | None:
         """Return a value as text, or None where there is nothing."""
-        value = self.row.get(key)
-        value = self.details.get(key) if value in (None, "") else value
+        value = self.row[key] if key in self.row else self.details.get(key)
         return None if value in (None, "") else str(value)
 
     @property
@@ -145,7 +166,7 @@ def _slide(run: Path, row: dict[str, str], folders: dict[str, list[str]]) -> Sli
     if files is None:
         return SlideRecord(name, dict(row), {})
     folder = run / SLIDES / name
-    details = _document(folder / RESULT) if RESULT in files else {}
+    details = _Details(folder / RESULT) if RESULT in files else {}
     overlay = folder / OVERLAY
     return SlideRecord(name, dict(row), details, folder, overlay if OVERLAY in files and overlay.is_file() else None)
 
