@@ -59,7 +59,7 @@ def damaged_value(document: Any, rng: Rng) -> Any:
         case 3:
             part[key] = [part[key]] * int(rng.integers(2, 2000))
         case _:
-            for _ in range(int(rng.choice([2, 50, 900]))):
+            for _ in range(int(rng.choice([2, 50, 250]))):
                 part[key] = [part[key]]
     return copy
 

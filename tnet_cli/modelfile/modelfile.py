@@ -134,6 +134,9 @@ def load_model(path: Path) -> LoadedModel:
         ModelFileError: the file is missing, damaged, or its tensors are not those of the architecture on its card.
     """
     card = read_card(path)
+    recorded = read_header(path).get(DIGEST_KEY)
+    if recorded is not None and recorded != _tensors_digest(path):
+        raise ModelFileError(f"{path}: damaged: its tensors have changed since they were written; get the file again")
     try:
         network = TNet(card.network)
     except ValueError as exc:
@@ -157,6 +160,13 @@ def load_model(path: Path) -> LoadedModel:
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file, hexadecimal."""
     with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _tensors_digest(path: Path) -> str:
+    """Return the SHA-256 of what comes after the header."""
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
