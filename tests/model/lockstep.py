@@ -14,6 +14,7 @@ from tests.model import oracles
 from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.feature import cells_of_map
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Look, Traversal, TraversalPlan, traverse
 
@@ -91,7 +92,7 @@ def traverse_pictures(
             torch.from_numpy(np.concatenate(allowed)) if allowed else None,
         )
         given, vectors, maps = inner.pop()
-        batches.append(Seen(given, vectors, look.features, network.feature._to_grid(maps), look.cell_log_probs))
+        batches.append(Seen(given, vectors, look.features, cells_of_map(maps, network.config), look.cell_log_probs))
         start = 0
         for number, (generator, wanted) in list(pending.items()):
             share = slice(start, start + len(wanted.regions))

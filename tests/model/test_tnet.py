@@ -12,6 +12,7 @@ from tests.model.lockstep import features_of, plan_for, traverse_pictures
 from tnet_cli.geometry import Region
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.feature import cells_of_map
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Traversal, traverse
 
@@ -119,7 +120,7 @@ def test_a_slice_that_does_not_fit_the_map_is_refused():
 def test_a_slice_takes_the_rows_and_columns_it_names(taken, rows):
     network = build(location_pool="slice", location_slice=taken)
     maps = torch.arange(16.0).view(1, 1, 4, 4)
-    assert network.feature._to_grid(maps).tolist() == [[[[4.0 * row + column for column in rows] for row in rows]]]
+    assert cells_of_map(maps, network.config).tolist() == [[[[4.0 * row + column for column in rows] for row in rows]]]
 
 
 @pytest.mark.parametrize("detached", [True, False])

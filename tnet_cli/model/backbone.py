@@ -2,8 +2,9 @@
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +19,30 @@ PAPER_BLOCK_DROP = 0.3
 """Share of samples for which the last block is skipped while training; earlier blocks in proportion."""
 
 
-def build_backbone(name: str, base_px: int, tap: str | None = None) -> nn.Module:
+def build_backbone(
+    name: str,
+    base_px: int,
+    tap: str | None = None,
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    pooling: str = "own",
+    first_token: int = 1,  # noqa: ARG001
+    needs_map: bool = True,
+) -> nn.Module:
     """Build a backbone with random weights.
 
     Args:
         name: ``tnet_small``, ``tf_efficientnet_b0`` to ``b4``, a torchvision classifier, or ``timm:NAME``.
         base_px: Side of the patches it will see.
         tap: Module whose output is the location map; by default the last block with a map at stride 16.
+        arguments: What else the network is built with.
+        pooling: What becomes the vector, as of ``EncoderConfig``.
+        first_token: The first patch token of a transformer.
+        needs_map: Whether there must be a location map.
 
     Returns:
-        A module from patches (N, 3, H, W) to vectors (N, D) and location maps (N, C, h, w), that knows its
-        ``feature_length`` D and ``map_channels`` C.
+        A module from patches (N, 3, H, W) to vectors (N, D) and location maps (N, C, h, w), or None where none is
+        needed, that knows its ``feature_length`` D and ``map_channels`` C.
 
     Raises:
         ValueError: the name is unknown, timm is not installed, the network cannot take such patches, or it has no
@@ -38,11 +52,35 @@ def build_backbone(name: str, base_px: int, tap: str | None = None) -> nn.Module
         if tap is not None:
             raise ValueError(f"backbone tnet_small has one location map; leave tap out instead of giving {tap!r}")
         return SmallBackbone()
+    network = build_network(name, arguments)
     if re.fullmatch("tf_efficientnet_b[0-4]", name):
         # The last block of part 5, 14 x 14: torchvision counts the stem as the first stage.
-        return TappedBackbone(_paper_efficientnet(name), name, base_px, tap or "features.4")
-    make = _timm_network if name.startswith("timm:") else _torchvision_network
-    return TappedBackbone(make(name), name, base_px, tap)
+        tap = tap or "features.4"
+    if not needs_map and pooling == "own":
+        return PlainBackbone(network, name, base_px)
+    return TappedBackbone(network, name, base_px, tap)
+
+
+def build_network(name: str, arguments: Mapping[str, Any] | None = None, num_classes: int = 0) -> nn.Module:
+    """Build a bare network with random weights: patches (N, 3, H, W) to its own vectors (N, D) or logits (N, C).
+
+    Args:
+        name: As of ``build_backbone``.
+        arguments: What else it is built with, JSON values.
+        num_classes: Of its own classifier; 0 for none.
+
+    Raises:
+        ValueError: the name or the arguments are unknown, or a package is missing.
+    """
+    if name.startswith("timm:"):
+        return _timm_network(name, arguments or {}, num_classes)
+    if arguments:
+        raise ValueError(f"backbone {name} takes no arguments, not {', '.join(arguments)}")
+    if num_classes:
+        return _torchvision_network(name, num_classes)
+    if re.fullmatch("tf_efficientnet_b[0-4]", name):
+        return _paper_efficientnet(name)
+    return _torchvision_network(name)
 
 
 class TappedBackbone(nn.Module):
@@ -82,6 +120,24 @@ class TappedBackbone(nn.Module):
         vectors = _first(self.network(patches))
         maps = self._seen.pop()
         return vectors, maps.permute(0, 3, 1, 2) if self._channels_last else maps
+
+
+class PlainBackbone(nn.Module):
+    """A network that ends in its feature vector, where no map is needed; arguments as of ``TappedBackbone``."""
+
+    map_channels = None
+
+    def __init__(self, network: nn.Module, name: str, base_px: int) -> None:
+        super().__init__()
+        self.network = network
+        vectors, _ = _probe(network, name, base_px)
+        if vectors.ndim != 2:
+            raise ValueError(f"backbone {name} gives no feature vector but a tensor of shape {tuple(vectors.shape)}")
+        self.feature_length = vectors.shape[1]
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, None]:
+        """Return vectors (N, D) of patches (N, 3, H, W)."""
+        return _first(self.network(patches)), None
 
 
 def _paper_efficientnet(name: str) -> nn.Module:
@@ -136,7 +192,7 @@ def pad_like_tensorflow(module: nn.Module) -> None:
                 setattr(parent, name, same)
 
 
-def _torchvision_network(name: str) -> nn.Module:
+def _torchvision_network(name: str, num_classes: int = 0) -> nn.Module:
     # torchvision takes a second to import, which the small backbone must not cost.
     import torchvision.models
 
@@ -147,19 +203,23 @@ def _torchvision_network(name: str) -> nn.Module:
     with warnings.catch_warnings():
         # Two old networks announce another initialisation to come.
         warnings.simplefilter("ignore", FutureWarning)
-        network: nn.Module = torchvision.models.get_model(name, weights=None)
-    _remove_head(network, name)
+        classes = {"num_classes": num_classes} if num_classes else {}
+        network: nn.Module = torchvision.models.get_model(name, weights=None, **classes)
+    if not num_classes:
+        _remove_head(network, name)
     return network
 
 
-def _timm_network(name: str) -> nn.Module:
+def _timm_network(name: str, arguments: Mapping[str, Any], num_classes: int) -> nn.Module:
     try:
         import timm
     except ImportError as exc:
         raise ValueError(f"backbone {name} needs the timm extra; install it with: {install_hint('timm')}") from exc
     try:
-        network: nn.Module = timm.create_model(name.removeprefix("timm:"), pretrained=False, num_classes=0)
-    except (RuntimeError, ValueError) as exc:
+        network: nn.Module = timm.create_model(
+            name.removeprefix("timm:"), pretrained=False, num_classes=num_classes, **arguments
+        )
+    except (RuntimeError, ValueError, TypeError) as exc:
         raise ValueError(f"backbone {name}: {exc}") from exc
     return network
 

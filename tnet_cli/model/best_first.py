@@ -48,6 +48,7 @@ class BestFirstPlan:
         budget: Most locations attended, of all processing levels together.
         at_once: Locations attended between one update of the stopping rule and the next.
         start: The processing level of the roots.
+        by_response: As of ``TraversalPlan``.
     """
 
     grid: AttentionGrid
@@ -55,6 +56,7 @@ class BestFirstPlan:
     budget: int
     at_once: int
     start: int = 0
+    by_response: bool = False
 
     def __post_init__(self) -> None:
         """Refuse plans that attend nothing, with a ``ValueError``."""
@@ -103,7 +105,8 @@ class _Place:
     """A region and how it is reached.
 
     The parent is its number among all places looked at, -1 for roots; the root is the number of the one it lies in.
-    Once it has been looked at: its cells, and of these the log-probabilities and which may be attended, each (G,).
+    Once it has been looked at: its features (D,), its cells, and of these the log-probabilities, which may be attended
+    and, of a distilled model, the mean responses, each (G,).
     """
 
     processing_level: int
@@ -114,8 +117,10 @@ class _Place:
     root: int
     location: float
     path: float
+    features: Tensor | None = None
     cells: Sequence[Region] = ()
     log_probs: np.ndarray | None = None
+    means: np.ndarray | None = None
     allowed: np.ndarray | None = None
 
 
@@ -128,7 +133,6 @@ class _Seen:
     places: list[_Place] = field(default_factory=list)
     attended: int = 0
     has_reached_finest: bool = False
-    _features: list[Tensor] = field(default_factory=list)
     _open: list[tuple[float, int, int]] = field(default_factory=list)  # a heap of -joint log-probability, place, cell
 
     def look_at(self, places: list[_Place]) -> Generator[Wanted, Look, None]:
@@ -142,7 +146,8 @@ class _Seen:
         check_look(look, len(places), may_attend)
         first = len(self.places)
         self.places += places
-        self._features.append(look.features)
+        for place, features in zip(places, look.features, strict=True):
+            place.features = features
         if is_last or places[0].parent >= 0:
             self.attended += len(places)
         self.has_reached_finest |= is_last
@@ -150,7 +155,9 @@ class _Seen:
             return
         for row, log_probs in enumerate(as_float64(look.cell_log_probs)):
             places[row].cells, places[row].log_probs, places[row].allowed = grids[row], log_probs, may_attend[row]
-            self._open_cells(first + row, places[row].path + log_probs, may_attend[row])
+            places[row].means = None if look.cell_means is None else as_float64(look.cell_means[row])
+            before = 0.0 if self.plan.by_response else places[row].path
+            self._open_cells(first + row, before + log_probs, may_attend[row])
 
     def _open_cells(self, number: int, joint: np.ndarray, allowed: np.ndarray) -> None:
         for cell in np.flatnonzero(allowed):
@@ -172,30 +179,31 @@ class _Seen:
             parent=number,
             cell=cell,
             root=parent.root,
-            location=joint - parent.path,
+            location=joint if self.plan.by_response else joint - parent.path,
             path=joint,
         )
 
     def features(self) -> Tensor:
         """Return the features of everything looked at, in that order, (K, D)."""
-        return torch.cat(self._features)
+        return _stacked(self.places)
 
     def traversal(self) -> Traversal:
         """Put what was seen in the order of a record: by processing level, then parent, then cell."""
-        features, records, order = self.features(), list[ProcessingLevelRecord](), list[int]()
+        records, order = list[ProcessingLevelRecord](), list[int]()
         rank_of = {-1: -1}
         for processing_level in range(self.plan.start, 1 + max(place.processing_level for place in self.places)):
             mine = [n for n, place in enumerate(self.places) if place.processing_level == processing_level]
             # Roots stay in their order: the sort is stable, and their parents and cells are all -1.
             mine.sort(key=lambda n: (rank_of[self.places[n].parent], self.places[n].cell))
-            records.append(self._record(mine, rank_of, features))
+            records.append(self._record(mine, rank_of))
             rank_of |= {number: rank for rank, number in enumerate(mine)}
             order += mine
         return Traversal(levels=tuple(records), order=np.array(order, dtype=np.int64))
 
-    def _record(self, mine: list[int], rank_of: dict[int, int], features: Tensor) -> ProcessingLevelRecord:
+    def _record(self, mine: list[int], rank_of: dict[int, int]) -> ProcessingLevelRecord:
         places = [self.places[number] for number in mine]
         log_probs = [place.log_probs for place in places if place.log_probs is not None]
+        means = [place.means for place in places if place.means is not None]
         allowed = [place.allowed for place in places if place.allowed is not None]
         return ProcessingLevelRecord(
             processing_level=places[0].processing_level,
@@ -205,7 +213,13 @@ class _Seen:
             cells=np.array([place.cell for place in places], dtype=np.int64),
             location_log_probs=np.array([place.location for place in places]),
             path_log_probs=np.array([place.path for place in places]),
-            features=features[torch.tensor(mine, device=features.device)],
+            features=_stacked(places),
             cell_log_probs=np.stack(log_probs) if log_probs else None,
+            cell_means=np.stack(means) if means else None,
             allowed=np.stack(allowed) if allowed else None,
         )
+
+
+def _stacked(places: Sequence[_Place]) -> Tensor:
+    """Return the features of places that were looked at, (N, D)."""
+    return torch.stack([place.features for place in places if place.features is not None])

@@ -1,8 +1,9 @@
 """The numbers of a TNet: everything a variant is, in one validated object."""
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -24,6 +25,93 @@ def problem_of_class_name(name: str) -> str | None:
     if len(name) > LONGEST_CLASS_NAME:
         return f"is longer than {LONGEST_CLASS_NAME} characters; give it a shorter name"
     return None
+
+
+class EncoderConfig(BaseModel):
+    """One encoder: the network that makes a vector, and where needed a map, of the patches of some processing levels.
+
+    Attributes:
+        backbone: As of ``TNetConfig``; also ``transformers:MODEL_TYPE``, or ``torchscript`` for a program that its user
+            trusts.
+        levels: The processing levels it serves, ascending; 0 is the coarsest.
+        input_px: Side of the patch it sees.
+        tap: As of ``TNetConfig``.
+        arguments: What else its network is built with: JSON values, layers by name.
+        pooling: What becomes the vector: the network's ``own``, the mean of the ``map``, or of a transformer's tokens
+            the ``mean`` of its patches, its class token ``cls``, or both one after the other.
+        first_token: The first patch token; the class token and registers come before.
+        interpolation: Brings patches of another size to ``input_px``.
+        pixel_mean, pixel_std: Of the normalisation, for values in [0, 1].
+        precision: Of its arithmetic on a GPU; a processor computes in float32.
+        frozen: Whether training leaves it as it is.
+        classes: Of a patch model that keeps its own classifier, a teacher: its vectors are their probabilities.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str = Field(min_length=1)
+    levels: tuple[int, ...] = ()
+    input_px: int = Field(ge=16, le=8192)
+    tap: str | None = Field(default=None, min_length=1)
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    pooling: Literal["own", "map", "mean", "cls", "cls+mean"] = "own"
+    first_token: int = Field(default=1, ge=0, le=1024)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    frozen: bool = False
+    classes: tuple[str, ...] = Field(default=(), max_length=10_000)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if holds_controls(f"{self.backbone}{self.tap}{self.classes}"):
+            raise ValueError(f"the backbone {self.backbone!r}, its tap or its classes hold a control character")
+        if fetching := sorted(_FETCHING.intersection(self.arguments)):
+            raise ValueError(f"an encoder's arguments may not fetch or load anything, as {fetching[0]!r} does")
+        check_pixel_statistics(self.pixel_mean, self.pixel_std)
+        if list(self.levels) != sorted(set(self.levels)):
+            raise ValueError(f"an encoder's levels must be ascending, not {self.levels}")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"the classes of an encoder must be different names, not {self.classes}")
+        if self.classes and (self.pooling != "own" or not self.frozen):
+            raise ValueError("a patch model with classes of its own is frozen and keeps its own pooling")
+        return self
+
+
+_FETCHING = frozenset(
+    [
+        "pretrained",
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "checkpoint_path",
+        "cache_dir",
+        "features_only",
+        "num_classes",
+        "weights",
+        "trust_remote_code",
+    ]
+)
+"""Arguments of those who build networks that a model file must not set."""
+
+
+def check_pixel_statistics(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    """Refuse statistics that nothing can be normalised with, with a ``ValueError``."""
+    if not all(math.isfinite(each) for each in mean):
+        raise ValueError(f"pixel_mean must be finite, not {mean}")
+    if not all(math.isfinite(each) and each > 0 for each in std):
+        raise ValueError(f"pixel_std must be positive, not {std}")
+
+
+def mpp_by_level(finest_side_um: float, grid: int, inputs_px: Sequence[int]) -> tuple[float, ...]:
+    """Return the micrometres per pixel of each processing level: the side of its regions over its encoder's input.
+
+    Args:
+        finest_side_um: Side of a finest region; each other region is ``grid`` times as wide as those below it.
+        inputs_px: What the encoder of each processing level sees, coarsest first.
+    """
+    last = len(inputs_px) - 1
+    return tuple(finest_side_um * grid ** (last - number) / px for number, px in enumerate(inputs_px))
 
 
 class TNetConfig(BaseModel):
@@ -54,6 +142,11 @@ class TNetConfig(BaseModel):
         weighting: Whether the feature weighting module combines the features; otherwise their mean does.
         dropout: Before the classifier, while training.
         pixel_mean, pixel_std: Of the normalisation, for values in [0, 1].
+        encoders: Those of the processing levels, coarsest first; none where one serves all, which ``backbone``,
+            ``base_px``, ``tap`` and the pixel statistics describe. Otherwise those describe the first.
+        feature_length: What a linear projection brings the vectors of all encoders to; none is needed where they agree.
+        response: Whether the location module predicts how a teacher responds to each cell, by a sigmoid, in place of
+            which cell of a grid is worth most.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -79,6 +172,9 @@ class TNetConfig(BaseModel):
     dropout: float = Field(default=0.5, ge=0, lt=1)
     pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    encoders: tuple[EncoderConfig, ...] = ()
+    feature_length: int | None = Field(default=None, ge=16, le=65_536)
+    response: bool = False
 
     @model_validator(mode="after")
     def _can_be_shown(self) -> Self:
@@ -93,10 +189,7 @@ class TNetConfig(BaseModel):
     def _is_consistent(self) -> Self:
         if len(set(self.class_names)) != len(self.class_names) or not all(name.strip() for name in self.class_names):
             raise ValueError(f"class_names must be different names, none of them empty, not {self.class_names}")
-        if not all(math.isfinite(mean) for mean in self.pixel_mean):
-            raise ValueError(f"pixel_mean must be finite, not {self.pixel_mean}")
-        if not all(math.isfinite(std) and std > 0 for std in self.pixel_std):
-            raise ValueError(f"pixel_std must be positive, not {self.pixel_std}")
+        check_pixel_statistics(self.pixel_mean, self.pixel_std)
         if self.cell_fraction * self.grid < 1 - 1e-9:
             raise ValueError(f"cells of {self.cell_fraction:g} of the side leave gaps in a grid of {self.grid}")
         if (self.mpp is None) == (self.image_px is None):
@@ -105,6 +198,7 @@ class TNetConfig(BaseModel):
             raise ValueError("starts_where_filled is for slide models: an image is looked at whole")
         self._check_choice()
         self._check_slice()
+        self._check_encoders()
         if self.mpp is not None:
             self._check_scales(self.mpp)
         return self
@@ -127,14 +221,86 @@ class TNetConfig(BaseModel):
         if self.location_slice is not None and (self.location_slice[0] < 0 or self.location_slice[1] < 1):
             raise ValueError(f"location_slice is a first row >= 0 and a step >= 1, not {self.location_slice}")
 
+    def _check_encoders(self) -> None:
+        if not self.encoders:
+            if self.response:
+                raise ValueError("response needs a teacher: an encoder with classes at the finest processing level")
+            return
+        if self.mpp is None:
+            raise ValueError("encoders by processing level are for slide models: an image model has one")
+        served = [level for encoder in self.encoders for level in encoder.levels]
+        if served != list(range(self.processing_levels)):
+            raise ValueError(f"encoders must serve each processing level once, coarsest first, not {served}")
+        first = self.encoders[0]
+        if (self.backbone, self.base_px, self.tap) != (first.backbone, first.input_px, first.tap):
+            raise ValueError(f"backbone, base_px and tap are those of the first encoder, {first.backbone}")
+        if (self.pixel_mean, self.pixel_std) != (first.pixel_mean, first.pixel_std):
+            raise ValueError("pixel_mean and pixel_std are those of the first encoder")
+        if any(encoder.classes for encoder in self.encoders[:-1]) or (self.is_distilled and len(self.encoders) < 2):
+            raise ValueError("a patch model with classes of its own looks at the finest processing level alone")
+        if self.is_distilled and (len(self.encoders[-1].levels) > 1 or len(self.class_names) != 2):
+            raise ValueError("a distilled model has a teacher at its finest processing level, and two classes")
+        if self.is_distilled != self.response:
+            raise ValueError("response goes with a teacher at the finest processing level, and only with one")
+
+    def encoder_at(self, processing_level: int) -> EncoderConfig:
+        """Return the encoder of a processing level."""
+        if self.encoders:
+            return self.encoders[self.encoder_number(processing_level)]
+        return EncoderConfig(
+            backbone=self.backbone,
+            levels=tuple(range(self.processing_levels)),
+            input_px=self.base_px,
+            tap=self.tap,
+            pixel_mean=self.pixel_mean,
+            pixel_std=self.pixel_std,
+        )
+
+    def encoder_number(self, processing_level: int) -> int:
+        """Return which of the encoders serves a processing level; 0 where there is one for all.
+
+        Raises:
+            ValueError: there is no such processing level.
+        """
+        for number, encoder in enumerate(self.encoders):
+            if processing_level in encoder.levels:
+                return number
+        if self.encoders or not 0 <= processing_level < self.processing_levels:
+            raise ValueError(f"there is no processing level {processing_level} of {self.processing_levels}")
+        return 0
+
+    def input_px(self, processing_level: int) -> int:
+        """Return the side of the patch that is seen of a region of a processing level."""
+        return self.encoders[self.encoder_number(processing_level)].input_px if self.encoders else self.base_px
+
+    def side_um(self, processing_level: int) -> float:
+        """Return the side of a region of a processing level in micrometres.
+
+        Raises:
+            ValueError: it is the configuration of an image model.
+        """
+        if self.mpp is None:
+            raise ValueError("an image model has no physical scale")
+        return self.mpp[processing_level] * self.input_px(processing_level)
+
+    @property
+    def is_distilled(self) -> bool:
+        """Whether a teacher looks at the finest processing level, whose probabilities are what counts."""
+        return bool(self.encoders and self.encoders[-1].classes)
+
     def _check_scales(self, mpp: tuple[float, ...]) -> None:
         if len(mpp) != self.processing_levels or not all(math.isfinite(each) and each > 0 for each in mpp):
             raise ValueError(f"mpp needs {self.processing_levels} positive numbers, coarsest first, not {mpp}")
         if not self._cells_tile:
             raise ValueError("a slide model needs cells that tile the region: cell_fraction = 1 / grid")
-        for coarse, fine in pairwise(mpp):
+        # With inputs of one size it is each mpp that is the grid times the next.
+        what, scales = ("side in micrometres", self._sides_um()) if self.encoders else ("mpp", mpp)
+        for coarse, fine in pairwise(scales):
             if not math.isclose(coarse / fine, self.grid, rel_tol=1e-6):
-                raise ValueError(f"each mpp must be {self.grid} times the next, not {coarse:g} and {fine:g}")
+                raise ValueError(f"each {what} must be {self.grid} times the next, not {coarse:g} and {fine:g}")
+
+    def _sides_um(self) -> tuple[float, ...]:
+        return tuple(self.side_um(processing_level) for processing_level in range(self.processing_levels))
 
     @classmethod
     def slide(cls, class_names: tuple[str, ...]) -> Self:

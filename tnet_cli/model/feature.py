@@ -1,15 +1,16 @@
 """The feature extraction module: a patch becomes one vector, and a map of what is where in it."""
 
-import torch
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tnet_cli.model.backbone import build_backbone
 from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.encoder import Encoder
 
 
-class FeatureExtraction(nn.Module):
-    """One extractor, shared by all processing levels.
+class FeatureExtraction(Encoder):
+    """One encoder, shared by all processing levels, as the paper has it.
 
     Source: arXiv:2102.10212, Sec. 3, feature extraction module.
 
@@ -17,23 +18,20 @@ class FeatureExtraction(nn.Module):
         ValueError: the backbone cannot be built.
     """
 
-    pixel_mean: Tensor
-    pixel_std: Tensor
-
     def __init__(self, config: TNetConfig) -> None:
-        super().__init__()
+        super().__init__(config.encoder_at(0))
         self.config = config
-        self.backbone = build_backbone(config.backbone, config.base_px, config.tap)
-        self.feature_length: int = self.backbone.feature_length  # type: ignore[assignment]
-        self.map_channels: int = self.backbone.map_channels  # type: ignore[assignment]
-        self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+    def feature_length_at(self, processing_level: int) -> int:  # noqa: ARG002 (alike at each)
+        """Return the length of the vectors of a processing level."""
+        return self.feature_length
+
+    def forward(self, patches: Tensor, processing_level: int = 0) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """Extract features.
 
         Args:
             patches: (N, 3, H, W), uint8 or float in [0, 1]; resized to ``base_px`` when it is of another size.
+            processing_level: Of the patches; all are alike.
 
         Returns:
             Vectors (N, D) float32 and location features (N, C, n, n) float32.
@@ -41,38 +39,92 @@ class FeatureExtraction(nn.Module):
         Raises:
             ValueError: ``location_slice`` does not give n x n cells of this backbone's map.
         """
-        pixels, greatest = patches.float(), 255.0 if patches.dtype == torch.uint8 else 1.0
-        base_px = self.config.base_px
-        if pixels.shape[2:] != (base_px, base_px):
-            # Without antialiasing, as the published weights were trained.
-            pixels = functional.interpolate(
-                pixels, size=(base_px, base_px), mode="bilinear", align_corners=False, antialias=False
-            )
-        vectors, maps = self.backbone(self._normalised(pixels, greatest))
-        return vectors, self._to_grid(maps)
+        vectors, maps = self.encode(patches)
+        if maps is None:
+            raise ValueError(f"backbone {self.config.backbone} has no map")
+        return vectors, cells_of_map(maps, self.config)
 
-    def _normalised(self, pixels: Tensor, greatest: float) -> Tensor:
-        """Return (pixels / greatest - mean) / std, (N, 3, H, W) in the memory format of channels last.
 
-        Whole rows at once, since along an axis of three channels torch takes ten times as long.
+class FeatureExtractionByLevel(nn.Module):
+    """Encoders of their own for processing levels, brought to one length by linear projections.
+
+    The vectors of a teacher, which are its probabilities, stay as they are, and so do those of the encoders above it.
+
+    Attributes:
+        feature_length: Of all vectors; of a distilled model those of the coarse encoders.
+        map_channels: Of the maps of each encoder; None of one that has none.
+
+    Raises:
+        ValueError: an encoder cannot be built.
+    """
+
+    def __init__(self, config: TNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        last = config.processing_levels - 1
+        # The finest view has no cells to locate.
+        encoders = [Encoder(each, needs_map=each.levels != (last,)) for each in config.encoders]
+        self.encoders = nn.ModuleList(encoders)
+        self.map_channels = [each.map_channels for each in encoders]
+        lengths = [each.feature_length for each in encoders]
+        self.feature_length = lengths[0] if config.is_distilled else config.feature_length or _common(lengths)
+        self.projections = nn.ModuleDict()
+        if not config.is_distilled:
+            for number, length in enumerate(lengths):
+                if length != self.feature_length:
+                    self.projections[str(number)] = nn.Linear(length, self.feature_length)
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The network of the first encoder, which the configuration's ``backbone`` names."""
+        return self.encoder(0).backbone
+
+    def feature_length_at(self, processing_level: int) -> int:
+        """Return the length of the vectors of a processing level."""
+        number = self.config.encoder_number(processing_level)
+        return self.encoder(number).feature_length if self.config.is_distilled else self.feature_length
+
+    def encoder(self, number: int) -> Encoder:
+        """Return an encoder by its number."""
+        found = self.encoders[number]
+        if not isinstance(found, Encoder):
+            raise TypeError(f"encoder {number} is a {type(found).__name__}")
+        return found
+
+    def forward(self, patches: Tensor, processing_level: int) -> tuple[Tensor, Tensor | None]:
+        """Extract features of patches (N, 3, H, W) of one processing level, as ``FeatureExtraction`` does.
+
+        Returns:
+            Vectors (N, D) float32, and location features (N, C, n, n) float32 where the encoder has maps.
         """
-        rows = pixels.permute(0, 2, 3, 1).flatten(2)  # (N, H, 3 W): in channels last, as patches are read, a view
-        height, width = pixels.shape[2:]
-        slope = (1 / (greatest * self.pixel_std)).flatten().repeat(width)
-        offset = (-self.pixel_mean / self.pixel_std).flatten().repeat(width)
-        return torch.addcmul(offset, rows, slope).reshape(-1, height, width, 3).permute(0, 3, 1, 2)
+        number = self.config.encoder_number(processing_level)
+        vectors, maps = self.encoder(number).encode(patches)
+        if str(number) in self.projections:
+            vectors = self.projections[str(number)](vectors)
+        return vectors, None if maps is None else cells_of_map(maps, self.config)
 
-    def _to_grid(self, maps: Tensor) -> Tensor:
-        n = self.config.grid
-        match self.config.location_pool:
-            case "mean":
-                return functional.adaptive_avg_pool2d(maps, n)
-            case "max":
-                return functional.adaptive_max_pool2d(maps, n)
-            case "slice":
-                first, step, *stop = self.config.location_slice or (0, 1)
-                taken = slice(first, stop[0] if stop else None, step)
-                cells = maps[:, :, taken, taken]
-                if cells.shape[2:] != (n, n):
-                    raise ValueError(f"a slice of {first}::{step} gives {tuple(cells.shape[2:])} cells, not {n} x {n}")
-                return cells
+
+def _common(lengths: Sequence[int]) -> int:
+    """Return the length that all vectors have or, where they differ, that of the finest encoder's."""
+    return lengths[-1]
+
+
+def cells_of_map(maps: Tensor, config: TNetConfig) -> Tensor:
+    """Bring maps (N, C, h, w) to the cells of the attention grid, (N, C, n, n).
+
+    Raises:
+        ValueError: ``location_slice`` does not give n x n cells of the map.
+    """
+    n = config.grid
+    match config.location_pool:
+        case "mean":
+            return functional.adaptive_avg_pool2d(maps, n)
+        case "max":
+            return functional.adaptive_max_pool2d(maps, n)
+        case "slice":
+            first, step, *stop = config.location_slice or (0, 1)
+            taken = slice(first, stop[0] if stop else None, step)
+            cells = maps[:, :, taken, taken]
+            if cells.shape[2:] != (n, n):
+                raise ValueError(f"a slice of {first}::{step} gives {tuple(cells.shape[2:])} cells, not {n} x {n}")
+            return cells

@@ -15,6 +15,10 @@ class Location(nn.Module):
     1 x 1 convolutions, a squeeze-and-excitation over the cells for context, the cells' own coordinates, and one logit
     a cell. Source: arXiv:2102.10212, Sec. 3, location module. The softmax over unit-norm logits (``l2``) is that of the
     authors' models; it bounds every probability, so slide models use a plain one.
+
+    Beyond the paper, a distilled model's (``config.response``) has two outputs a cell in place of one logit: through a
+    sigmoid, the highest and the mean of a teacher's responses in it. A softmax among the cells of one grid cannot say
+    that there is nothing in any of them.
     """
 
     coordinates: Tensor
@@ -28,7 +32,7 @@ class Location(nn.Module):
         self.row_scaling = nn.Parameter(torch.tensor([1.0, 0.0]))
         self.column_scaling = nn.Parameter(torch.tensor([1.0, 0.0]))
         self.final = nn.Conv2d(channels + 2, channels, 1)
-        self.score = nn.Conv2d(channels, 1, 1)
+        self.score = nn.Conv2d(channels, 2 if config.response else 1, 1)
         if self.softmax == "temperature":
             self.log_temperature = nn.Parameter(torch.zeros(()))
         self.register_buffer("coordinates", torch.linspace(-1, 1, config.grid), persistent=False)
@@ -43,6 +47,21 @@ class Location(nn.Module):
         Returns:
             (N, G) float32, row-major; -inf where not allowed, and everywhere in a row with nothing allowed.
         """
+        return masked_log_softmax(self._scaled(self.scores(location_features)[:, 0]), allowed)
+
+    def respond(self, location_features: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is predicted of a teacher's responses in each cell, both (N, G) float32.
+
+        Args: as of ``forward``.
+
+        Returns:
+            The logarithm of the highest response, -inf where not allowed, and the mean response, 0 where not allowed.
+        """
+        top, mean = self.scores(location_features).unbind(dim=1)
+        return functional.logsigmoid(top).masked_fill(~allowed, -torch.inf), torch.sigmoid(mean) * allowed
+
+    def scores(self, location_features: Tensor) -> Tensor:
+        """Return the raw outputs, (N, 1, G) float32; of a distilled model (N, 2, G): logits of highest and mean."""
         cells = functional.silu(self.init(location_features))
         context = functional.silu(self.squeeze(cells.mean(dim=(2, 3), keepdim=True)))
         cells = cells * torch.sigmoid(self.excite(context))
@@ -50,8 +69,8 @@ class Location(nn.Module):
         rows = (self.row_scaling[0] * self.coordinates + self.row_scaling[1]).view(1, 1, n, 1).expand(number, 1, n, n)
         columns = (self.column_scaling[0] * self.coordinates + self.column_scaling[1]).view(1, 1, 1, n)
         placed = torch.cat([cells, rows, columns.expand(number, 1, n, n)], dim=1)
-        logits = self.score(functional.silu(self.final(placed))).flatten(1)  # (N, G)
-        return masked_log_softmax(self._scaled(logits), allowed)
+        scores: Tensor = self.score(functional.silu(self.final(placed)))
+        return scores.flatten(2)  # (N, outputs, G)
 
     def _scaled(self, logits: Tensor) -> Tensor:
         match self.softmax:

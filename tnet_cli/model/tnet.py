@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tnet_cli.model.classification import Classification
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.model.feature import FeatureExtraction
+from tnet_cli.model.feature import FeatureExtraction, FeatureExtractionByLevel
 from tnet_cli.model.location import Location
 from tnet_cli.model.position import Position
 from tnet_cli.model.traversal import Look
@@ -39,8 +39,11 @@ class ClassifierOutput:
 class TNet(nn.Module):
     """The Traversal Network.
 
-    Source: arXiv:2102.10212, Sec. 3 and Fig. 2. One network is shared by all processing levels; what drives it from
-    one to the next is ``tnet_cli.model.traversal``.
+    Source: arXiv:2102.10212, Sec. 3 and Fig. 2. One network is shared by all processing levels, unless they have
+    encoders of their own; what drives it from one to the next is ``tnet_cli.model.traversal``.
+
+    A distilled network has no classifier: its features are those of the coarse encoders as they are and, at the finest
+    processing level, its teacher's probabilities, of which ``inference.verdict`` makes an answer.
 
     Raises:
         ValueError: the backbone cannot be built.
@@ -49,13 +52,22 @@ class TNet(nn.Module):
     def __init__(self, config: TNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.feature = FeatureExtraction(config)
-        length = self.feature.feature_length
-        self.location = Location(config, self.feature.map_channels)
+        self.feature: FeatureExtraction | FeatureExtractionByLevel
+        if config.encoders:
+            self.feature = FeatureExtractionByLevel(config)
+            channels = {str(n): each for n, each in enumerate(self.feature.map_channels) if each is not None}
+            self.locations = nn.ModuleDict({number: Location(config, each) for number, each in channels.items()})
+        else:
+            self.feature = FeatureExtraction(config)
+            self.location = Location(config, self.feature.map_channels or 0)
+        if not config.is_distilled:
+            self._build_classifier(config, self.feature.feature_length)
+        self.to(memory_format=torch.channels_last)
+
+    def _build_classifier(self, config: TNetConfig, length: int) -> None:
         self.position = Position(config, length)
         self.weighting = FeatureWeighting(length) if config.weighting else EqualWeighting()
         self.classification = Classification(length, len(config.class_names), config.dropout)
-        self.to(memory_format=torch.channels_last)
 
     def look(
         self, patches: Tensor, positions: Tensor, allowed: Tensor | None = None, *, detach_location: bool = True
@@ -63,17 +75,50 @@ class TNet(nn.Module):
         """Look at regions: features (N, D) and, when ``allowed`` is given, log-probabilities (N, G).
 
         Args:
-            patches: (N, 3, H, W), uint8 or float in [0, 1].
+            patches: (N, 3, H, W), uint8 or float in [0, 1]; of processing levels that share an encoder.
             positions: (N, 3) int64: y, x, scale.
             allowed: (N, G) bool: cells that may be attended next; None to leave the location module out.
             detach_location: Keep the location module's gradients out of the extractor, as the paper does.
+
+        Raises:
+            ValueError: the patches are of several encoders, or cells are asked for at the finest processing level.
         """
-        vectors, location_features = self.feature(patches)
-        features = self.position(vectors, positions)
+        number = self._encoder_of(positions)
+        vectors, location_features = self.feature(patches, self.config.encoders[number].levels[0] if number else 0)
+        features = vectors if self.config.is_distilled else self.position(vectors, positions)
         if allowed is None:
             return Look(features=features, cell_log_probs=None)
+        if location_features is None:
+            raise ValueError("cells are located where there is a processing level below, and not by its encoder")
+        location = self._location(number)
         seen = location_features.detach() if detach_location else location_features
-        return Look(features=features, cell_log_probs=self.location(seen, allowed))
+        if self.config.response:
+            tops, means = location.respond(seen, allowed)
+            return Look(features=features, cell_log_probs=tops, cell_means=means)
+        return Look(features=features, cell_log_probs=location(seen, allowed))
+
+    def response_logits(self, patches: Tensor, positions: Tensor) -> Tensor:
+        """Return the logits of the highest and the mean response of the teacher in each cell, (N, 2, G) float32.
+
+        Args: as of ``look``; gradients reach the extractor.
+        """
+        number = self._encoder_of(positions)
+        _, location_features = self.feature(patches, self.config.encoders[number].levels[0])
+        return self._location(number).scores(location_features)
+
+    def _location(self, number: int) -> Location:
+        found = self.locations[str(number)] if self.config.encoders else self.location
+        if not isinstance(found, Location):
+            raise TypeError(f"the location module of encoder {number} is a {type(found).__name__}")
+        return found
+
+    def _encoder_of(self, positions: Tensor) -> int:
+        if len(self.config.encoders) < 2:
+            return 0
+        numbers = {self.config.encoder_number(scale) for scale in set(positions[:, 2].tolist())}
+        if len(numbers) != 1:
+            raise ValueError("patches of several encoders cannot be looked at in one batch")
+        return numbers.pop()
 
     def classify(
         self, features: Sequence[Tensor], rngs: Sequence[np.random.Generator] | None = None

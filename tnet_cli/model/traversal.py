@@ -42,11 +42,14 @@ class Look:
 
     Attributes:
         features: (N, D).
-        cell_log_probs: (N, G), -inf where not allowed; None when no cells were asked for.
+        cell_log_probs: (N, G), -inf where not allowed; None when no cells were asked for. Of a distilled model, the
+            logarithm of the highest response of its teacher that is predicted in each cell.
+        cell_means: (N, G): the mean response that a distilled model predicts in each cell; None of any other.
     """
 
     features: Values
     cell_log_probs: Values | None
+    cell_means: Values | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +65,7 @@ class ProcessingLevelRecord:
         path_log_probs: (N,): sum of these from the root.
         features: (N, D); None only until the regions have been looked at.
         cell_log_probs: (N, G), or None at the last processing level.
+        cell_means: (N, G) of a distilled model, as of ``Look``.
         allowed: bool (N, G), or None at the last processing level.
         perturbed: float64 (N,): the perturbed log-probabilities by which a ``PerturbingSampler`` chose the regions;
             their order is the order of the draws. None for roots and for what was not sampled.
@@ -76,6 +80,7 @@ class ProcessingLevelRecord:
     path_log_probs: Values
     features: Values = None
     cell_log_probs: Values | None = None
+    cell_means: Values | None = None
     allowed: np.ndarray | None = None
     perturbed: np.ndarray | None = None
 
@@ -88,10 +93,13 @@ class Traversal:
         levels: One record for each processing level that was reached, coarsest first.
         order: int64 (K,): when each region was looked at, the processing levels one after the other; None where they
             were looked at in that order.
+        sampled: How many finest regions were drawn at random beside those attended, of a distilled model: they are the
+            last record, without parents.
     """
 
     levels: tuple[ProcessingLevelRecord, ...]
     order: np.ndarray | None = None
+    sampled: int = 0
 
     @property
     def location_count(self) -> int:
@@ -109,6 +117,8 @@ class TraversalPlan:
         choice: ``per_grid``: k cells of every grid; ``beam``: k cells of the whole slide, by the probability of
             their paths.
         start: The processing level of the roots.
+        by_response: Whether a cell is ranked by its own predicted response, as of a distilled model, which is no share
+            of the region's it lies in.
     """
 
     grid: AttentionGrid
@@ -117,6 +127,7 @@ class TraversalPlan:
     choice: Literal["per_grid", "beam"]
     sampler: LocationSampler
     start: int = 0
+    by_response: bool = False
 
     def __post_init__(self) -> None:
         """Refuse numbers of locations that are not one for each processing level after that of the roots."""
@@ -164,11 +175,13 @@ def traverse(
         if processing_level == plan.start and look.cell_log_probs is not None:
             beside = _beside(root_log_probs, look.cell_log_probs)
             reached = replace(reached, location_log_probs=beside, path_log_probs=beside)
-        reached = replace(reached, features=look.features, cell_log_probs=look.cell_log_probs, allowed=may_attend)
+        seen = {"features": look.features, "cell_log_probs": look.cell_log_probs, "cell_means": look.cell_means}
+        reached = replace(reached, **seen, allowed=may_attend)
         records.append(reached)
         if look.cell_log_probs is None or may_attend is None:
             break
-        joint = reached.path_log_probs[:, None] + look.cell_log_probs  # (N, G)
+        own = look.cell_log_probs  # (N, G)
+        joint = own if plan.by_response else reached.path_log_probs[:, None] + own
         chosen, perturbed = _choose(joint, may_attend, reached.perturbed, plan, plan.locations[len(records) - 1])
         if len(chosen) == 0:
             break

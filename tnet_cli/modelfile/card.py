@@ -97,6 +97,69 @@ def calibration_words(error: CalibrationError | None) -> str:
     return f"on average off by {error.value:.2f} on {error.slides} test slides"
 
 
+class TeacherCard(BaseModel):
+    """The patch model that a distilled model looks with at the finest processing level.
+
+    Attributes:
+        digest: SHA-256 of its weights as they came.
+        licence: Its terms, ``unknown`` where it states none.
+        attribution: Whom its terms want named.
+        patch_px, spacing_um_px: Of its patches as it was trained: their side and scale.
+        classes: In the order of its probabilities.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Line
+    digest: Line
+    licence: Line
+    attribution: Text = ""
+    architecture: Line
+    patch_px: int = Field(ge=1)
+    spacing_um_px: float = Field(gt=0)
+    classes: Annotated[tuple[str, ...], AfterValidator(_without_controls)] = Field(min_length=1)
+
+
+class Verdict(BaseModel):
+    """How the scores of a teacher's patches become the answer for a slide; of a distilled model.
+
+    A patch's response is the sum of the teacher's probabilities of the targets.
+
+    Attributes:
+        rule: The slide's score: ``top``, the mean of the ``k`` highest responses among the patches looked at; ``area``,
+            the share of the tissue whose response is at least ``threshold``; ``mean``, the mean response of the tissue.
+        targets: The teacher's classes that are sought.
+        call_at: The least score at which the teacher, having seen all of the tissue, calls a slide positive.
+        slope, intercept: The probability of that is sigmoid(slope x score + intercept).
+        sample: How many finest cells are drawn at random and looked at beside those attended, for the interval.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rule: Literal["top", "area", "mean"]
+    k: int | None = Field(default=None, ge=1)
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    targets: Annotated[tuple[str, ...], AfterValidator(_without_controls)] = Field(min_length=1)
+    call_at: float = Field(ge=0, le=1)
+    slope: float = Field(gt=0, allow_inf_nan=False)
+    intercept: float = Field(allow_inf_nan=False)
+    sample: int = Field(default=0, ge=0)
+    teacher: TeacherCard
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if (self.k is None) == (self.rule == "top"):
+            raise ValueError("k goes with the rule top, and only with it")
+        if missing := [name for name in self.targets if name not in self.teacher.classes]:
+            raise ValueError(f"{missing[0]!r} is none of the teacher's classes {', '.join(self.teacher.classes)}")
+        return self
+
+    @property
+    def rule_words(self) -> str:
+        """The rule as the command line has it."""
+        return f"top:{self.k}" if self.rule == "top" else self.rule
+
+
 class ModelCard(BaseModel):
     """Everything a user must know of a model, stored in the header of its file.
 
@@ -115,6 +178,7 @@ class ModelCard(BaseModel):
         made_for: ``synthetic`` for a model that knows nothing but slides of ``tnet synth``.
         domain: How far from what the model knows a slide may be; None where that was not calibrated.
         least_sharpness: Of a slide that is in focus (``inference.trust``); None where that was not calibrated.
+        verdict: Of a distilled model, and only of one: how its teacher's scores become the answer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -133,6 +197,7 @@ class ModelCard(BaseModel):
     made_for: Literal["any", "synthetic"] = "any"
     domain: DomainLimits | None = None
     least_sharpness: float | None = Field(default=None, gt=0, lt=1)
+    verdict: Verdict | None = None
     network: TNetConfig
 
     @model_validator(mode="before")
@@ -152,6 +217,14 @@ class ModelCard(BaseModel):
         count = len(self.network.class_names)
         if self.bias and (len(self.bias) != count or not all(map(math.isfinite, self.bias))):
             raise ValueError(f"a bias has a finite number for each of the {count} classes, not {self.bias}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_verdict_of_its_teacher(self) -> Self:
+        if (self.verdict is not None) != self.network.is_distilled:
+            raise ValueError("a verdict goes with a teacher at the finest processing level, and only with one")
+        if self.verdict is not None and self.verdict.teacher.classes != self.network.encoders[-1].classes:
+            raise ValueError("the teacher's classes are not those of the encoder at the finest processing level")
         return self
 
     @property

@@ -188,7 +188,8 @@ def _domain_of(
             if name.startswith(DOMAIN_PREFIX):
                 _, number, part = name.split(".")
                 states[int(number)][part] = tensor
-        return tuple(FeatureDomain.from_state(state, network.feature.feature_length) for state in states)
+        lengths = [network.feature.feature_length_at(number) for number in range(count)]
+        return tuple(FeatureDomain.from_state(*pair) for pair in zip(states, lengths, strict=True))
     except (ValueError, IndexError) as exc:
         raise ModelFileError(f"{path}: damaged: what it knows of its domain does not fit: {exc}") from exc
 
@@ -196,8 +197,9 @@ def _domain_of(
 def save_model(network: TNet, card: ModelCard, path: Path, *, halve: bool = True) -> None:
     """Write a model file and, beside it, its card as readable Markdown.
 
-    Weights are stored as float16, which halves the file; statistics and everything that is not a weight stay as they
-    are. The header carries the digest of the tensors, so that damage is noticed.
+    Weights are stored as float16, which halves the file; statistics, frozen encoders, whose answers others rely on, and
+    everything that is not a weight stay as they are. The header carries the digest of the tensors, so that damage is
+    noticed.
 
     Args:
         network: ``card.network`` must be its configuration.
@@ -210,10 +212,11 @@ def save_model(network: TNet, card: ModelCard, path: Path, *, halve: bool = True
     if card.network != network.config:
         raise ValueError("the card's network is not the configuration of the network to save")
     tensors = {}
+    frozen = tuple(f"feature.encoders.{n}." for n, encoder in enumerate(network.config.encoders) if encoder.frozen)
     for name, tensor in network.state_dict().items():
         stored = tensor.detach().cpu().contiguous()
         # Running variances can exceed the range of float16, so only weights are halved.
-        is_weight = stored.dtype == torch.float32 and stored.ndim > 1
+        is_weight = stored.dtype == torch.float32 and stored.ndim > 1 and not name.startswith(frozen)
         tensors[name] = stored.half() if halve and is_weight else stored
     _write(tensors, card, path)
 

@@ -1,0 +1,119 @@
+"""An encoder: patches become vectors and maps, by the network of an ``EncoderConfig`` and with its normalisation."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tnet_cli.model.backbone import build_backbone, build_network
+from tnet_cli.model.config import EncoderConfig
+
+
+class Encoder(nn.Module):
+    """One encoder.
+
+    Args:
+        needs_map: Whether its maps locate cells; a patch model with classes of its own has none.
+
+    Attributes:
+        feature_length: D, of its vectors.
+        map_channels: C, of its maps; None without them.
+
+    Raises:
+        ValueError: the network cannot be built, or has no map where one is needed.
+    """
+
+    backbone: nn.Module
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, config: EncoderConfig, *, needs_map: bool = True) -> None:
+        super().__init__()
+        self.settings = config
+        self.feature_length: int
+        self.map_channels: int | None
+        if config.classes:
+            if needs_map:
+                raise ValueError(f"a patch model with classes, {config.backbone}, has no map to locate cells with")
+            self.backbone = _Classifier(build_network(config.backbone, config.arguments, len(config.classes)))
+            self.feature_length, self.map_channels = len(config.classes), None
+        else:
+            self.backbone = build_backbone(
+                config.backbone,
+                config.input_px,
+                config.tap,
+                arguments=config.arguments,
+                pooling=config.pooling,
+                first_token=config.first_token,
+                needs_map=needs_map,
+            )
+            self.feature_length = self.backbone.feature_length  # type: ignore[assignment]
+            self.map_channels = self.backbone.map_channels  # type: ignore[assignment]
+        self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(1, 3, 1, 1), persistent=False)
+
+    def encode(self, patches: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Encode patches.
+
+        Args:
+            patches: (N, 3, H, W), uint8 or float in [0, 1]; resized to ``input_px`` when of another size.
+
+        Returns:
+            Vectors (N, D) float32, of a patch model the probabilities of its classes, and maps (N, C, h, w) float32 or
+            None.
+        """
+        pixels, greatest = patches.float(), 255.0 if patches.dtype == torch.uint8 else 1.0
+        side_px = self.settings.input_px
+        if pixels.shape[2:] != (side_px, side_px):
+            # Bilinear without antialiasing, as the published weights of the paper were trained.
+            is_cubic = self.settings.interpolation == "bicubic"
+            pixels = functional.interpolate(
+                pixels,
+                size=(side_px, side_px),
+                mode=self.settings.interpolation,
+                align_corners=False,
+                antialias=is_cubic,
+            )
+            if is_cubic:
+                pixels = pixels.clamp(0, greatest)  # which it may overshoot
+        normalised = self._normalised(pixels, greatest)
+        if self.settings.precision == "float32" or normalised.device.type != "cuda":
+            vectors, maps = self.backbone(normalised)
+        else:
+            with torch.autocast("cuda", dtype=getattr(torch, self.settings.precision)):
+                vectors, maps = self.backbone(normalised)
+            vectors, maps = vectors.float(), None if maps is None else maps.float()
+        if self.settings.classes:
+            # One class stands for itself against nothing, several exclude each other.
+            vectors = vectors.sigmoid() if vectors.shape[1] == 1 else vectors.softmax(dim=1)
+        return vectors, maps
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return what ``encode`` does."""
+        return self.encode(patches)
+
+    def train(self, mode: bool = True) -> "Encoder":  # noqa: FBT001, FBT002 (torch's signature)
+        """Set the mode as for any module; a frozen encoder stays in evaluation mode."""
+        super().train(mode and not self.settings.frozen)
+        return self
+
+    def _normalised(self, pixels: Tensor, greatest: float) -> Tensor:
+        """Return (pixels / greatest - mean) / std, (N, 3, H, W) in the memory format of channels last.
+
+        Whole rows at once, since along an axis of three channels torch takes ten times as long.
+        """
+        rows = pixels.permute(0, 2, 3, 1).flatten(2)  # (N, H, 3 W): in channels last, as patches are read, a view
+        height, width = pixels.shape[2:]
+        slope = (1 / (greatest * self.pixel_std)).flatten().repeat(width)
+        offset = (-self.pixel_mean / self.pixel_std).flatten().repeat(width)
+        return torch.addcmul(offset, rows, slope).reshape(-1, height, width, 3).permute(0, 3, 1, 2)
+
+
+class _Classifier(nn.Module):
+    """A network with its own classifier, in the place of a backbone: logits (N, C) and no map."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, None]:
+        return self.network(patches), None
