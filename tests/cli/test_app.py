@@ -1,7 +1,9 @@
 """The command as a whole: help, version, start-up."""
 
+import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -111,3 +113,16 @@ with lenient_streams():
         assert process.stdout is not None
         assert process.stdout.readline() == "a row\n"
         process.communicate("")
+
+
+def test_a_process_of_torchrun_ends_before_python_is_taken_down():
+    driver = "import atexit; atexit.register(print, 'taken down'); from tnet_cli.cli.app import main; main()"
+    for environment, last in (({}, "taken down"), ({"TORCHELASTIC_RUN_ID": "one"}, f"tnet {version('tnet-cli')}")):
+        done = subprocess.run(
+            [sys.executable, "-c", driver, "--version"],
+            capture_output=True,
+            text=True,
+            env={**os.environ, **environment},
+            check=True,
+        )
+        assert done.stdout.splitlines()[-1] == last

@@ -124,8 +124,10 @@ def main(args: list[str] | None = None) -> None:
         if problem is not None:
             note(f"tnet: the answer cannot be written to standard output: {problem.strerror or problem}")
             code = code or RunStoppedError.exit_code
-    if args is None and len(received) > 1:
-        os._exit(code)  # by who does not want to wait for threads and workers to end well
+    # By who does not want to wait for threads and workers to end well; and as a process of torchrun, since a thread of
+    # its group may hold a tensor yet, and one that frees it while Python is taken down aborts the process.
+    if args is None and (len(received) > 1 or "TORCHELASTIC_RUN_ID" in os.environ):
+        os._exit(code)
     raise SystemExit(code)
 
 

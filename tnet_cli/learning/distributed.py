@@ -176,6 +176,8 @@ def process_group(device: torch.device) -> Iterator[ProcessGroup]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield ProcessGroup(dist.get_rank(), dist.get_world_size(), device)
+        # Nobody leaves while another still waits for it; after an error nobody waits for the others.
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 
