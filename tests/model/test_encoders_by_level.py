@@ -1,5 +1,7 @@
 """Encoders of their own for processing levels, and the responses that a distilled network predicts."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
@@ -13,13 +15,13 @@ from tnet_cli.model.feature import FeatureExtractionByLevel
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Look, Traversal, TraversalPlan, traverse
 
-SMALL = EncoderConfig(backbone="tnet_small", levels=(0, 1), input_px=64)
-RESNET = EncoderConfig(backbone="timm:resnet10t", levels=(2,), input_px=48, frozen=True)
+SMALL = EncoderConfig(backbone="tnet_small", processing_levels=(0, 1), input_px=64)
+RESNET = EncoderConfig(backbone="timm:resnet10t", processing_levels=(2,), input_px=48, frozen=True)
 TEACHER = RESNET.model_copy(update={"classes": ("benign", "tumour", "stroma")})
 
 
 def config_of(*encoders: EncoderConfig, **numbers) -> TNetConfig:
-    inputs = [each.input_px for each in encoders for _ in each.levels]
+    inputs = [each.input_px for each in encoders for _ in each.processing_levels]
     given = {
         "backbone": encoders[0].backbone,
         "class_names": ("no tumour", "tumour"),
@@ -93,8 +95,10 @@ def test_patches_of_several_encoders_do_not_share_a_batch():
 
 def test_one_encoder_given_as_such_sees_what_the_shared_one_sees():
     torch.manual_seed(1)
-    alone = TNet(config_of(EncoderConfig(backbone="tnet_small", levels=(0, 1, 2), input_px=64), encoders=())).eval()
-    listed = TNet(config_of(EncoderConfig(backbone="tnet_small", levels=(0, 1, 2), input_px=64))).eval()
+    alone = TNet(
+        config_of(EncoderConfig(backbone="tnet_small", processing_levels=(0, 1, 2), input_px=64), encoders=())
+    ).eval()
+    listed = TNet(config_of(EncoderConfig(backbone="tnet_small", processing_levels=(0, 1, 2), input_px=64))).eval()
     renamed = {
         name.replace("feature.backbone.", "feature.encoders.0.backbone.").replace("location.", "locations.0."): tensor
         for name, tensor in alone.state_dict().items()
@@ -154,8 +158,7 @@ def ended(steps, look) -> Traversal:
         try:
             wanted = steps.send(look(wanted))
         except StopIteration as end:
-            assert isinstance(end.value, Traversal)
-            return end.value
+            return cast("Traversal", end.value)
 
 
 @pytest.mark.parametrize("kind", ["by processing level", "best first"])

@@ -114,11 +114,15 @@ class _Bench:
 
     def decode(self) -> Measurement:
         """Read what was attended, in as many threads as the engine has, and do nothing with it."""
-        regions = [region for record in self.traversal.levels for region in record.regions]
-        base_px = self.config.base_px
+        sides_px = [self.config.input_px(record.processing_level) for record in self.traversal.levels]
+        wanted = [
+            (region, side_px)
+            for record, side_px in zip(self.traversal.levels, sides_px, strict=True)
+            for region in record.regions
+        ]
         with self._open() as slide, ThreadPoolExecutor(self.request.readers) as threads:
             with _Watch() as watch:
-                for _ in threads.map(lambda region: slide.read(region, base_px, base_px), regions):
+                for _ in threads.map(lambda each: slide.read(each[0], each[1], each[1]), wanted):
                     pass
             return self._measured(watch, slide, self.traversal.location_count, 0)
 

@@ -90,7 +90,7 @@ class CurveSession(SlideSession):
             jobs.append(job)
         steps = one_after_another([job.traversal for job in jobs], self._traversals)
         read = jobs[0].read if self.model.card.least_sharpness is None else self._measuring(jobs[0].read, slide.size)
-        return TraversalJob(traversal=steps, read=read, keeps_patches=False)
+        return TraversalJob(steps, read, keeps_patches=False, encoder_of=config.encoder_number)
 
     def _measuring(self, read: ReadFunction, size: Size) -> ReadFunction:
         """Measure the sharpness of what is read: the patches of all points are too many to hold."""

@@ -55,7 +55,8 @@ def look_with(network: TNet, device: torch.device) -> LookFunction:
                 None if allowed is None else torch.from_numpy(allowed).to(device),
             )
             log_probs = None if seen.cell_log_probs is None else seen.cell_log_probs.cpu()
-            return Look(features=seen.features, cell_log_probs=log_probs)
+            means = None if seen.cell_means is None else seen.cell_means.cpu()
+            return Look(features=seen.features, cell_log_probs=log_probs, cell_means=means)
 
     return look
 

@@ -145,7 +145,7 @@ class _Batcher:
         self._may_halve = may_halve
 
     def next_batch(self, tasks: list[SlideTask]) -> list[_Read]:
-        """Take the next patches that go through the network together: all with the location module, or all without.
+        """Take the next patches that go through the network together, of one encoder, all located or none of them.
 
         Empty when they have not been read yet. Tasks with an unreadable region begin to fail.
         """
@@ -154,7 +154,7 @@ class _Batcher:
             return self._next_in_order(pending)
         batch: list[_Read] = []
         for task in pending:
-            if batch and (self._batching == "by_slide" or task.is_located != batch[0][0].is_located):
+            if batch and (self._batching == "by_slide" or task.group != batch[0][0].group):
                 continue
             share = min(self._batch_size - len(batch), task.left)
             if self._batching == "ready":
@@ -167,7 +167,7 @@ class _Batcher:
         shares: list[tuple[SlideTask, int]] = []
         room = self._batch_size
         for task in pending:
-            if room > 0 and task.is_located == pending[0].is_located:
+            if room > 0 and task.group == pending[0].group:
                 shares.append((task, min(room, task.left)))
                 room -= shares[-1][1]
         if not all(task.has_read(share) for task, share in shares):
@@ -220,6 +220,7 @@ class _Batcher:
             Look(
                 features=seen.features[row : row + 1],
                 cell_log_probs=None if seen.cell_log_probs is None else seen.cell_log_probs[row : row + 1],
+                cell_means=None if seen.cell_means is None else seen.cell_means[row : row + 1],
             )
             for row in range(len(batch))
         ]

@@ -1,7 +1,6 @@
 """The honest baseline: every cell with tissue at the finest resolution, through the same engine and network."""
 
 from collections.abc import Generator, Sequence
-from functools import partial
 
 import numpy as np
 import torch
@@ -9,7 +8,7 @@ import torch
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.inference.prepare import Preparation
-from tnet_cli.inference.traversal_job import TraversalJob
+from tnet_cli.inference.traversal_job import TraversalJob, reader_of
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.traversal import Look, ProcessingLevelRecord, Traversal, Wanted, origins, positions_below
 from tnet_cli.slide.slide import Slide
@@ -53,8 +52,9 @@ def every_cell_job(slide: Slide, preparation: Preparation, config: TNetConfig) -
     steps = _in_turn(regions, positions, preparation.scale.processing_levels - 1)
     return TraversalJob(
         traversal=steps,
-        read=partial(slide.read, width_px=config.base_px, height_px=config.base_px),
+        read=reader_of(slide, config, preparation.scale),
         keeps_patches=False,
+        encoder_of=config.encoder_number,
     )
 
 

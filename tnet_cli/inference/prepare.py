@@ -60,6 +60,10 @@ class Scale:
         """How much tissue a cell must hold to be attended, in level-0 pixels."""
         return TISSUE_IN_A_CELL * self.finest_side_px**2
 
+    def processing_level_of(self, region: Region, grid: int) -> int:
+        """Return the processing level of a region, by its side."""
+        return self.processing_levels - 1 - round(math.log(region.width / self.finest_side_px, grid))
+
     def where_filled(self, slide_size: Size, grid: int) -> Self:
         """Return the scale of a slide that begins at the first processing level that it fills.
 
@@ -161,10 +165,10 @@ def fit_scale(slide_path: str, slide_mpp: float | None, config: TNetConfig) -> S
     whole = max(1, round(stored_per_px))
     if abs(stored_per_px / whole - 1) <= SNAP:
         stored_per_px = whole
-    finest_side_px = max(1, round(config.base_px * stored_per_px))
+    finest_side_px = max(1, round(config.input_px(len(usable) - 1) * stored_per_px))
     root_side_px = finest_side_px * config.grid ** (len(usable) - 1)
     mpp = tuple(
-        slide_mpp * root_side_px / config.grid**processing_level / config.base_px
+        slide_mpp * root_side_px / config.grid**processing_level / config.input_px(processing_level)
         for processing_level in range(len(usable))
     )
     return Scale(

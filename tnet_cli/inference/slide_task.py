@@ -69,6 +69,12 @@ class SlideTask:
         return self._wanted is not None and self._wanted.allowed is not None
 
     @property
+    def group(self) -> tuple[bool, int]:
+        """What patches must share to be looked at in one batch: whether they are located, and by which encoder."""
+        number = 0 if self._wanted is None or self._job is None else self._job.encoder_of(self._wanted.processing_level)
+        return self.is_located, number
+
+    @property
     def left(self) -> int:
         """How many of the wanted regions the network was not given yet."""
         return len(self._calls) - self._taken
@@ -159,9 +165,11 @@ class SlideTask:
         if self._job is None or self._failing is not None or len(self._looks) < len(self._calls):
             return False
         log_probs = [each.cell_log_probs for each in self._looks if each.cell_log_probs is not None]
+        means = [each.cell_means for each in self._looks if each.cell_means is not None]
         look = Look(
             features=torch.cat([each.features for each in self._looks]),
             cell_log_probs=torch.cat(log_probs) if log_probs else None,
+            cell_means=torch.cat(means) if means else None,
         )
         try:
             if self._pixels:

@@ -43,12 +43,26 @@ class TraversalJob:
         read: Region -> (H, W, 3), uint8 or float32 in [0, 1], the same for every region; called from many threads.
         keeps_patches: Whether the result has the pixels, which of a whole slide are too many to hold.
         work: Counts up while the engine is at it.
+        encoder_of: Processing level -> the number of its encoder; patches of several do not share a batch.
     """
 
     traversal: TraversalSteps
     read: ReadFunction
     keeps_patches: bool = True
     work: Work = field(default_factory=Work)
+    encoder_of: Callable[[int], int] = lambda _processing_level: 0
+
+
+def reader_of(slide: Slide, config: TNetConfig, scale: Scale) -> ReadFunction:
+    """Return what reads a slide's regions at the side that the encoder of their processing level sees."""
+    if len({config.input_px(number) for number in range(config.processing_levels)}) == 1:
+        return partial(slide.read, width_px=config.base_px, height_px=config.base_px)
+
+    def read(region: Region) -> np.ndarray:
+        side_px = config.input_px(scale.processing_level_of(region, config.grid))
+        return slide.read(region, side_px, side_px)
+
+    return read
 
 
 OpenJob = Callable[[], TraversalJob | None]
@@ -124,7 +138,7 @@ def traversal_job(
         return None
     grid = AttentionGrid(config.grid, config.cell_fraction)
     start, stop = preparation.scale.start, preparation.scale.processing_levels
-    plan = TraversalPlan(grid, stop, locations, config.choice, sampler, start)
+    plan = TraversalPlan(grid, stop, locations, config.choice, sampler, start, by_response=config.response)
     if isinstance(preparation, ImagePreparation):
         return TraversalJob(preparation.traverse(plan), partial(preparation.read, side_px=config.base_px))
     most = options.budget or max(1, sum(locations))
@@ -135,6 +149,6 @@ def traversal_job(
     if options.stop_at is None:
         steps = traverse(roots, shares, plan, allowed)
     else:
-        best_first = BestFirstPlan(grid, stop, most, AT_ONCE, start)
+        best_first = BestFirstPlan(grid, stop, most, AT_ONCE, start, by_response=config.response)
         steps = traverse_best_first(roots, shares, best_first, allowed, stopping)
-    return TraversalJob(steps, read or partial(slide.read, width_px=config.base_px, height_px=config.base_px))
+    return TraversalJob(steps, read or reader_of(slide, config, preparation.scale), encoder_of=config.encoder_number)

@@ -77,7 +77,10 @@ def _out_of_domain(
     if card.domain is None:
         return None
     limits = card.domain.limits
-    distances = {at: slide_distance(domain[at], some) for at, some in features.items()}
+    # A teacher's probabilities, at the finest processing level of a distilled model, say nothing of how a slide looks.
+    distances = {at: slide_distance(domain[at], some) for at, some in features.items() if at < len(limits)}
+    if not distances:
+        return None
     worst = max(distances, key=lambda at: distances[at] / limits[at])
     return TrustCheck(
         name="out_of_domain",
@@ -120,8 +123,7 @@ def _fields_of_tissue(config: TNetConfig, slide_mpp: float, preparation: Prepara
 
     Tissue in specks none of which is worth a closer look counts as the largest of them.
     """
-    mpp = config.mpp or (slide_mpp,)
-    field_px = (config.base_px * mpp[-1] / slide_mpp) ** 2
+    field_px = (config.side_um(config.processing_levels - 1) / slide_mpp) ** 2
     tissue, first = preparation.tissue, traversal.levels[0]
     if first.allowed is None or first.allowed.any():
         return tissue.area_px / field_px
@@ -201,7 +203,8 @@ def _finest_sharpness(result: SlideResult, config: TNetConfig) -> list[float | N
     finest = [
         (number, each.region)
         for number, each in enumerate(result.regions)
-        if each.processing_level == config.processing_levels - 1 and _of_slide(each.region, size, config.base_px)
+        if each.processing_level == config.processing_levels - 1
+        and _of_slide(each.region, size, config.input_px(each.processing_level))
     ]
     step = max(1, -(-len(finest) // PATCHES_FOR_SHARPNESS))
     return [

@@ -33,7 +33,7 @@ class EncoderConfig(BaseModel):
     Attributes:
         backbone: As of ``TNetConfig``; also ``transformers:MODEL_TYPE``, or ``torchscript`` for a program that its user
             trusts.
-        levels: The processing levels it serves, ascending; 0 is the coarsest.
+        processing_levels: Those it serves, ascending; 0 is the coarsest.
         input_px: Side of the patch it sees.
         tap: As of ``TNetConfig``.
         arguments: What else its network is built with: JSON values, layers by name.
@@ -50,7 +50,7 @@ class EncoderConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     backbone: str = Field(min_length=1)
-    levels: tuple[int, ...] = ()
+    processing_levels: tuple[int, ...] = ()
     input_px: int = Field(ge=16, le=8192)
     tap: str | None = Field(default=None, min_length=1)
     arguments: dict[str, Any] = Field(default_factory=dict)
@@ -70,8 +70,8 @@ class EncoderConfig(BaseModel):
         if fetching := sorted(_FETCHING.intersection(self.arguments)):
             raise ValueError(f"an encoder's arguments may not fetch or load anything, as {fetching[0]!r} does")
         check_pixel_statistics(self.pixel_mean, self.pixel_std)
-        if list(self.levels) != sorted(set(self.levels)):
-            raise ValueError(f"an encoder's levels must be ascending, not {self.levels}")
+        if list(self.processing_levels) != sorted(set(self.processing_levels)):
+            raise ValueError(f"an encoder's processing levels must be ascending, not {self.processing_levels}")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"the classes of an encoder must be different names, not {self.classes}")
         if self.classes and (self.pooling != "own" or not self.frozen):
@@ -228,7 +228,7 @@ class TNetConfig(BaseModel):
             return
         if self.mpp is None:
             raise ValueError("encoders by processing level are for slide models: an image model has one")
-        served = [level for encoder in self.encoders for level in encoder.levels]
+        served = [each for encoder in self.encoders for each in encoder.processing_levels]
         if served != list(range(self.processing_levels)):
             raise ValueError(f"encoders must serve each processing level once, coarsest first, not {served}")
         first = self.encoders[0]
@@ -238,7 +238,7 @@ class TNetConfig(BaseModel):
             raise ValueError("pixel_mean and pixel_std are those of the first encoder")
         if any(encoder.classes for encoder in self.encoders[:-1]) or (self.is_distilled and len(self.encoders) < 2):
             raise ValueError("a patch model with classes of its own looks at the finest processing level alone")
-        if self.is_distilled and (len(self.encoders[-1].levels) > 1 or len(self.class_names) != 2):
+        if self.is_distilled and (len(self.encoders[-1].processing_levels) > 1 or len(self.class_names) != 2):
             raise ValueError("a distilled model has a teacher at its finest processing level, and two classes")
         if self.is_distilled != self.response:
             raise ValueError("response goes with a teacher at the finest processing level, and only with one")
@@ -249,7 +249,7 @@ class TNetConfig(BaseModel):
             return self.encoders[self.encoder_number(processing_level)]
         return EncoderConfig(
             backbone=self.backbone,
-            levels=tuple(range(self.processing_levels)),
+            processing_levels=tuple(range(self.processing_levels)),
             input_px=self.base_px,
             tap=self.tap,
             pixel_mean=self.pixel_mean,
@@ -263,7 +263,7 @@ class TNetConfig(BaseModel):
             ValueError: there is no such processing level.
         """
         for number, encoder in enumerate(self.encoders):
-            if processing_level in encoder.levels:
+            if processing_level in encoder.processing_levels:
                 return number
         if self.encoders or not 0 <= processing_level < self.processing_levels:
             raise ValueError(f"there is no processing level {processing_level} of {self.processing_levels}")

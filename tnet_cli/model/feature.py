@@ -63,7 +63,7 @@ class FeatureExtractionByLevel(nn.Module):
         self.config = config
         last = config.processing_levels - 1
         # The finest view has no cells to locate.
-        encoders = [Encoder(each, needs_map=each.levels != (last,)) for each in config.encoders]
+        encoders = [Encoder(each, needs_map=each.processing_levels != (last,)) for each in config.encoders]
         self.encoders = nn.ModuleList(encoders)
         self.map_channels = [each.map_channels for each in encoders]
         lengths = [each.feature_length for each in encoders]

@@ -84,7 +84,9 @@ class TNet(nn.Module):
             ValueError: the patches are of several encoders, or cells are asked for at the finest processing level.
         """
         number = self._encoder_of(positions)
-        vectors, location_features = self.feature(patches, self.config.encoders[number].levels[0] if number else 0)
+        vectors, location_features = self.feature(
+            patches, self.config.encoders[number].processing_levels[0] if number else 0
+        )
         features = vectors if self.config.is_distilled else self.position(vectors, positions)
         if allowed is None:
             return Look(features=features, cell_log_probs=None)
@@ -103,7 +105,7 @@ class TNet(nn.Module):
         Args: as of ``look``; gradients reach the extractor.
         """
         number = self._encoder_of(positions)
-        _, location_features = self.feature(patches, self.config.encoders[number].levels[0])
+        _, location_features = self.feature(patches, self.config.encoders[number].processing_levels[0])
         return self._location(number).scores(location_features)
 
     def _location(self, number: int) -> Location:
