@@ -45,6 +45,7 @@ class EncoderConfig(BaseModel):
         precision: Of its arithmetic on a GPU; a processor computes in float32.
         frozen: Whether training leaves it as it is.
         classes: Of a patch model that keeps its own classifier, a teacher: its vectors are their probabilities.
+        classifier: Of such a model: the network's ``own``, or, on the vector that it ends in, ``linear``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -62,6 +63,7 @@ class EncoderConfig(BaseModel):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     frozen: bool = False
     classes: tuple[str, ...] = Field(default=(), max_length=10_000)
+    classifier: Literal["own", "linear"] = "own"
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

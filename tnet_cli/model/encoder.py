@@ -1,5 +1,10 @@
 """An encoder: patches become vectors and maps, by the network of an ``EncoderConfig`` and with its normalisation."""
 
+import io
+import os
+import warnings
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -34,7 +39,7 @@ class Encoder(nn.Module):
         if config.classes:
             if needs_map:
                 raise ValueError(f"a patch model with classes, {config.backbone}, has no map to locate cells with")
-            self.backbone = _Classifier(build_network(config.backbone, config.arguments, len(config.classes)))
+            self.backbone = _classifier_of(config)
             self.feature_length, self.map_channels = len(config.classes), None
         else:
             self.backbone = build_backbone(
@@ -108,7 +113,15 @@ class Encoder(nn.Module):
         return torch.addcmul(offset, rows, slope).reshape(-1, height, width, 3).permute(0, 3, 1, 2)
 
 
-class _Classifier(nn.Module):
+def _classifier_of(config: EncoderConfig) -> nn.Module:
+    if config.backbone == TORCHSCRIPT:
+        return ProgramClassifier()
+    if config.classifier == "own":
+        return Classifier(build_network(config.backbone, config.arguments, len(config.classes)))
+    return LinearClassifier(config)
+
+
+class Classifier(nn.Module):
     """A network with its own classifier, in the place of a backbone: logits (N, C) and no map."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -116,4 +129,74 @@ class _Classifier(nn.Module):
         self.network = network
 
     def forward(self, patches: Tensor) -> tuple[Tensor, None]:
+        """Return logits (N, C) of normalised patches (N, 3, H, W)."""
         return self.network(patches), None
+
+
+class LinearClassifier(nn.Module):
+    """What TNet says of one patch alone: its vector, the code of its processing level, one linear layer.
+
+    Where position codes hold the scale alone, that of a processing level is the same for all its patches: ``offset``.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.network = build_backbone(config.backbone, config.input_px, config.tap, arguments=config.arguments)
+        length: int = self.network.feature_length  # type: ignore[assignment]
+        self.register_buffer("offset", torch.zeros(length))
+        self.linear = nn.Linear(length, len(config.classes))
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, None]:
+        """Return logits (N, C) of normalised patches (N, 3, H, W)."""
+        vectors, _ = self.network(patches)
+        return self.linear(functional.silu(vectors + self.offset)), None
+
+
+class ProgramClassifier(nn.Module):
+    """A TorchScript program that was trusted when its model file was made, held as the bytes of its archive.
+
+    Such a program may do whatever its author wanted. It is run only where ``TNET_TRUST_TORCHSCRIPT=1`` says so.
+    """
+
+    program: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("program", torch.zeros(0, dtype=torch.uint8))
+        self._module: torch.jit.ScriptModule | None = None
+
+    def load(self, program: bytes) -> None:
+        """Take a program over.
+
+        Raises:
+            ValueError: it is not to be trusted, or is none.
+        """
+        if os.environ.get(TRUST_VARIABLE) != "1":
+            raise ValueError(
+                "its patch model is a TorchScript program, which may do whatever its author wanted; "
+                f"set {TRUST_VARIABLE}=1 if you trust where it came from"
+            )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))  # torch would have others export again
+            try:
+                self._module = torch.jit.load(io.BytesIO(program), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+            except (RuntimeError, ValueError) as exc:
+                raise ValueError(f"it is no TorchScript program: {str(exc).splitlines()[0]}") from exc
+        self.program = torch.frombuffer(bytearray(program), dtype=torch.uint8)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the program's own tensors by name."""
+        return {} if self._module is None else dict(self._module.state_dict())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *_rest: Any) -> None:
+        self.load(bytes(state_dict[f"{prefix}program"].numpy()))
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, None]:
+        """Return logits (N, C) of normalised patches (N, 3, H, W)."""
+        if self._module is None:
+            raise ValueError("no program has been loaded")
+        return self._module(patches), None
+
+
+TORCHSCRIPT = "torchscript"
+TRUST_VARIABLE = "TNET_TRUST_TORCHSCRIPT"

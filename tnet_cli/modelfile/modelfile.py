@@ -61,7 +61,7 @@ def find_model(name: str) -> Path:
     """
     place = Place(name)
     if place.is_url:
-        return _fetch_from_hub(place)
+        return fetch_from_hub(place)
     bundled = bundled_models()
     if name in bundled:
         return bundled[name]
@@ -77,7 +77,16 @@ def find_model(name: str) -> Path:
     raise ModelFileError(f"{place}: {found}; give a .safetensors file, hf://owner/repo, or one of: {known}")
 
 
-def _fetch_from_hub(address: Place) -> Path:
+def fetch_from_hub(address: Place, file: str | None = None) -> Path:
+    """Fetch a file of a repository of the Hugging Face hub, unless it is in the cache.
+
+    Args:
+        address: ``hf://owner/repo``, or ``hf://owner/repo/file`` where no file is named beside it.
+        file: Its name in the repository; a model file's when None.
+
+    Raises:
+        ModelFileError: the address is none, or the file cannot be had.
+    """
     parts = str(address).removeprefix("hf://").split("/")
     # Whatever else an address may have, a user or a query, the hub has no use for.
     if str(address) != address.opened_whole() or len(parts) < 2 or not all(parts) or parts[0].endswith(":"):
@@ -86,12 +95,17 @@ def _fetch_from_hub(address: Place) -> Path:
         )
     try:
         from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as exc:
         raise ModelFileError(f"{address}: needs the hub extra; install it with: {install_hint('hub')}") from exc
-    file = "/".join(parts[2:]) or MODEL_FILE
+    file = file or "/".join(parts[2:]) or MODEL_FILE
     try:
         return Path(hf_hub_download("/".join(parts[:2]), file))
+    except GatedRepoError as exc:
+        raise ModelFileError(
+            f"{address}: is gated: ask for access on https://huggingface.co/{'/'.join(parts[:2])}, then set HF_TOKEN "
+            "to a token of yours"
+        ) from exc
     except LocalEntryNotFoundError as exc:
         raise ModelFileError(
             f"{address}: the hub cannot be reached and {file} is not in the local cache; "
@@ -147,6 +161,8 @@ def load_model(path: Path) -> LoadedModel:
         network.load_state_dict(
             {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
         )
+    except ValueError as exc:  # of a program that is not trusted
+        raise ModelFileError(f"{path}: {exc}") from exc
     except RuntimeError as exc:
         problem = str(exc).splitlines()[1].strip() if "\n" in str(exc) else str(exc)
         raise ModelFileError(
