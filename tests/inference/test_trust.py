@@ -11,7 +11,7 @@ from skimage.data import astronaut
 
 from tests.model_files import card_of, tiny_network
 from tnet_cli.errors import ModelFileError
-from tnet_cli.evaluation.calibrate import fit_domain, fit_sharpness
+from tnet_cli.inference.limits import fit_domain, fit_sharpness
 from tnet_cli.geometry import Region
 from tnet_cli.inference.classify import classify_slides
 from tnet_cli.inference.prepare import prepare

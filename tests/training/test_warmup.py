@@ -16,7 +16,8 @@ from tests.tiny_training import (
 )
 from tnet_cli.training.hard_attention import HardAttention
 from tnet_cli.training.train import plan_stages
-from tnet_cli.training.warmup import augment_patch, fill_pool, location_loss
+from tnet_cli.learning.augment import augment_patch
+from tnet_cli.training.warmup import fill_pool, location_loss
 
 
 def test_a_changed_patch_carries_its_cells_along(rng):

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from tnet_cli.cli.bench import bench
 from tnet_cli.cli.classify import classify
 from tnet_cli.cli.demo import demo
+from tnet_cli.cli.distill import distill
 from tnet_cli.cli.evaluate import evaluate
 from tnet_cli.cli.info import info
 from tnet_cli.cli.models import models
@@ -103,6 +104,7 @@ app.command()(view)
 app.add_typer(models)
 app.command()(bench)
 app.command()(train)
+app.command()(distill)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -2,18 +2,15 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from tnet_cli.errors import UsageError
 from tnet_cli.evaluation.judge import ArmRun
 from tnet_cli.files import rounded
-from tnet_cli.inference.trust import slide_distance
+from tnet_cli.inference.limits import LevelFeatures, fit_domain, fit_sharpness
 from tnet_cli.metrics.calibration import (
     Calibration,
     expected_calibration_error,
@@ -23,17 +20,8 @@ from tnet_cli.metrics.calibration import (
     stated_and_true,
 )
 from tnet_cli.model.domain import FeatureDomain
-from tnet_cli.modelfile.card import DomainLimits, ModelCard
+from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import refuse_taken_target
-
-LevelFeatures = Mapping[int, np.ndarray]
-"""What was looked at on one slide: processing level -> features, float32 (N, D)."""
-
-LEAST_SLIDES = 8
-"""Fewer cannot say how far slides of one kind lie apart."""
-
-PARTS = 4
-MARGIN = 1.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,51 +107,6 @@ def fit_card(
         for processing_level in sorted(each):
             digest.update(each[processing_level].tobytes())
     return Fit(split, run, card, card.model_copy(update=update), calibration, digest.hexdigest()[:16], domain)
-
-
-def fit_domain(
-    slides: Sequence[LevelFeatures], processing_levels: int
-) -> tuple[tuple[FeatureDomain, ...], DomainLimits] | None:
-    """Fit a domain to slides, and its limits: a quarter above the largest distance of a slide it was not fitted to.
-
-    Args:
-        slides: Features of each.
-        processing_levels: Of the model.
-
-    Returns:
-        The domain of all slides at each processing level, and the limits; None where a processing level has too few
-        slides.
-    """
-    domains: list[FeatureDomain] = []
-    limits: list[float] = []
-    for processing_level in range(processing_levels):
-        features = [slide[processing_level] for slide in slides if processing_level in slide]
-        if len(features) < LEAST_SLIDES:
-            return None
-        domains.append(_domain_of(features))
-        limits.append(MARGIN * max(_held_out_distances(features)))
-    return tuple(domains), DomainLimits(limits=tuple(limits), slides=len(slides))
-
-
-def fit_sharpness(slides: Sequence[float]) -> float | None:
-    """Return the least sharpness of a slide in focus: a fifth below that of the least sharp one; None for too few."""
-    return min(slides) / MARGIN if len(slides) >= LEAST_SLIDES else None
-
-
-def _held_out_distances(features: Sequence[np.ndarray]) -> list[float]:
-    """Return the distance of each slide from the domain of the slides of other parts."""
-    # Slides come in the order of a manifest, often class by class.
-    order = np.random.default_rng(0).permutation(len(features))
-    distances = []
-    for part in range(PARTS):
-        domain = _domain_of([features[number] for place, number in enumerate(order) if place % PARTS != part])
-        mine = [features[number] for place, number in enumerate(order) if place % PARTS == part]
-        distances += [slide_distance(domain, each) for each in mine]
-    return distances
-
-
-def _domain_of(features: Sequence[np.ndarray]) -> FeatureDomain:
-    return FeatureDomain.fit(torch.from_numpy(np.concatenate(features)))
 
 
 def check_model_target(path: Path, model: Path, *, overwrite: bool) -> None:

@@ -36,17 +36,23 @@ def tissue_cells(preparation: Preparation, config: TNetConfig) -> tuple[tuple[Re
     return tuple(regions), positions
 
 
-def every_cell_job(slide: Slide, preparation: Preparation, config: TNetConfig) -> TraversalJob:
+def every_cell_job(
+    slide: Slide,
+    preparation: Preparation,
+    config: TNetConfig,
+    cells: tuple[tuple[Region, ...], np.ndarray] | None = None,
+) -> TraversalJob:
     """Return the job of a slide of which every finest cell with tissue is looked at, and nothing else.
 
     Args:
         slide: Open until the job has ended.
         preparation: Of this slide for this model.
+        cells: Some of ``tissue_cells``, in place of all.
 
     Raises:
         SlideError: there is no such cell.
     """
-    regions, positions = tissue_cells(preparation, config)
+    regions, positions = cells or tissue_cells(preparation, config)
     if not regions:
         raise SlideError(slide.path, "shows no tissue at the finest resolution, so there is nothing to look at")
     steps = _in_turn(regions, positions, preparation.scale.processing_levels - 1)

@@ -9,6 +9,7 @@ from tnet_cli.errors import SlideError
 from tnet_cli.inference.prepare import Preparation
 from tnet_cli.inference.prepare_image import ImagePreparation
 from tnet_cli.inference.slide_task import GivenUpError
+from tnet_cli.inference.verdict import judged
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.metrics.predictions import softmax
 from tnet_cli.model.traversal import Traversal
@@ -62,6 +63,19 @@ def classified(
 ) -> SlideResult:
     """Return the result of a slide whose traversal has ended."""
     card, scale = model.card, preparation.scale
+    if card.verdict is not None and isinstance(preparation, Preparation):
+        said = judged(entry.shown_path, card.verdict, preparation, traversal, card.network)
+        facts = _facts(entry, card, slide)
+        return SlideResult(
+            **facts | {"notes": (*scale.notes, *facts["notes"])},
+            status="ok",
+            probabilities=tuple(float(p) for p in softmax(said.logits, card.temperature, card.bias)),
+            logits=tuple(float(value) for value in said.logits),
+            score=said.score,
+            roots=len(traversal.levels[0].regions),
+            locations=traversal.location_count,
+            regions=_region_results(traversal, weights=said.weights, probabilities=said.probabilities, mpp=scale.mpp),
+        ).answered()
     with torch.inference_mode():
         output = model.network.classify([torch.cat([record.features for record in traversal.levels])])
     logits = output.logits[0].float().cpu().numpy()

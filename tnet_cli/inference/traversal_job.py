@@ -98,6 +98,8 @@ def refuse_unfit(options: TraversalOptions, config: TNetConfig) -> None:
 def _locations_of(config: TNetConfig, scale: Scale, options: TraversalOptions) -> tuple[int, ...]:
     if options.stop_at is None:
         return choose_locations(config, scale, options.locations, options.budget)
+    if config.is_distilled:
+        raise UsageError("--stop-at ends when the probabilities stand still, and a distilled model has one at its end")
     if options.locations is not None or config.choice == "per_grid" or config.image_px is not None:
         raise UsageError(
             "--stop-at takes the most probable locations of the whole slide, so it goes with --budget and not with "

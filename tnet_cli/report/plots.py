@@ -96,15 +96,15 @@ def roc_plot(curves: Sequence[Curve], operating: tuple[float, float, str] | None
         curves: The most important first; more than seven are drawn thin and grey, without a legend.
         operating: False positive rate, true positive rate and words of where classes are called, or None.
     """
-    with _empty_figure(height_in=_beside_legend(len(curves))) as figure:
+    with empty_figure(height_in=_beside_legend(len(curves))) as figure:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], **GUIDE_LINE)
         _draw_curves(axes, curves)
         _draw_operating(axes, operating)
         axes.set(xlabel="1 − specificity", ylabel="Sensitivity")
         _unit_square(axes)
-        _legend(figure, axes, len(curves))
-        return _png_of(figure)
+        legend(figure, axes, len(curves))
+        return png_of(figure)
 
 
 def precision_recall_plot(
@@ -117,7 +117,7 @@ def precision_recall_plot(
         prevalence: Precision of calling at random, or None.
         operating: Recall, precision and words of where classes are called, or None.
     """
-    with _empty_figure(height_in=_beside_legend(len(curves))) as figure:
+    with empty_figure(height_in=_beside_legend(len(curves))) as figure:
         axes = figure.subplots()
         if prevalence is not None:
             words = f"at random, {prevalence:.3f}"
@@ -126,8 +126,8 @@ def precision_recall_plot(
         _draw_operating(axes, operating)
         axes.set(xlabel="Recall", ylabel="Precision")
         _unit_square(axes)
-        _legend(figure, axes, len(curves))
-        return _png_of(figure)
+        legend(figure, axes, len(curves))
+        return png_of(figure)
 
 
 def confusion_plot(counts: np.ndarray, class_names: Sequence[str]) -> bytes:
@@ -142,7 +142,7 @@ def confusion_plot(counts: np.ndarray, class_names: Sequence[str]) -> bytes:
     side = min(max(HEIGHT_IN, 0.42 * len(names) + 1.1), PAGE_IN)
     if len(names) > MOST_NAMES:
         names = []
-    with _empty_figure(width_in=side * 1.12, height_in=side) as figure:
+    with empty_figure(width_in=side * 1.12, height_in=side) as figure:
         axes = figure.subplots()
         image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         lie = len(names) <= 4 and all(len(name) <= 9 for name in names)
@@ -157,7 +157,7 @@ def confusion_plot(counts: np.ndarray, class_names: Sequence[str]) -> bytes:
         bar.ax.set_yticklabels(["0 %", "50 %", "100 %"])
         bar.set_label("Share of the label")
         bar.outline.set_visible(False)
-        return _png_of(figure)
+        return png_of(figure)
 
 
 def reliability_plot(
@@ -173,7 +173,7 @@ def reliability_plot(
         observed: Label of y.
         summary: Words in the corner.
     """
-    with _empty_figure(height_in=HEIGHT_IN + 0.7) as figure:
+    with empty_figure(height_in=HEIGHT_IN + 0.7) as figure:
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
         axes.plot([0, 1], [0, 1], **GUIDE_LINE)
         _draw_points(axes, points, SERIES_COLOURS[0], "o")
@@ -185,7 +185,7 @@ def reliability_plot(
         below.set(xlabel=stated, ylabel="Slides")
         below.yaxis.get_major_locator().set_params(integer=True, nbins=3)
         figure.align_ylabels([axes, below])
-        return _png_of(figure)
+        return png_of(figure)
 
 
 def locations_plot(series: Sequence[Series], across: Sequence[Series]) -> bytes:
@@ -195,7 +195,7 @@ def locations_plot(series: Sequence[Series], across: Sequence[Series]) -> bytes:
         series: The arms that a budget changes; x above 0.
         across: The other arms, one point each, drawn across the plot.
     """
-    with _empty_figure(height_in=3.2) as figure:
+    with empty_figure(height_in=3.2) as figure:
         axes = figure.subplots()
         from matplotlib.ticker import FixedLocator, FormatStrFormatter, NullLocator, PercentFormatter
 
@@ -219,8 +219,8 @@ def locations_plot(series: Sequence[Series], across: Sequence[Series]) -> bytes:
         axes.set_ylim(max(-0.02, math.floor(low * 10) / 10 - 0.02), 1.02)
         axes.grid(axis="y", color="#E3E6EA", linewidth=0.6)
         axes.set_axisbelow(True)
-        _legend(figure, axes, len(series), columns=2)
-        return _png_of(figure)
+        legend(figure, axes, len(series), columns=2)
+        return png_of(figure)
 
 
 def coverage_plot(curves: Sequence[Curve], answered: tuple[float, float] | None) -> bytes:
@@ -230,14 +230,14 @@ def coverage_plot(curves: Sequence[Curve], answered: tuple[float, float] | None)
         curves: The most important first.
         answered: Share and accuracy of the slides that have an answer, or None.
     """
-    with _empty_figure(height_in=_beside_legend(len(curves))) as figure:
+    with empty_figure(height_in=_beside_legend(len(curves))) as figure:
         axes = figure.subplots()
         _draw_curves(axes, curves)
         _draw_operating(axes, None if answered is None else (*answered, "slides with an answer"))
         axes.set(xlabel="Share of slides answered, the surest first", ylabel="Accuracy")
         _unit_square(axes)
-        _legend(figure, axes, len(curves))
-        return _png_of(figure)
+        legend(figure, axes, len(curves))
+        return png_of(figure)
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +254,7 @@ def scaling_plot(lines: Sequence[ScalingLine]) -> bytes:
     """Draw wall time and memory against the side of the slide, the first line above the others."""
     from matplotlib.ticker import FuncFormatter
 
-    with _empty_figure(width_in=PAGE_IN, height_in=3.0) as figure:
+    with empty_figure(width_in=PAGE_IN, height_in=3.0) as figure:
         time, memory = figure.subplots(1, 2)
         for number, line in enumerate(lines):
             style: dict[str, Any] = {
@@ -273,7 +273,7 @@ def scaling_plot(lines: Sequence[ScalingLine]) -> bytes:
             axes.grid(visible=True, axis="y", linewidth=0.4, alpha=0.5)
         time.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
         time.legend(loc="best")
-        return _png_of(figure)
+        return png_of(figure)
 
 
 def _spread(values: Sequence[float]) -> list[float]:
@@ -291,7 +291,7 @@ def _beside_legend(curves: int) -> float:
 
 
 @contextmanager
-def _empty_figure(*, width_in: float = WIDTH_IN, height_in: float = HEIGHT_IN) -> Iterator["Figure"]:
+def empty_figure(*, width_in: float = WIDTH_IN, height_in: float = HEIGHT_IN) -> Iterator["Figure"]:
     """Give an empty figure in the plots' style, on the Agg canvas; the style holds while the block runs."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -303,7 +303,7 @@ def _empty_figure(*, width_in: float = WIDTH_IN, height_in: float = HEIGHT_IN) -
         yield figure
 
 
-def _png_of(figure: "Figure") -> bytes:
+def png_of(figure: "Figure") -> bytes:
     """Return a figure as the bytes of a PNG."""
     file = io.BytesIO()
     # No software version in the file: the same numbers give the same picture. By the name it is known to be tnet's.
@@ -372,7 +372,7 @@ def _unit_square(axes: "Axes") -> None:
     axes.margins(0)
 
 
-def _legend(figure: "Figure", axes: "Axes", curves: int, *, columns: int = 1) -> None:
+def legend(figure: "Figure", axes: "Axes", curves: int, *, columns: int = 1) -> None:
     """Put the legend above the axes, where it hides nothing, in the order in which things were drawn."""
     if curves > FEW_CLASSES:
         axes.set_title(f"{curves} classes, each against the rest", color=GUIDE)

@@ -27,7 +27,7 @@ from tnet_cli.files import (
 )
 from tnet_cli.inputs.names import GEOJSON, OVERLAY, REGIONS, RESULT, SLIDE_FILES
 from tnet_cli.report.geojson import regions_geojson
-from tnet_cli.results.result import SlideResult, SlideRow, prediction_columns, region_row
+from tnet_cli.results.result import SCORE_COLUMNS, SlideResult, SlideRow, prediction_columns, region_row
 
 RUN_RECORD = "run.json"
 PREDICTIONS = "predictions.csv"
@@ -173,7 +173,8 @@ class RunDirectory:
 
     def write_predictions(self, rows: Sequence[dict[str, Any]], class_names: Sequence[str]) -> None:
         """Write ``predictions.csv``: one row for every input that has ended, in input order."""
-        write_text_whole(self.path / PREDICTIONS, table_text(prediction_columns(class_names), rows))
+        scored = [name for name in SCORE_COLUMNS if any(name in row for row in rows)]
+        write_text_whole(self.path / PREDICTIONS, table_text([*prediction_columns(class_names), *scored], rows))
 
     def write_failures(self, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
         """Write ``failures.csv``: a manifest of the slides that failed, with the reason."""
@@ -201,6 +202,7 @@ def _contents(result: SlideResult, overlay: bytes | None) -> dict[str, bytes]:
     """Return what is written of a slide: name of a file -> its bytes."""
     details = result.row() | {
         "logits": list(result.logits),
+        **({} if result.score is None else {"score": asdict(result.score)}),
         "width": result.size.width if result.size else None,
         "height": result.size.height if result.size else None,
         "bytes_read": result.bytes_read,

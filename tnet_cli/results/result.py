@@ -41,6 +41,31 @@ class TrustCheck:
     limit: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """A slide's score by the rule of a distilled model.
+
+    Attributes:
+        rule: ``top:K``, ``area`` or ``mean``, as of ``modelfile.card.Verdict``.
+        low, high: 95 % interval of what the teacher would say of all the tissue; None where the rule is of what was
+            attended.
+        cells: Finest cells with tissue, those that were not looked at among them.
+        attended, sampled: How many of them were looked at, by choice and drawn at random.
+    """
+
+    rule: str
+    value: float
+    low: float | None
+    high: float | None
+    cells: int
+    attended: int
+    sampled: int
+
+
+SCORE_COLUMNS = ("score", "score_low", "score_high")
+"""Of ``predictions.csv`` after the others, where a model has a rule."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class SlideEvidence:
     """What the network saw of a slide; for its pictures and for calibration, and not kept in any table.
@@ -71,6 +96,7 @@ class SlideResult:
         probability: Its probability.
         probabilities: One for each class.
         logits: The network's own outputs, before the calibration and softmax.
+        score: Of a distilled model, what the logits were made of; None of any other.
         locations: Attended locations; roots are among them only where they are of the finest view.
         pixels_read: Every pixel decoded from the file, thumbnail and whole tiles included.
         fraction_read: ``pixels_read`` over the level-0 pixels; at most one.
@@ -93,6 +119,7 @@ class SlideResult:
     probability: float | None = None
     probabilities: tuple[float, ...] = ()
     logits: tuple[float, ...] = ()
+    score: Score | None = None
     size: Size | None = None
     mpp: float | None = None
     mpp_source: str | None = None
@@ -138,6 +165,7 @@ class SlideResult:
     def row(self) -> dict[str, Any]:
         """Return the slide's row of ``predictions.csv``: column -> value, None where there is nothing to say."""
         probabilities = self.probabilities or (None,) * len(self.class_names)
+        score = () if self.score is None else (self.score.value, self.score.low, self.score.high)
         return {
             "slide": self.slide,
             "path": self.path,
@@ -155,6 +183,7 @@ class SlideResult:
             "seconds": round(self.seconds, 3),
             "error": self.error,
             "qc": self.qc,
+            **{name: rounded(each) for name, each in zip(SCORE_COLUMNS, score, strict=False)},
         }
 
 
