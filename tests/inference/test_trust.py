@@ -11,9 +11,9 @@ from skimage.data import astronaut
 
 from tests.model_files import card_of, tiny_network
 from tnet_cli.errors import ModelFileError
-from tnet_cli.inference.limits import fit_domain, fit_sharpness
 from tnet_cli.geometry import Region
 from tnet_cli.inference.classify import classify_slides
+from tnet_cli.inference.limits import fit_domain, fit_sharpness
 from tnet_cli.inference.prepare import prepare
 from tnet_cli.inference.trust import decided, sharpness, slide_distance
 from tnet_cli.inputs.inputs import SlideInput, read_manifest

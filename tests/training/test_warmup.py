@@ -14,9 +14,9 @@ from tests.tiny_training import (
     settings_with,
     state_of,
 )
+from tnet_cli.learning.augment import augment_patch
 from tnet_cli.training.hard_attention import HardAttention
 from tnet_cli.training.train import plan_stages
-from tnet_cli.learning.augment import augment_patch
 from tnet_cli.training.warmup import fill_pool, location_loss
 
 

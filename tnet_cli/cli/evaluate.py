@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,8 +10,10 @@ from tnet_cli import api
 from tnet_cli.cli import options
 from tnet_cli.cli.loading import load
 from tnet_cli.cli.terminal import answer, answer_json, slide_progress
+from tnet_cli.cli.training_progress import training_progress
 from tnet_cli.errors import UsageError
-from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.inputs.options import TraversalOptions, named_model
+from tnet_cli.places import Place
 
 
 @options.takes_traversal
@@ -20,12 +22,22 @@ def evaluate(
         Path,
         typer.Argument(
             metavar="MANIFEST.csv",
-            help="Columns slide, label; perhaps patient, split, annotation, mpp.",
+            help="Columns slide, label; perhaps patient, split, annotation, mpp. With --teacher any INPUT of classify.",
             readable=False,  # said in the sentence of manifests, with their exit code
         ),
     ],
     *,
     model: options.Model = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|hf://owner/repo|MODEL",
+            help="Judge a distilled model by its teacher on every tile instead of by labels.",
+        ),
+    ] = None,
+    trust_torchscript: Annotated[
+        bool, typer.Option("--trust-torchscript", help="Run a teacher that is a TorchScript program.")
+    ] = False,
     out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")] = "tnet-evaluation",
     arms: Annotated[
         str,
@@ -71,6 +83,18 @@ def evaluate(
     wanted_budgets = options.whole_numbers("--budgets", budgets, example="24,48,96") or ()
     if any(number < 1 for number in wanted_budgets):
         raise UsageError(f"--budgets {budgets}: a budget is at least 1")
+    if teacher is not None:
+        _compare(
+            *(manifest, model, teacher, out, traversal),
+            trust_torchscript=trust_torchscript,
+            bootstrap=bootstrap,
+            seed=seed,
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
+            as_json=as_json,
+        )
+        return
     load("evaluation.run")
     with slide_progress() as progress:
         report = api.evaluate(
@@ -95,4 +119,36 @@ def evaluate(
         answer_json(report.record)
     else:
         answer(report.line())
+    report.raise_for_failures()
+
+
+def _compare(
+    inputs: Path,
+    model: str | None,
+    teacher: str,
+    out: str,
+    traversal: TraversalOptions,
+    *,
+    as_json: bool,
+    **engine: Any,
+) -> None:
+    """Compare a distilled model with its teacher."""
+    load("evaluation.agreement")
+    from tnet_cli.evaluation.agreement import AgreementRequest, run_agreement
+    from tnet_cli.files import path_given
+
+    request = AgreementRequest(
+        inputs=[Place(str(inputs))],
+        model=named_model(model),
+        teacher=teacher,
+        out=path_given(out),
+        traversal=traversal,
+        **engine,
+    )
+    with training_progress() as progress:
+        report = run_agreement(request, progress)
+    if as_json:
+        answer_json(report.record)
+    else:
+        answer(report.said)
     report.raise_for_failures()

@@ -213,7 +213,7 @@ class _Distillation:
             for number, found in scored:
                 entry = entries[number]
                 if isinstance(found, SlideError):
-                    failures.append((entry.shown_path, found.problem))
+                    failures.append((entry.shown_path, str(found)))
                     self.progress.note(f"left out: {found}")
                 else:
                     scores[positions[number]] = found

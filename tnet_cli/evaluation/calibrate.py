@@ -97,7 +97,9 @@ def fit_card(
     calibration = fit_calibration(predictions.logits, predictions.truth, predictions.class_names, own)
     update: dict[str, Any] = {"temperature": calibration.temperature, "bias": calibration.bias}
     domain: tuple[FeatureDomain, ...] = ()
-    if (found := fit_domain(features, card.network.processing_levels)) is not None:
+    # What a teacher looks at has no features, but probabilities.
+    levels_with_features = card.network.processing_levels - card.network.is_distilled
+    if (found := fit_domain(features, levels_with_features)) is not None:
         domain, update["domain"] = found
     if (least := fit_sharpness(sharpness)) is not None:
         update["least_sharpness"] = least

@@ -129,7 +129,7 @@ class SlideSession:
         else:
             try:
                 result = self._classified(slide, preparation, ended)
-            except (ArithmeticError, MemoryError, torch.OutOfMemoryError) as exc:
+            except (SlideError, ArithmeticError, MemoryError, torch.OutOfMemoryError) as exc:
                 result = failed(entry, card, exc, slide)
         # Of a slide that is still being opened nothing else is known than since when.
         opening_s = concluding - self._started if self._opening_s is None else self._opening_s

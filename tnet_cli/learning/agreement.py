@@ -60,7 +60,8 @@ def write_agreement(out: Path, found: Agreement, rows: Sequence[SlideAgreement],
     """Write a run's agreement as numbers, a row a slide, and a plot; return the numbers."""
     record = {"teacher": verdict.teacher.name, "rule": verdict.rule_words, "call_at": verdict.call_at} | found.record()
     write_json(out / AGREEMENT, record)
-    table = [asdict(row) for row in rows]
+    # Whose patient is not known stands for itself, and its name has a mark that no table may hold.
+    table = [asdict(row) | {"patient": row.patient.removeprefix("\0")} for row in rows]
     write_text_whole(out / AGREEMENT_TABLE, table_text(list(table[0]), table))
     points = [
         Point(

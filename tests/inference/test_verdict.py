@@ -1,0 +1,149 @@
+"""What a distilled model says of a slide, against plain sums over its regions."""
+
+import dataclasses
+from datetime import date
+
+import numpy as np
+import pytest
+import torch
+
+from tnet_cli.errors import UsageError
+from tnet_cli.inference.classify import EngineOptions, classify_slides
+from tnet_cli.inference.every_cell import tissue_cells
+from tnet_cli.inference.prepare import prepare
+from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.model.config import EncoderConfig, TNetConfig, mpp_by_level
+from tnet_cli.model.tnet import TNet
+from tnet_cli.modelfile.card import ModelCard, TeacherCard, Verdict
+from tnet_cli.modelfile.modelfile import LoadedModel, load_model, save_model
+from tnet_cli.places import Place
+from tnet_cli.slide.opening import open_slide
+from tnet_cli.synth.synthesis import write_synthetic_slide
+
+CLASSES = ("benign", "tumour", "stroma")
+FINE_PX = 48
+
+
+def config() -> TNetConfig:
+    finder = EncoderConfig(backbone="tnet_small", processing_levels=(0, 1), input_px=64)
+    teacher = EncoderConfig(
+        backbone="timm:resnet10t", processing_levels=(2,), input_px=FINE_PX, frozen=True, classes=CLASSES
+    )
+    return TNetConfig(
+        backbone="tnet_small",
+        class_names=("no tumour", "tumour"),
+        base_px=64,
+        grid=4,
+        cell_fraction=0.25,
+        processing_levels=3,
+        mpp=mpp_by_level(60.0, 4, (64, 64, FINE_PX)),
+        starts_where_filled=True,
+        choice="beam",
+        locations=(4, 12),
+        position_axes="s",
+        encoders=(finder, teacher),
+        response=True,
+    )
+
+
+def model_with(tmp_path, **verdict) -> LoadedModel:
+    torch.manual_seed(3)
+    given = {
+        "rule": "mean",
+        "targets": ("tumour", "stroma"),
+        "call_at": 0.3,
+        "slope": 5.0,
+        "intercept": -1.5,
+        "sample": 6,
+    }
+    teacher = TeacherCard(
+        name="t", digest="0" * 64, licence="MIT", architecture="x", patch_px=96, spacing_um_px=0.625, classes=CLASSES
+    )
+    card = ModelCard(
+        name="distilled",
+        summary="s",
+        intended_use="u",
+        licence="MIT",
+        created=date(2026, 1, 1),
+        package_version="0",
+        network=config(),
+        verdict=Verdict.model_validate(given | verdict | {"teacher": teacher}),
+    )
+    path = tmp_path / "model.safetensors"
+    save_model(TNet(config()).eval(), card, path)
+    return load_model(path)
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    path = tmp_path_factory.mktemp("slide") / "a.tif"
+    write_synthetic_slide(path, seed=1, side_px=4000, label="lesion")
+    return SlideInput(path=Place(path), name="a")
+
+
+def result_of(model, slide, options=None, **engine):
+    ((_, result),) = classify_slides([slide], model, options or TraversalOptions(), EngineOptions(**engine))
+    assert result.score is not None, result.error
+    return result
+
+
+def responses(result) -> np.ndarray:
+    return np.array([each.class_probabilities[1] for each in result.regions if each.processing_level == 2])
+
+
+def test_top_is_the_mean_of_the_highest_looked_at_and_they_have_the_weight(tmp_path, slide):
+    result = result_of(model_with(tmp_path, rule="top", k=5, sample=0), slide)
+    best = np.sort(responses(result))[::-1][:5]
+    assert result.score.value == pytest.approx(best.mean())
+    assert (result.score.low, result.score.attended, result.score.sampled) == (None, 12, 0)
+    weights = [each.weight for each in result.regions]
+    assert sorted(weights)[-5:] == pytest.approx([0.2] * 5)
+    assert sum(weights) == pytest.approx(1)
+    z = 5.0 * result.score.value - 1.5
+    assert result.probabilities[1] == pytest.approx(1 / (1 + np.exp(-z)))
+
+
+@pytest.mark.parametrize("rule", ["mean", "area"])
+def test_the_mean_over_all_tissue_is_estimated_from_attended_predicted_and_drawn_cells(tmp_path, slide, rule):
+    model = model_with(tmp_path, rule=rule, threshold=0.55)
+    result = result_of(model, slide)
+    score, seen = result.score, responses(result)
+    with open_slide(slide.path) as handle:
+        cells, _ = tissue_cells(prepare(handle, config()), config())
+    assert (score.cells, score.attended, score.sampled) == (len(cells), 12, 6)
+    assert len(seen) == 18
+    assert score.low <= score.value <= score.high
+    values = seen if rule == "mean" else (seen >= 0.55).astype(float)
+    # Whatever is predicted, those looked at are counted as they are.
+    assert score.low >= values.sum() / len(cells) - 1e-9
+    assert score.high <= (values.sum() + len(cells) - 18) / len(cells) + 1e-9
+    assert result.locations == 4 + 18
+
+
+def test_the_draw_is_the_same_again_and_whatever_the_batches(tmp_path, slide):
+    model = model_with(tmp_path)
+    one, other = result_of(model, slide), result_of(model, slide, batch_size=3, readers=1)
+    assert [each.region for each in one.regions] == [each.region for each in other.regions]
+    assert one.score.value == pytest.approx(other.score.value, abs=1e-6)
+
+
+def test_a_budget_holds_for_attended_and_drawn_cells_together(tmp_path, slide):
+    result = result_of(model_with(tmp_path), slide, TraversalOptions(budget=10))
+    assert result.locations == 10
+    assert result.score.sampled == 5
+
+
+def test_every_cell_drawn_leaves_nothing_to_estimate(tmp_path, slide):
+    score = result_of(model_with(tmp_path, sample=100_000), slide).score
+    assert score.attended + score.sampled == score.cells
+    assert score.low == score.high == pytest.approx(score.value)
+
+
+def test_an_early_end_is_refused_and_a_coarse_slide_is_told_why(tmp_path, slide):
+    model = model_with(tmp_path)
+    ((_, result),) = classify_slides([dataclasses.replace(slide, mpp=2.5)], model)
+    assert result.status == "failed"
+    assert "was not looked at as closely as the patch model t needs, 0.625" in (result.error or "")
+    with pytest.raises(UsageError, match="distilled"):
+        list(classify_slides([slide], model, TraversalOptions(stop_at=0.01)))
