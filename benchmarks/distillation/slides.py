@@ -140,6 +140,8 @@ def main() -> None:
     started = time.perf_counter()
     for split, count in (("val", given.train), ("test", given.test)):
         slides = wanted(split, count)
+        if not slides:
+            continue
         rows = [
             {
                 "slide": f"{split}-{slide.seed}.tif",

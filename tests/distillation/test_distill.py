@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +50,7 @@ def slides(tmp_path_factory):
 
 
 def request(slides, out, **given) -> DistillRequest:
-    small = {"steps": 8, "locations": 12, "rule": "top:4", "device": "cpu", "workers": 2}
+    small: dict[str, Any] = {"steps": 8, "locations": 12, "rule": "top:4", "device": "cpu", "workers": 2}
     return DistillRequest(inputs=[Place(str(slides))], teacher="synthetic-demo", out=out, **small | given)
 
 
@@ -126,11 +128,7 @@ def test_agreement_with_the_teacher_is_measured_on_any_slides(distilled, slides,
         assert int(row["looked_at"]) <= int(row["cells"])
     assert (tmp_path / "agreement" / "agreement.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UsageError, match="was not distilled"):
-        run_agreement(AgreementRequest(**{**vars_of(asked), "model": "synthetic-demo", "out": tmp_path / "other"}))
-
-
-def vars_of(asked: AgreementRequest) -> dict:
-    return {name: getattr(asked, name) for name in asked.__dataclass_fields__}
+        run_agreement(replace(asked, model="synthetic-demo", out=tmp_path / "other"))
 
 
 def test_slides_that_cannot_be_scored_are_left_out_and_named(slides, tmp_path):
@@ -176,8 +174,8 @@ def test_responses_of_cells_are_those_of_what_lies_in_them():
 
 
 def test_the_logistic_follows_the_verdicts_and_stands_still_where_there_are_none():
-    scores = np.linspace(0, 1, 40)
-    slope, intercept, fitted = fit_logistic(scores, scores > 0.7, 0.5)
+    scores = np.linspace(0, 1, 40).tolist()
+    slope, intercept, fitted = fit_logistic(scores, [each > 0.7 for each in scores], 0.5)
     assert fitted
     assert -intercept / slope == pytest.approx(0.7, abs=0.05)
     slope, intercept, fitted = fit_logistic(scores, [False] * 40, 0.25)

@@ -7,6 +7,7 @@ import typer
 
 from tnet_cli.cli.loading import load
 from tnet_cli.cli.terminal import answer, answer_json, note
+from tnet_cli.errors import UsageError
 
 models = typer.Typer(
     name="models",
@@ -104,13 +105,32 @@ def import_(
 def export(
     name: Name,
     out: Annotated[
-        str, typer.Option("--out", "-o", metavar="DIR", help="Folder for look.onnx, classify.onnx and card.json.")
+        str, typer.Option("--out", "-o", metavar="DIR", help="Folder for the files: two graphs, or a patch model.")
     ],
+    kind: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            metavar="onnx|wsinfer",
+            help="Graphs of all of it, or its finest view as a patch model for WSInfer and QuPath.",
+        ),
+    ] = "onnx",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
 ) -> None:
-    """Write a model as ONNX graphs, for programs that know no torch; needs the onnx extra."""
-    load("modelfile.export_onnx")
+    """Write a model for other programs: as ONNX graphs (needs the onnx extra), or for WSInfer and QuPath."""
     from tnet_cli.files import path_given
+
+    if kind not in {"onnx", "wsinfer"}:
+        raise UsageError(f"--format {kind}: expected onnx or wsinfer")
+    if kind == "wsinfer":
+        load("modelfile.export_wsinfer")
+        from tnet_cli.modelfile.export_wsinfer import export_wsinfer
+
+        model = export_wsinfer(name, path_given(out), overwrite=overwrite)
+        side = f"{model.patch_px} px at {model.spacing_um_px:g} µm per pixel"
+        answer(f"{out}: {model.name} as torchscript_model.pt and config.json, patches of {side}")
+        return
+    load("modelfile.export_onnx")
     from tnet_cli.modelfile.export_onnx import export_model
 
     report = export_model(name, path_given(out), overwrite=overwrite)

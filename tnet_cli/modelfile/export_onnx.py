@@ -74,6 +74,8 @@ def export_model(name: str, folder: Path, *, overwrite: bool = False) -> ExportR
     network = model.network.eval()
     fold_normalisation(network)
     config = network.config
+    if config.encoders:
+        raise UsageError(f"{model.card.name} has encoders by processing level, which ONNX graphs are not made of yet")
     # Two of everything: an axis of one would be taken for a constant.
     patches = torch.zeros(2, 3, config.base_px, config.base_px)
     positions = torch.zeros(2, 3, dtype=torch.int64)

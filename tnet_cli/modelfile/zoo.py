@@ -21,6 +21,7 @@ from torch import Tensor
 from tnet_cli.errors import ModelFileError
 from tnet_cli.model.config import EncoderConfig, problem_of_class_name
 from tnet_cli.model.encoder import TORCHSCRIPT, TRUST_VARIABLE, Encoder, LinearClassifier, ProgramClassifier
+from tnet_cli.model.feature import FeatureExtractionByLevel
 from tnet_cli.model.position import encode_position
 from tnet_cli.modelfile.card import TeacherCard
 from tnet_cli.modelfile.modelfile import LoadedModel, fetch_from_hub, find_model, load_model, sha256_of
@@ -166,7 +167,7 @@ def load_patch_model(place: str, *, trust_torchscript: bool = False) -> PatchMod
         return _from_folder(_fetched(place), str(Place(place)), trust_torchscript=trust_torchscript)
     if Path(place).is_dir():
         return _from_folder(Path(place), Path(place).resolve().name, trust_torchscript=trust_torchscript)
-    return _from_tnet(load_model(find_model(place)))
+    return patch_model_of(load_model(find_model(place)))
 
 
 def read_zoo_config(path: Path) -> ZooConfig:
@@ -300,7 +301,8 @@ def _from_program(encoder: EncoderConfig, file: Path, *, trusted: bool) -> tuple
     try:
         program.backbone.load(file.read_bytes())
         tensors = program.backbone.tensors()
-        answers = program.eval()(sample := _random_patches(encoder.input_px))[0]
+        with torch.inference_mode():
+            answers = program.eval()(sample := _random_patches(encoder.input_px))[0]
     except (ValueError, OSError, RuntimeError) as exc:
         raise ModelFileError(f"{file}: {str(exc).splitlines()[0]}") from exc
     if answers.shape != (len(sample), len(encoder.classes)):
@@ -334,12 +336,28 @@ def _licence(extra: Mapping[str, Any], folder: Path) -> str:
     return UNKNOWN_LICENCE
 
 
-def _from_tnet(model: LoadedModel) -> PatchModel:
-    """Return what a model of tnet says of one patch of its finest view."""
+def patch_model_of(model: LoadedModel) -> PatchModel:
+    """Return what a model of tnet says of one patch of its finest view; of a distilled model that is its teacher.
+
+    Raises:
+        ModelFileError: that depends on more than the patch.
+    """
     card, config, last = model.card, model.network.config, model.network.config.processing_levels - 1
-    if config.mpp is None or config.position_axes != "s" or config.is_distilled:
-        kind = "distilled" if config.is_distilled else "one of whole images or places"
-        raise ModelFileError(f"{model.path}: the model {card.name} is {kind}, and no patch model that could teach")
+    if card.verdict is not None and isinstance(model.network.feature, FeatureExtractionByLevel):
+        teacher, network = card.verdict.teacher, model.network.feature.encoder(len(config.encoders) - 1)
+        return PatchModel(
+            name=teacher.name,
+            digest=teacher.digest,
+            licence=teacher.licence,
+            attribution=teacher.attribution,
+            architecture=teacher.architecture,
+            patch_px=teacher.patch_px,
+            spacing_um_px=teacher.spacing_um_px,
+            encoder=config.encoders[-1],
+            network=network.eval(),
+        )
+    if config.mpp is None or config.position_axes != "s":
+        raise ModelFileError(f"{model.path}: the model {card.name} is one of whole images or places, no patch model")
     own = config.encoder_at(last)
     if own.arguments or own.pooling != "own" or config.encoders:
         raise ModelFileError(f"{model.path}: the model {card.name} has encoders of its own, and cannot teach yet")
