@@ -88,8 +88,8 @@ def test_the_tap_can_be_chosen():
         ("resnet18", 64, "avgpool.x", "tap 'avgpool.x' is not a module"),
         ("tnet_small", 64, "fine", "tnet_small has one location map"),
         ("timm:resnet_nothing", 64, None, "timm:resnet_nothing: Unknown model"),
-        ("timm:vit_tiny_patch16_224", 224, None, "no map at stride 16"),
-        ("timm:vit_tiny_patch16_224", 64, None, "cannot take patches of 64 px"),
+        ("timm:mixer_s16_224", 224, None, "no map at stride 16"),
+        ("timm:mixer_s16_224", 64, None, "cannot take patches of 64 px"),
     ],
 )
 def test_what_cannot_serve_is_refused_with_the_reason(name, base_px, tap, message):

@@ -23,12 +23,10 @@ def test_a_program_of_the_zoo_says_what_the_finest_view_says(tmp_path, name):
     assert (config.class_names, config.patch_size_pixels) == (own.classes, own.patch_px)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.jit.load(str(tmp_path / "zoo" / "torchscript_model.pt"))  # type: ignore[no-untyped-call]
+        program = torch.jit.load(str(tmp_path / "zoo" / "torchscript_model.pt"))
     # The steps as the zoo's programs take them, from the document alone.
-    said = {
-        step["name"]: step.get("arguments", {})
-        for step in json.loads((tmp_path / "zoo" / "config.json").read_text())["transform"]
-    }
+    document = json.loads((tmp_path / "zoo" / "config.json").read_text())
+    said = {step["name"]: step.get("arguments", {}) for step in document["transform"]}
     steps = transforms.Compose(
         [transforms.Resize(said["Resize"]["size"]), transforms.ToTensor(), transforms.Normalize(**said["Normalize"])]
     )

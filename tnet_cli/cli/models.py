@@ -11,7 +11,7 @@ from tnet_cli.errors import UsageError
 
 models = typer.Typer(
     name="models",
-    help="List, show, verify, import and export models.",
+    help="List, show, verify, import and export models, and list encoders.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -135,6 +135,20 @@ def export(
 
     report = export_model(name, path_given(out), overwrite=overwrite)
     answer(f"{report.folder}: {report.name} as look.onnx, classify.onnx and card.json, {_megabytes(report.size_bytes)}")
+
+
+@models.command()
+def encoders(as_json: AsJson = False) -> None:
+    """List the pathology encoders that can be brought by name: length, licence, whether gated, how they load."""
+    from tnet_cli.modelfile.presets import PRESETS
+
+    if as_json:
+        answer_json({"encoders": [each.document() for each in PRESETS.values()]})
+        return
+    for each in PRESETS.values():
+        gated = "gated" if each.gated else "open"
+        answer(f"{each.name} ({each.dim} numbers, {gated}, {each.licence}): {each.loads}")
+        answer(f"  {each.page}")
 
 
 def _megabytes(size_bytes: int) -> str:

@@ -1,9 +1,11 @@
 """Backbones by name: a small one of our own, the paper's, and any classifier of torchvision or timm."""
 
+import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ def build_backbone(
     *,
     arguments: Mapping[str, Any] | None = None,
     pooling: str = "own",
-    first_token: int = 1,  # noqa: ARG001
+    first_token: int = 1,
     needs_map: bool = True,
 ) -> nn.Module:
     """Build a backbone with random weights.
@@ -52,13 +54,18 @@ def build_backbone(
         if tap is not None:
             raise ValueError(f"backbone tnet_small has one location map; leave tap out instead of giving {tap!r}")
         return SmallBackbone()
-    network = build_network(name, arguments)
+    network = _network_for(name, arguments or {}, base_px)
+    if pooling not in {"own", "map"} or (needs_map and tap is None and _has_tokens(network)):
+        return TokenBackbone(network, name, base_px, pooling, first_token)
     if re.fullmatch("tf_efficientnet_b[0-4]", name):
         # The last block of part 5, 14 x 14: torchvision counts the stem as the first stage.
         tap = tap or "features.4"
     if not needs_map and pooling == "own":
         return PlainBackbone(network, name, base_px)
-    return TappedBackbone(network, name, base_px, tap)
+    tapped = TappedBackbone(network, name, base_px, tap)
+    if pooling == "map":
+        tapped.pools_map()
+    return tapped
 
 
 def build_network(name: str, arguments: Mapping[str, Any] | None = None, num_classes: int = 0) -> nn.Module:
@@ -74,6 +81,8 @@ def build_network(name: str, arguments: Mapping[str, Any] | None = None, num_cla
     """
     if name.startswith("timm:"):
         return _timm_network(name, arguments or {}, num_classes)
+    if name.startswith("transformers:"):
+        return _transformers_network(name, arguments or {})
     if arguments:
         raise ValueError(f"backbone {name} takes no arguments, not {', '.join(arguments)}")
     if num_classes:
@@ -109,17 +118,23 @@ class TappedBackbone(nn.Module):
         self._channels_last = shape[1] == shape[2] != shape[3]
         self.feature_length, self.map_channels = vectors.shape[1], shape[3 if self._channels_last else 1]
         self._seen: list[Tensor] = []
+        self._pools_map = False
         network.get_submodule(self.tap).register_forward_hook(self._remember)
 
     def _remember(self, _module: nn.Module, _inputs: object, output: Tensor) -> None:
         self._seen.append(output)
+
+    def pools_map(self) -> None:
+        """Give the mean of the map in place of the network's own vector."""
+        self._pools_map, self.feature_length = True, self.map_channels
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return vectors (N, D) and maps (N, C, h, w) of patches (N, 3, H, W)."""
         self._seen.clear()
         vectors = _first(self.network(patches))
         maps = self._seen.pop()
-        return vectors, maps.permute(0, 3, 1, 2) if self._channels_last else maps
+        maps = maps.permute(0, 3, 1, 2) if self._channels_last else maps
+        return maps.mean(dim=(2, 3)) if self._pools_map else vectors, maps
 
 
 class PlainBackbone(nn.Module):
@@ -138,6 +153,74 @@ class PlainBackbone(nn.Module):
     def forward(self, patches: Tensor) -> tuple[Tensor, None]:
         """Return vectors (N, D) of patches (N, 3, H, W)."""
         return _first(self.network(patches)), None
+
+
+class TokenBackbone(nn.Module):
+    """A transformer whose patch tokens, laid back on their grid, are the map.
+
+    Args:
+        network: With ``forward_features`` that gives tokens (N, T, D), as timm's, or of ``transformers``.
+        pooling: As of ``EncoderConfig``; ``map`` is the mean of the patch tokens.
+        first_token: The first patch token, where the network does not say how many come before.
+
+    Raises:
+        ValueError: the network cannot take such patches, or its tokens make no square grid.
+    """
+
+    def __init__(self, network: nn.Module, name: str, base_px: int, pooling: str, first_token: int) -> None:
+        super().__init__()
+        self.network = network
+        self.pooling = pooling
+        self.first_token = int(getattr(network, "num_prefix_tokens", first_token))
+        was_training = network.training
+        network.eval()
+        try:
+            with torch.no_grad():
+                vectors, maps = self(torch.zeros(1, 3, base_px, base_px))
+        except (RuntimeError, AssertionError, ValueError) as exc:
+            raise ValueError(f"backbone {name} cannot take patches of {base_px} px: {exc}") from exc
+        finally:
+            network.train(was_training)
+        self.feature_length, self.map_channels = vectors.shape[1], maps.shape[1]
+
+    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Return vectors (N, D) and maps (N, D, h, w) of patches (N, 3, H, W)."""
+        if hasattr(self.network, "forward_features"):
+            tokens: Tensor = self.network.forward_features(patches)  # type: ignore[operator]
+        else:
+            tokens = self.network(pixel_values=patches).last_hidden_state
+        patch_tokens = tokens[:, self.first_token :]
+        side = math.isqrt(patch_tokens.shape[1])
+        if side == 0 or side**2 != patch_tokens.shape[1]:
+            raise ValueError(f"{patch_tokens.shape[1]} patch tokens make no square grid; say which is the first")
+        maps = patch_tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)  # (N, D, h, w)
+        match self.pooling:
+            case "cls":
+                vectors = tokens[:, 0]
+            case "cls+mean":
+                vectors = torch.cat([tokens[:, 0], patch_tokens.mean(dim=1)], dim=1)
+            case "own" if hasattr(self.network, "forward_head"):
+                vectors = self.network.forward_head(tokens)  # type: ignore[operator]
+            case _:
+                vectors = patch_tokens.mean(dim=1)
+        return vectors, maps
+
+
+def _has_tokens(network: nn.Module) -> bool:
+    """Tell a transformer of timm, or of ``transformers``, which has a configuration and no features of its own."""
+    if hasattr(network, "forward_features"):
+        return hasattr(network, "num_prefix_tokens")
+    return hasattr(network, "config")
+
+
+def _network_for(name: str, arguments: Mapping[str, Any], base_px: int) -> nn.Module:
+    """Build a network for patches of that side, where its architecture allows another than its own."""
+    network = build_network(name, arguments)
+    if name.startswith("timm:") and "img_size" not in arguments and hasattr(network, "num_prefix_tokens"):
+        own = getattr(getattr(network, "patch_embed", None), "img_size", None)
+        if own is not None and tuple(own) != (base_px, base_px):
+            return build_network(name, {**arguments, "img_size": base_px})
+    return network
 
 
 def _paper_efficientnet(name: str) -> nn.Module:
@@ -217,10 +300,53 @@ def _timm_network(name: str, arguments: Mapping[str, Any], num_classes: int) -> 
         raise ValueError(f"backbone {name} needs the timm extra; install it with: {install_hint('timm')}") from exc
     try:
         network: nn.Module = timm.create_model(
-            name.removeprefix("timm:"), pretrained=False, num_classes=num_classes, **arguments
+            name.removeprefix("timm:"), pretrained=False, num_classes=num_classes, **_with_layers(arguments)
         )
     except (RuntimeError, ValueError, TypeError) as exc:
         raise ValueError(f"backbone {name}: {exc}") from exc
+    return network
+
+
+_LAYERS = {
+    "SwiGLUPacked": "timm.layers",
+    "SwiGLU": "timm.layers",
+    "GluMlp": "timm.layers",
+    "Mlp": "timm.layers",
+    "SiLU": "torch.nn",
+    "GELU": "torch.nn",
+    "ReLU": "torch.nn",
+    "LayerNorm": "torch.nn",
+}
+"""Layers that arguments may name, and where they are."""
+
+
+def _with_layers(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments with the layers that they name, such as ``act_layer``, in place of the names.
+
+    Raises:
+        ValueError: a layer is not among those that may be named.
+    """
+    found = dict(arguments)
+    for key, value in arguments.items():
+        if key.endswith("_layer"):
+            if value not in _LAYERS:
+                raise ValueError(f"{key} {value!r}: expected one of {', '.join(_LAYERS)}")
+            found[key] = getattr(import_module(_LAYERS[value]), value)
+    return found
+
+
+def _transformers_network(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    try:
+        from transformers import AutoConfig, AutoModel
+    except ImportError as exc:
+        raise ValueError(
+            f"backbone {name} needs the transformers extra; install it with: {install_hint('transformers')}"
+        ) from exc
+    try:
+        build: Any = AutoModel.from_config
+        network: nn.Module = build(AutoConfig.for_model(name.partition(":")[2], **arguments))
+    except (ValueError, TypeError, KeyError) as exc:
+        raise ValueError(f"backbone {name}: {str(exc).splitlines()[0]}") from exc
     return network
 
 

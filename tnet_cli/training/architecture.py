@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tnet_cli.errors import ModelFileError, UsageError
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
+from tnet_cli.modelfile.encoders import matching_tensors
 from tnet_cli.modelfile.modelfile import find_model, read_card
 
 PRESETS = ("slide",)
@@ -24,9 +25,6 @@ GPU_BACKBONE = "efficientnet_b0"
 """The paper's backbone, which is the default where a GPU can train it."""
 
 MODEL_KEYS = frozenset(TNetConfig.model_fields) - {"class_names"} | {"preset", "pretrained"}
-
-PREFIXES = ("feature.backbone.", "backbone.network.", "backbone.", "network.", "module.", "")
-"""What names of a backbone's tensors begin with in model files of this package and elsewhere."""
 
 
 def model_config(
@@ -141,7 +139,7 @@ def load_backbone_weights(network: TNet, source: str) -> None:
     else:
         tensors = _from_file(source)
     wanted = backbone.state_dict()
-    found = _matching(tensors, wanted)
+    found = matching_tensors(tensors, wanted)
     missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
     if missing:
         raise ModelFileError(
@@ -149,22 +147,6 @@ def load_backbone_weights(network: TNet, source: str) -> None:
             f"of another shape, the first is {missing[0]}"
         )
     backbone.load_state_dict(found, strict=False)
-
-
-def _matching(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors under the names that are wanted, by the prefix that fits most of them."""
-    best: dict[str, Tensor] = {}
-    for prefix in PREFIXES:
-        bare = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        # A backbone that is tapped keeps its own names one step down.
-        for inner in ("", "network."):
-            found = {
-                inner + key: value.to(wanted[inner + key].dtype)
-                for key, value in bare.items()
-                if inner + key in wanted and value.shape == wanted[inner + key].shape
-            }
-            best = max(best, found, key=len)
-    return best
 
 
 def _from_torchvision(name: str, weights: str) -> dict[str, Tensor]:
