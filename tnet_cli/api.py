@@ -152,6 +152,7 @@ def train(
     seed: int | None = None,
     device: str = "auto",
     backbone: str | None = None,
+    finest: str | None = None,
     classes: str | Sequence[str] | None = None,
     normal_class: str | None = None,
     folds: int | None = None,
@@ -170,6 +171,7 @@ def train(
         seed: Of everything random.
         device: Where the network runs.
         backbone: ``tnet_small``, a torchvision classifier, or ``timm:NAME``.
+        finest: An encoder for the finest view alone, frozen: a preset of ``tnet models encoders``, a folder or a file.
         classes: All classes in the order of the model.
         normal_class: Class of what is not annotated; comes first.
         folds: Cross-validate: train so many models, by patient.
@@ -199,6 +201,7 @@ def train(
         seed=seed,
         device=device,
         backbone=backbone,
+        finest=finest,
         classes=None if classes is None else _several(classes),
         normal_class=normal_class,
         folds=folds,

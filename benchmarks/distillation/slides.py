@@ -146,7 +146,6 @@ def main() -> None:
             {
                 "slide": f"{split}-{slide.seed}.tif",
                 "label": slide.label,
-                "kind": slide.kind or "negative",
                 "annotation": f"{split}-{slide.seed}.geojson",
             }
             for slide in slides

@@ -87,10 +87,26 @@ def test_a_projection_brings_vectors_of_other_lengths_to_that_of_the_finest():
     assert network.classify([torch.cat([coarse.features, fine.features])]).logits.shape == (1, 2)
 
 
-def test_patches_of_several_encoders_do_not_share_a_batch():
-    network = TNet(config_of(SMALL, RESNET)).eval()
+def test_patches_of_several_encoders_are_seen_as_each_by_itself():
+    torch.manual_seed(4)
+    network = TNet(config_of(SMALL, RESNET.model_copy(update={"input_px": 64}))).eval()
+    patches, allowed = torch.rand(4, 3, 64, 64), torch.ones(4, 4, dtype=torch.bool)
+    places = torch.tensor([[0, 0, 2], [0, 0, 1], [0, 0, 2], [0, 0, 0]])
+    together = network.look(patches, places, allowed)
+    for row in range(4):
+        alone = network.look(patches[row : row + 1], places[row : row + 1], allowed[row : row + 1])
+        assert torch.allclose(together.features[row], alone.features[0], atol=1e-5)
+        log_probs = [torch.as_tensor(each.cell_log_probs) for each in (together, alone)]
+        assert torch.allclose(log_probs[0][row], log_probs[1][0], atol=1e-5)
+    distilled = TNet(config_of(SMALL, TEACHER, response=True)).eval()
     with pytest.raises(ValueError, match="several encoders"):
-        network.look(torch.rand(2, 3, 64, 64), torch.tensor([[0, 0, 1], [0, 0, 2]]))
+        distilled.look(torch.rand(2, 3, 64, 64), places[:2])
+
+
+def test_a_frozen_encoder_learns_nothing():
+    network = TNet(config_of(SMALL, RESNET))
+    frozen = {name for name, each in network.named_parameters() if not each.requires_grad}
+    assert frozen == {name for name, _ in network.named_parameters() if name.startswith("feature.encoders.1.")}
 
 
 def test_one_encoder_given_as_such_sees_what_the_shared_one_sees():

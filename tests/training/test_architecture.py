@@ -1,8 +1,11 @@
 """Pretrained weights bring the statistics of the pixels they were trained with."""
 
+import json
+from dataclasses import replace
 from datetime import date
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -12,8 +15,9 @@ from tnet_cli.errors import ModelFileError, UsageError
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.card import ModelCard
-from tnet_cli.modelfile.modelfile import save_model
+from tnet_cli.modelfile.modelfile import load_model, save_model
 from tnet_cli.training.architecture import load_backbone_weights, model_config
+from tnet_cli.training.run import TrainRequest, run_train
 
 CLASSES = ("benign", "lesion")
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -123,3 +127,41 @@ def test_weights_that_do_not_fit_the_backbone_are_refused(tmp_path):
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
     with pytest.raises(ModelFileError, match="damaged"):
         load_backbone_weights(small, str(tmp_path / "torn.safetensors"))
+
+
+def test_an_encoder_of_the_finest_view_is_trained_around_and_kept_whole(labelled_slides, tmp_path):
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    torch.manual_seed(0)
+    own = timm.create_model("vit_tiny_patch16_224", num_classes=0, depth=1, img_size=64)
+    save_file(own.state_dict(), folder / "model.safetensors")
+    arguments = {"depth": 1, "img_size": 64}
+    config = {
+        "architecture": "vit_tiny_patch16_224",
+        "model_args": arguments,
+        "pretrained_cfg": {"input_size": [3, 64, 64]},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    request = TrainRequest(
+        manifest=labelled_slides,
+        out=tmp_path / "run",
+        finest=str(folder),
+        normal_class="benign",
+        device="cpu",
+        overrides=(
+            *("training.rounds=1", "training.warmup_steps=3", "training.batch_patches=6", "training.hard_epochs=1"),
+            *("model.mpp=8.0,2.0", "model.locations=4", "training.hard_locations=3", "training.patches_per_slide=3"),
+        ),
+    )
+    report = run_train(request)
+    model = load_model(report.models[0])
+    network = model.network.config
+    assert [each.backbone for each in network.encoders] == ["tnet_small", "timm:vit_tiny_patch16_224"]
+    assert network.mpp == pytest.approx((8.0, 2.0))
+    kept = {name: tensor for name, tensor in model.network.state_dict().items() if ".encoders.1." in name}
+    for name, tensor in own.state_dict().items():
+        assert torch.equal(kept[f"feature.encoders.1.backbone.network.{name}"], tensor)
+    assert report.validation is not None
+    # The configuration that was written repeats the run.
+    again = run_train(replace(request, finest=None, config=tmp_path / "run" / "config.toml", overrides=()))
+    assert again.was_done

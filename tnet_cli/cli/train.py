@@ -39,6 +39,13 @@ def train(
         str | None,
         typer.Option(metavar="NAME", help="tnet_small, a torchvision classifier, or timm:NAME.  [model.backbone]"),
     ] = None,
+    finest: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRESET|FILE",
+            help="Frozen encoder of the finest view: tnet models encoders.  [model.finest]",
+        ),
+    ] = None,
     classes: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="All classes in the order of the model.  [data.classes]")
     ] = None,
@@ -77,6 +84,7 @@ def train(
                 seed=seed,
                 device=device,
                 backbone=backbone,
+                finest=finest,
                 classes=None if classes is None else [name.strip() for name in classes.split(",") if name.strip()],
                 normal_class=normal_class,
                 folds=folds,

@@ -71,8 +71,6 @@ def distilled_network(config: TNetConfig, teacher: PatchModel) -> TNet:
         raise TypeError("a distilled network has encoders by processing level")
     finest = network.feature.encoder(len(config.encoders) - 1)
     finest.load_state_dict(teacher.network.state_dict())
-    for parameter in finest.parameters():
-        parameter.requires_grad = False
     network.to(memory_format=torch.channels_last)
     return network
 

@@ -54,6 +54,8 @@ class TrainingSettings(BaseModel):
             levels.
         backbone_weights: Pretrained weights of the backbone: ``torchvision`` or ``torchvision:NAME``, ``timm``, a
             ``.safetensors`` file, or ``hf://owner/repo``; random when None.
+        finest_weights: Of an encoder of the finest processing level's own, frozen: a preset of ``tnet models
+            encoders``, or whatever else ``modelfile.encoders`` finds; None where one encoder serves all.
         soft_steps: Steps of the warm-up with soft attention over random cells, which needs slide labels alone.
         exploration: Share of uniform choice in what locations are drawn from at the start of hard attention; it falls
             to zero in a straight line.
@@ -93,6 +95,7 @@ class TrainingSettings(BaseModel):
     slide_labels_teach_patches: bool = False
     normalisation: Literal["frozen", "none"] = "frozen"
     backbone_weights: str | None = Field(default=None, min_length=1)
+    finest_weights: str | None = Field(default=None, min_length=1)
     soft_steps: int = Field(default=0, ge=0, le=10**8)
     soft_learning_rate: float = Field(default=1e-3, gt=0)
     exploration: float = Field(default=0.0, ge=0, lt=1)

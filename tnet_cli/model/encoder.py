@@ -53,6 +53,8 @@ class Encoder(nn.Module):
             )
             self.feature_length = self.backbone.feature_length  # type: ignore[assignment]
             self.map_channels = self.backbone.map_channels  # type: ignore[assignment]
+        if config.frozen:
+            self.requires_grad_(requires_grad=False)
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(1, 3, 1, 1), persistent=False)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tnet_cli.model.classification import Classification
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.feature import FeatureExtraction, FeatureExtractionByLevel
-from tnet_cli.model.location import Location
+from tnet_cli.model.location import Location, masked_log_softmax
 from tnet_cli.model.position import Position
 from tnet_cli.model.traversal import Look
 from tnet_cli.model.weighting import EqualWeighting, FeatureWeighting
@@ -75,23 +75,50 @@ class TNet(nn.Module):
         """Look at regions: features (N, D) and, when ``allowed`` is given, log-probabilities (N, G).
 
         Args:
-            patches: (N, 3, H, W), uint8 or float in [0, 1]; of processing levels that share an encoder.
+            patches: (N, 3, H, W), uint8 or float in [0, 1].
             positions: (N, 3) int64: y, x, scale.
-            allowed: (N, G) bool: cells that may be attended next; None to leave the location module out.
+            allowed: (N, G) bool: cells that may be attended next; None to leave the location module out. At the finest
+                processing level, where nothing lies below, all allowed cells are alike.
             detach_location: Keep the location module's gradients out of the extractor, as the paper does.
 
         Raises:
-            ValueError: the patches are of several encoders, or cells are asked for at the finest processing level.
+            ValueError: patches of a distilled model are of several encoders.
         """
-        number = self._encoder_of(positions)
-        vectors, location_features = self.feature(
-            patches, self.config.encoders[number].processing_levels[0] if number else 0
+        numbers = self._encoders_of(positions)
+        if len(set(numbers)) == 1:
+            return self._look(numbers[0], patches, positions, allowed, detach_location=detach_location)
+        if self.config.is_distilled:
+            raise ValueError("patches of several encoders cannot be looked at in one batch of a distilled model")
+        rows = {number: [row for row, each in enumerate(numbers) if each == number] for number in sorted(set(numbers))}
+        looks = [
+            self._look(
+                number,
+                patches[mine],
+                positions[mine],
+                None if allowed is None else allowed[mine],
+                detach_location=detach_location,
+            )
+            for number, mine in rows.items()
+        ]
+        log_probs = [look.cell_log_probs for look in looks if look.cell_log_probs is not None]
+        back = torch.tensor([row for mine in rows.values() for row in mine], device=positions.device).argsort()
+        return Look(
+            features=torch.cat([look.features for look in looks])[back],
+            cell_log_probs=torch.cat(log_probs)[back] if log_probs else None,
         )
+
+    def _look(
+        self, number: int, patches: Tensor, positions: Tensor, allowed: Tensor | None, *, detach_location: bool
+    ) -> Look:
+        """Look with one encoder."""
+        processing_level = self.config.encoders[number].processing_levels[0] if number else 0
+        vectors, location_features = self.feature(patches, processing_level)
         features = vectors if self.config.is_distilled else self.position(vectors, positions)
         if allowed is None:
             return Look(features=features, cell_log_probs=None)
         if location_features is None:
-            raise ValueError("cells are located where there is a processing level below, and not by its encoder")
+            alike = masked_log_softmax(features.new_zeros(allowed.shape), allowed)
+            return Look(features=features, cell_log_probs=alike)
         location = self._location(number)
         seen = location_features.detach() if detach_location else location_features
         if self.config.response:
@@ -102,10 +129,12 @@ class TNet(nn.Module):
     def response_logits(self, patches: Tensor, positions: Tensor) -> Tensor:
         """Return the logits of the highest and the mean response of the teacher in each cell, (N, 2, G) float32.
 
-        Args: as of ``look``; gradients reach the extractor.
+        Args: as of ``look``, all of one encoder; gradients reach the extractor.
         """
-        number = self._encoder_of(positions)
+        number = self._encoders_of(positions)[0]
         _, location_features = self.feature(patches, self.config.encoders[number].processing_levels[0])
+        if location_features is None:
+            raise ValueError("responses are predicted where there is a processing level below")
         return self._location(number).scores(location_features)
 
     def _location(self, number: int) -> Location:
@@ -114,13 +143,10 @@ class TNet(nn.Module):
             raise TypeError(f"the location module of encoder {number} is a {type(found).__name__}")
         return found
 
-    def _encoder_of(self, positions: Tensor) -> int:
+    def _encoders_of(self, positions: Tensor) -> list[int]:
         if len(self.config.encoders) < 2:
-            return 0
-        numbers = {self.config.encoder_number(scale) for scale in set(positions[:, 2].tolist())}
-        if len(numbers) != 1:
-            raise ValueError("patches of several encoders cannot be looked at in one batch")
-        return numbers.pop()
+            return [0]
+        return [self.config.encoder_number(scale) for scale in positions[:, 2].tolist()]
 
     def classify(
         self, features: Sequence[Tensor], rngs: Sequence[np.random.Generator] | None = None

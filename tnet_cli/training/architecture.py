@@ -15,20 +15,26 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tnet_cli.errors import ModelFileError, UsageError
-from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.config import TNetConfig, mpp_by_level
+from tnet_cli.model.feature import FeatureExtractionByLevel
 from tnet_cli.model.tnet import TNet
-from tnet_cli.modelfile.encoders import matching_tensors
+from tnet_cli.modelfile.encoders import encoder_from, load_encoder_weights, matching_tensors
 from tnet_cli.modelfile.modelfile import find_model, read_card
 
 PRESETS = ("slide",)
 GPU_BACKBONE = "efficientnet_b0"
 """The paper's backbone, which is the default where a GPU can train it."""
 
-MODEL_KEYS = frozenset(TNetConfig.model_fields) - {"class_names"} | {"preset", "pretrained"}
+MODEL_KEYS = frozenset(TNetConfig.model_fields) - {"class_names"} | {"preset", "pretrained", "finest"}
 
 
 def model_config(
-    given: Mapping[str, Any], class_names: tuple[str, ...], *, weights: str | None = None, on_gpu: bool = False
+    given: Mapping[str, Any],
+    class_names: tuple[str, ...],
+    *,
+    weights: str | None = None,
+    finest: str | None = None,
+    on_gpu: bool = False,
 ) -> TNetConfig:
     """Put the user's numbers in the place of the preset's, and fit the others to them.
 
@@ -39,6 +45,8 @@ def model_config(
     Args:
         given: Keys of the table [model].
         weights: Pretrained weights of the backbone, or None.
+        finest: Of an encoder of the finest processing level's own; the others then see patches of as many pixels, and
+            the scales follow from its own where that is known.
         on_gpu: Whether the default backbone may be one that needs a GPU to be trained.
 
     Raises:
@@ -55,9 +63,23 @@ def model_config(
     numbers = _pixel_statistics(numbers, weights) | numbers
     _fit_scales(numbers, base)
     try:
-        return TNetConfig.model_validate(base.model_dump() | numbers)
+        config = TNetConfig.model_validate(base.model_dump() | numbers)
+        return config if finest is None or config.encoders else _with_finest(config, finest)
     except ValidationError as exc:
         raise UsageError(describe_first(exc, "model")) from exc
+
+
+def _with_finest(config: TNetConfig, source: str) -> TNetConfig:
+    """Give the finest processing level an encoder of its own, frozen."""
+    last = config.processing_levels - 1
+    if last < 1 or config.mpp is None:
+        raise UsageError(f"--finest {source}: a model of one processing level has no other to look for places with")
+    found = encoder_from(source, (last,))
+    side_px = found.config.input_px
+    finder = config.encoder_at(0).model_copy(update={"processing_levels": tuple(range(last)), "input_px": side_px})
+    scales = mpp_by_level((found.spacing_um_px or config.mpp[-1]) * side_px, config.grid, [side_px] * (last + 1))
+    own = {"base_px": side_px, "mpp": scales, "encoders": (finder, found.config)}
+    return TNetConfig.model_validate(config.model_dump() | own)
 
 
 def describe_first(error: ValidationError, table: str) -> str:
@@ -117,6 +139,19 @@ def _torchvision_weights(backbone: str) -> Any:
         return get_model_weights(backbone.removeprefix("tf_"))
     except ValueError:
         return {}
+
+
+def load_finest_weights(network: TNet, source: str) -> None:
+    """Load the weights of the finest processing level's own encoder.
+
+    Raises:
+        UsageError: the source is none, or the network has no such encoder.
+        ModelFileError: they cannot be had, or are of another network.
+    """
+    last = network.config.processing_levels - 1
+    if not isinstance(network.feature, FeatureExtractionByLevel):
+        raise UsageError(f"[training] finest_weights {source}: the model has one encoder for all processing levels")
+    load_encoder_weights(network.feature.encoder(network.config.encoder_number(last)), encoder_from(source, (last,)))
 
 
 def load_backbone_weights(network: TNet, source: str) -> None:

@@ -154,7 +154,13 @@ class ConfigTables:
             UsageError: the model's numbers do not go together.
         """
         training = self.training
-        network = model_config(self.model, class_names, weights=training.backbone_weights, on_gpu=on_gpu)
+        network = model_config(
+            self.model,
+            class_names,
+            weights=training.backbone_weights,
+            finest=training.finest_weights,
+            on_gpu=on_gpu,
+        )
         if "hard_locations" not in training.model_fields_set:
             wanted = network.processing_levels - 1
             locations = training.hard_locations
@@ -234,7 +240,9 @@ def _value(text: str) -> Any:
 
 
 def _move_pretrained(tables: dict[str, dict[str, Any]]) -> None:
-    """Make a setting of the training of ``pretrained``, which users look for beside the backbone."""
+    """Make settings of the training of ``pretrained`` and ``finest``, which users look for beside the backbone."""
+    if "finest" in tables["model"]:
+        tables["training"]["finest_weights"] = tables["model"].pop("finest")
     if "pretrained" not in tables["model"]:
         return
     wanted = tables["model"].pop("pretrained")

@@ -22,6 +22,7 @@ from tnet_cli.learning.distributed import own_device, process_group
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.card import MODEL_FILE, ModelCard, TrainingData
 from tnet_cli.modelfile.modelfile import load_model, save_model
+from tnet_cli.modelfile.presets import PRESETS
 from tnet_cli.results.layout import RUN_RECORD
 from tnet_cli.training.config_file import ConfigTables, TrainConfig
 from tnet_cli.training.folder import CHECKPOINTS, FOLDS, TRAINING, VALIDATION, TrainingFolder
@@ -46,6 +47,7 @@ class TrainRequest:
     seed: int | None = None
     device: str = "auto"
     backbone: str | None = None
+    finest: str | None = None
     classes: tuple[str, ...] | None = None
     normal_class: str | None = None
     folds: int | None = None
@@ -57,7 +59,14 @@ class TrainRequest:
         """Return the options that are keys of the configuration too."""
         training, data = ("seed", "normal_class"), ("classes", "folds", "validation_share", "skip_bad")
         options = {f"training.{name}": getattr(self, name) for name in training}
-        return options | {f"data.{name}": getattr(self, name) for name in data} | {"model.backbone": self.backbone}
+        return (
+            options
+            | {f"data.{name}": getattr(self, name) for name in data}
+            | {
+                "model.backbone": self.backbone,
+                "model.finest": self.finest,
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,14 +284,18 @@ def _card(run: _Run, split: DataSplit, name: str, validation: dict[str, Any] | N
         f"{f', {annotated} of them with annotations' if annotated else ''}; "
         f"manifest digest {manifest.digest[:12]}, settings digest {config.digest[:12]}, seed {config.training.seed}."
     )
-    data = TrainingData(name=printable(manifest.path.name), licence=card.data_licence, description=description)
+    data = [TrainingData(name=printable(manifest.path.name), licence=card.data_licence, description=description)]
+    if (source := config.training.finest_weights) is not None:
+        terms = PRESETS[source].licence if source in PRESETS else "as its owner states"
+        own = "Weights of the finest view, frozen; the model file holds them."
+        data.append(TrainingData(name=printable(source), licence=terms, description=own))
     return ModelCard(
         name=card.name or re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-") or "model",
         summary=card.summary or f"Tells slides of {len(classes)} classes apart: {', '.join(classes)}.",
         intended_use=card.intended_use,
         limits=(*_limits(split, validation), *card.limits),
         licence=card.licence,
-        training_data=(data,),
+        training_data=tuple(data),
         metrics={"validation": validation} if validation else {},
         created=datetime.now(UTC).date(),
         package_version=version(DISTRIBUTION),

@@ -22,7 +22,7 @@ from tnet_cli.learning.slides import TrainingSlide, load_training_slides, slide_
 from tnet_cli.learning.state import Precision, TrainingState, seed_torch
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
-from tnet_cli.training.architecture import load_backbone_weights
+from tnet_cli.training.architecture import load_backbone_weights, load_finest_weights
 from tnet_cli.training.hard_attention import HardAttention
 from tnet_cli.training.soft_attention import SoftAttention
 from tnet_cli.training.validation import validation_metrics
@@ -80,6 +80,8 @@ def train(
     network = TNet(config)
     if settings.backbone_weights is not None:
         load_backbone_weights(network, settings.backbone_weights)
+    if settings.finest_weights is not None:
+        load_finest_weights(network, settings.finest_weights)
     with process_group(device) as group:
         state = TrainingState(
             network=network.to(device),

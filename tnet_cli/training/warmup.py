@@ -16,6 +16,7 @@ from tnet_cli.learning.loop import Stage, StepOutput
 from tnet_cli.learning.patch_store import PIXELS, TARGETS, SlidePatches, attended_patches, guided_patches
 from tnet_cli.learning.slides import NO_LABEL, AnnotationTargets, read_many
 from tnet_cli.learning.state import TrainingState, digest_of, random_source
+from tnet_cli.model.encoder import Encoder
 from tnet_cli.model.normalisation import freeze_normalisation
 
 MEASURED_PATCHES = 256
@@ -196,7 +197,10 @@ def measure_statistics(state: TrainingState) -> None:
     """
     network, pool = state.network, state.pool
     everything = random_source(state.settings.seed, 0, 0).permutation(len(pool))[:MEASURED_PATCHES]
-    layers = [m for m in network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001 (the common base)
+    frozen = [each for each in network.modules() if isinstance(each, Encoder) and each.settings.frozen]
+    of_frozen = {id(module) for encoder in frozen for module in encoder.modules()}
+    norms = [m for m in network.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]  # noqa: SLF001 (the common base)
+    layers = [each for each in norms if id(each) not in of_frozen]
     if not layers or len(everything) < 2:
         return
     momenta = [layer.momentum for layer in layers]
@@ -208,7 +212,8 @@ def measure_statistics(state: TrainingState) -> None:
         # Batches interleave what the permutation mixed: every batch holds patches of all processing levels.
         for rows in np.array_split(everything, max(1, len(everything) // 32)):
             pixels = torch.from_numpy(np.stack([pool.pixels(row) for row in rows.tolist()])).permute(0, 3, 1, 2)
-            network.feature(pixels.to(state.device))
+            positions = torch.from_numpy(pool.column("positions")[rows])
+            network.look(pixels.to(state.device), positions.to(state.device))
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
 
