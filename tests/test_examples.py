@@ -40,6 +40,15 @@ def test_train_on_synthetic(labelled_slides: Path, tmp_path: Path):
     assert "accuracy on 2 fresh slides: " in out
 
 
+@pytest.mark.slow
+def test_distill_a_patch_model(tmp_path: Path):
+    small = ("--count", 4, "--fresh", 2, "--size", 3000, "--steps", 4, "--locations", 8)
+    out = run("distill_a_patch_model.py", tmp_path, *small)
+    assert "agrees with synthetic-demo on every tile of 2 slides" in out
+    assert out.count("95 % interval") == 2
+    assert (tmp_path / "qupath" / "torchscript_model.pt").exists()
+
+
 def test_every_example_is_run_here():
     tested = Path(__file__).read_text()
     assert [path.name for path in EXAMPLES.glob("*.py") if path.name not in tested] == []
