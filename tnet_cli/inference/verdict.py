@@ -128,8 +128,8 @@ def judged(path: str, verdict: Verdict, preparation: Preparation, traversal: Tra
     Raises:
         SlideError: its finest cells were not looked at, as on a slide that is too coarse for them.
     """
-    last, levels = config.processing_levels - 1, traversal.levels
-    finest = [record for record in levels if record.processing_level == last]
+    last, records = config.processing_levels - 1, traversal.levels
+    finest = [record for record in records if record.processing_level == last]
     if not finest:
         raise SlideError(
             path,
@@ -148,7 +148,7 @@ def judged(path: str, verdict: Verdict, preparation: Preparation, traversal: Tra
         where = {(region.x, region.y): number for number, region in enumerate(regions)}
         looked_at = [where[region.x, region.y] for region in finest[0].regions if (region.x, region.y) in where]
         rest = np.setdiff1d(np.arange(len(regions)), looked_at)
-        sample = [where[region.x, region.y] for region in levels[-1].regions] if drawn else []
+        sample = [where[region.x, region.y] for region in records[-1].regions] if drawn else []
         estimate = difference_estimate(
             values_of(verdict, attended),
             predicted_responses(traversal, [regions[number] for number in rest], config),
@@ -166,7 +166,7 @@ def judged(path: str, verdict: Verdict, preparation: Preparation, traversal: Tra
         attended=len(attended),
         sampled=drawn,
     )
-    coarse = [record for record in levels if record.processing_level != last]
+    coarse = [record for record in records if record.processing_level != last]
     alone = np.concatenate([*(_best_offered(record) for record in coarse), seen])
     return Judged(
         score=score,

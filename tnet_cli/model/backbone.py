@@ -1,6 +1,5 @@
 """Backbones by name: a small one of our own, the paper's, and any classifier of torchvision or timm."""
 
-import math
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from torch.nn import functional
 
 from tnet_cli.errors import install_hint
 from tnet_cli.model.small_backbone import SmallBackbone
+from tnet_cli.model.token_backbone import TokenBackbone, has_tokens
 
 MAP_STRIDE = 16
 
@@ -55,7 +55,7 @@ def build_backbone(
             raise ValueError(f"backbone tnet_small has one location map; leave tap out instead of giving {tap!r}")
         return SmallBackbone()
     network = _network_for(name, arguments or {}, base_px)
-    if pooling not in {"own", "map"} or (needs_map and tap is None and _has_tokens(network)):
+    if pooling not in {"own", "map"} or (needs_map and tap is None and has_tokens(network)):
         return TokenBackbone(network, name, base_px, pooling, first_token)
     if re.fullmatch("tf_efficientnet_b[0-4]", name):
         # The last block of part 5, 14 x 14: torchvision counts the stem as the first stage.
@@ -153,64 +153,6 @@ class PlainBackbone(nn.Module):
     def forward(self, patches: Tensor) -> tuple[Tensor, None]:
         """Return vectors (N, D) of patches (N, 3, H, W)."""
         return _first(self.network(patches)), None
-
-
-class TokenBackbone(nn.Module):
-    """A transformer whose patch tokens, laid back on their grid, are the map.
-
-    Args:
-        network: With ``forward_features`` that gives tokens (N, T, D), as timm's, or of ``transformers``.
-        pooling: As of ``EncoderConfig``; ``map`` is the mean of the patch tokens.
-        first_token: The first patch token, where the network does not say how many come before.
-
-    Raises:
-        ValueError: the network cannot take such patches, or its tokens make no square grid.
-    """
-
-    def __init__(self, network: nn.Module, name: str, base_px: int, pooling: str, first_token: int) -> None:
-        super().__init__()
-        self.network = network
-        self.pooling = pooling
-        self.first_token = int(getattr(network, "num_prefix_tokens", first_token))
-        was_training = network.training
-        network.eval()
-        try:
-            with torch.no_grad():
-                vectors, maps = self(torch.zeros(1, 3, base_px, base_px))
-        except (RuntimeError, AssertionError, ValueError) as exc:
-            raise ValueError(f"backbone {name} cannot take patches of {base_px} px: {exc}") from exc
-        finally:
-            network.train(was_training)
-        self.feature_length, self.map_channels = vectors.shape[1], maps.shape[1]
-
-    def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Return vectors (N, D) and maps (N, D, h, w) of patches (N, 3, H, W)."""
-        if hasattr(self.network, "forward_features"):
-            tokens: Tensor = self.network.forward_features(patches)  # type: ignore[operator]
-        else:
-            tokens = self.network(pixel_values=patches).last_hidden_state
-        patch_tokens = tokens[:, self.first_token :]
-        side = math.isqrt(patch_tokens.shape[1])
-        if side == 0 or side**2 != patch_tokens.shape[1]:
-            raise ValueError(f"{patch_tokens.shape[1]} patch tokens make no square grid; say which is the first")
-        maps = patch_tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)  # (N, D, h, w)
-        match self.pooling:
-            case "cls":
-                vectors = tokens[:, 0]
-            case "cls+mean":
-                vectors = torch.cat([tokens[:, 0], patch_tokens.mean(dim=1)], dim=1)
-            case "own" if hasattr(self.network, "forward_head"):
-                vectors = self.network.forward_head(tokens)  # type: ignore[operator]
-            case _:
-                vectors = patch_tokens.mean(dim=1)
-        return vectors, maps
-
-
-def _has_tokens(network: nn.Module) -> bool:
-    """Tell a transformer of timm, or of ``transformers``, which has a configuration and no features of its own."""
-    if hasattr(network, "forward_features"):
-        return hasattr(network, "num_prefix_tokens")
-    return hasattr(network, "config")
 
 
 def _network_for(name: str, arguments: Mapping[str, Any], base_px: int) -> nn.Module:
