@@ -12,17 +12,25 @@ import pytest
 
 import tnet_cli
 from tests.results.runs_made_by_hand import done
+from tnet_cli.distillation.folder import DISTILLATION, DistillRequest
+from tnet_cli.distillation.run import run_distill
 from tnet_cli.errors import TnetError, UsageError
+from tnet_cli.evaluation.agreement import COMPARISON, AgreementRequest, run_agreement
 from tnet_cli.evaluation.folder import EVALUATION
 from tnet_cli.files import STATE, FolderKind, claim, held_by_command, path_given
 from tnet_cli.inputs.names import SLIDE_FILES
+from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.modelfile.export_onnx import EXPORT
+from tnet_cli.modelfile.export_wsinfer import WSINFER_EXPORT
+from tnet_cli.places import Place
 from tnet_cli.results.layout import CLASSIFICATION, PREDICTIONS, RUN_RECORD, SLIDES, RunDirectory
 from tnet_cli.synth.synthesis import SYNTHESIS
 from tnet_cli.training.folder import TRAINING
 
-RUNS = (CLASSIFICATION, TRAINING, EVALUATION)
-KINDS = (*RUNS, SYNTHESIS, EXPORT)
+SINCE_BEFORE_CLAIMS = (CLASSIFICATION, TRAINING, EVALUATION)
+WITH_RECORD = (*SINCE_BEFORE_CLAIMS, DISTILLATION)
+RUNS = (*WITH_RECORD, COMPARISON)
+KINDS = (*RUNS, SYNTHESIS, EXPORT, WSINFER_EXPORT)
 
 
 def real_name(name: str) -> str:
@@ -39,6 +47,17 @@ def run(kind: FolderKind, out: Path, manifest: Path, model: Path, *, overwrite: 
         tnet_cli.classify(manifest, out=out, model=model, overwrite=overwrite)
     elif kind is TRAINING:
         tnet_cli.train(manifest, out, overwrite=overwrite, backbone="tnet_small")
+    elif kind is DISTILLATION:
+        run_distill(
+            DistillRequest(inputs=[Place(manifest)], teacher="synthetic-demo", out=out, overwrite=overwrite, steps=1)
+        )
+    elif kind is COMPARISON:
+        given: dict[str, Any] = {
+            "inputs": [Place(manifest)],
+            "teacher": "synthetic-demo",
+            "traversal": TraversalOptions(),
+        }
+        run_agreement(AgreementRequest(model=str(model), out=out, **given))
     else:
         tnet_cli.evaluate(manifest, model, out=out, overwrite=overwrite)
 
@@ -118,8 +137,8 @@ def test_what_another_program_left_stays_as_it_is(
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize("other", RUNS, ids=lambda kind: kind.command)
-@pytest.mark.parametrize("kind", RUNS, ids=lambda kind: kind.command)
+@pytest.mark.parametrize("other", WITH_RECORD, ids=lambda kind: kind.command)
+@pytest.mark.parametrize("kind", WITH_RECORD, ids=lambda kind: kind.command)
 def test_a_run_of_one_command_is_in_the_way_of_another(kind, other, small_labelled_slides, untrained_model, tmp_path):
     claim(tmp_path, other)
     (tmp_path / RUN_RECORD).write_text("{}")
@@ -213,7 +232,7 @@ RECORDS: dict[FolderKind, tuple[str, dict[str, Any]]] = {
 """What versions that left no claim wrote."""
 
 
-@pytest.mark.parametrize("kind", RUNS, ids=lambda kind: kind.command)
+@pytest.mark.parametrize("kind", SINCE_BEFORE_CLAIMS, ids=lambda kind: kind.command)
 def test_a_folder_from_before_there_were_claims_is_known_by_its_record_in_full(kind, tmp_path):
     name, record = RECORDS[kind]
     (tmp_path / PREDICTIONS if kind is not TRAINING else tmp_path / "metrics.csv").write_text("rows")

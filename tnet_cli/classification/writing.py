@@ -86,6 +86,7 @@ def overlay_of(result: SlideResult, card: ModelCard) -> Image | None:
         seconds=result.seconds,
         reasons=result.reasons,
         calibration=calibration_words(result.calibration_error),
+        score="" if result.score is None else result.score.words(),
     )
     return draw_overlay(seen.thumbnail, subject, result.regions, shown[:PATCHES_SHOWN])
 

@@ -155,7 +155,8 @@ def judged(path: str, verdict: Verdict, preparation: Preparation, traversal: Tra
             np.searchsorted(rest, np.array(sample, dtype=np.int64)),
             values_of(verdict, sampled),
         )
-        weights = np.full(len(seen), 1 / len(seen))
+        shares = values_of(verdict, seen)
+        weights = shares / shares.sum() if shares.sum() > 0 else np.full(len(seen), 1 / len(seen))
     has_interval = verdict.rule != "top"
     score = Score(
         rule=verdict.rule_words,

@@ -37,6 +37,7 @@ def card_as_markdown(card: ModelCard) -> str:
         f"| attention grid | {network.grid} x {network.grid}, {network.choice} choice |",
         f"| default locations | {', '.join(str(k) for k in network.locations)} |",
         f"| temperature | {card.temperature:g} |",
+        *_verdict_lines(card),
         *_bias_lines(card),
         *_domain_lines(card),
         f"| licence | {card.licence} |",
@@ -52,6 +53,21 @@ def card_as_markdown(card: ModelCard) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _verdict_lines(card: ModelCard) -> list[str]:
+    verdict = card.verdict
+    if verdict is None:
+        return []
+    teacher = verdict.teacher
+    patch = f"{teacher.patch_px} px at {teacher.spacing_um_px:g} µm per pixel"
+    rule = f"{verdict.rule_words} of {' + '.join(verdict.targets)}, called by the teacher from {verdict.call_at:g}"
+    return [
+        f"| teacher | {teacher.name}, {teacher.architecture}, patches of {patch}, SHA-256 {teacher.digest[:12]} |",
+        f"| licence of the teacher | {teacher.licence}{'; ' + teacher.attribution if teacher.attribution else ''} |",
+        f"| verdict | {rule} |",
+        f"| drawn at random | {verdict.sample} finest cells |",
+    ]
 
 
 def is_card_page(text: str) -> bool:

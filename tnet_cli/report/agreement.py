@@ -34,7 +34,12 @@ def agreement_plot(
                     color=SERIES_COLOURS[colour],
                     label=f"{text} by the model ({len(mine)})",
                 )
-        axes.set(xlim=(0, highest), ylim=(0, highest), xlabel=f"Teacher on every tile: {axis}", ylabel=f"Model: {axis}")
+        axes.set(
+            xlim=(-0.03 * highest, highest),
+            ylim=(-0.03 * highest, highest),
+            xlabel=f"Teacher on every tile: {axis}",
+            ylabel=f"Model: {axis}",
+        )
         axes.set_title(summary)
         legend(figure, axes, 2)
         return png_of(figure)

@@ -70,6 +70,7 @@ class OverlaySubject:
         seconds: Work on the slide.
         reasons: Why the answer does not count, in sentences without a full stop; none where it does.
         calibration: How far the probabilities can be relied on, in a few words.
+        score: What the answer was made of by the rule of a distilled model, with its interval; empty of any other.
     """
 
     slide_name: str
@@ -85,6 +86,7 @@ class OverlaySubject:
     seconds: float
     reasons: tuple[str, ...] = ()
     calibration: str = ""
+    score: str = ""
 
 
 def header(subject: OverlaySubject, width_px: int) -> Image.Image:
@@ -167,6 +169,8 @@ def _facts(subject: OverlaySubject, width_px: int) -> Image.Image:
     )
     if subject.calibration and subject.prediction is not None:
         text += f" Probabilities: {subject.calibration}."
+    if subject.score:
+        text += f" Score: {subject.score}."
     lines = wrap(text, TEXT_PX, width_px)
     page = blank(width_px, line_height(TEXT_PX) * len(lines))
     _write_lines(ImageDraw.Draw(page), (0, 0), lines, INK)

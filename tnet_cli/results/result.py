@@ -61,6 +61,11 @@ class Score:
     attended: int
     sampled: int
 
+    def words(self) -> str:
+        """Return the score as it is read: ``area 0.031 (95 % interval 0.020 to 0.044)``."""
+        interval = "" if self.low is None else f" (95 % interval {self.low:.3g} to {self.high:.3g})"
+        return f"{self.rule} {self.value:.3g}{interval}"
+
 
 SCORE_COLUMNS = ("score", "score_low", "score_high")
 """Of ``predictions.csv`` after the others, where a model has a rule."""
