@@ -238,7 +238,7 @@ def test_a_folder_from_before_there_were_claims_is_known_by_its_record_in_full(k
     (tmp_path / PREDICTIONS if kind is not TRAINING else tmp_path / "metrics.csv").write_text("rows")
     (tmp_path / name).write_text(json.dumps(record))
     assert held_by_command(tmp_path, kind)
-    for other in set(RUNS) - {kind}:
+    for other in set(SINCE_BEFORE_CLAIMS) - {kind}:
         with pytest.raises(UsageError, match=f"that no run of tnet {other.command} left there"):
             held_by_command(tmp_path, other)
     for part in record.keys() - {"seconds", "notes", "machine"}:
