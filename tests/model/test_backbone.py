@@ -88,6 +88,8 @@ def test_the_tap_can_be_chosen():
         ("resnet18", 64, "avgpool.x", "tap 'avgpool.x' is not a module"),
         ("tnet_small", 64, "fine", "tnet_small has one location map"),
         ("timm:resnet_nothing", 64, None, "timm:resnet_nothing: Unknown model"),
+        ("timm:hf-hub:lab/encoder", 64, None, "nothing is fetched to build a network"),
+        ("timm:local-dir:/etc", 64, None, "nothing is fetched to build a network"),
         ("timm:mixer_s16_224", 224, None, "no map at stride 16"),
         ("timm:mixer_s16_224", 64, None, "cannot take patches of 64 px"),
     ],

@@ -236,13 +236,16 @@ def _torchvision_network(name: str, num_classes: int = 0) -> nn.Module:
 
 
 def _timm_network(name: str, arguments: Mapping[str, Any], num_classes: int) -> nn.Module:
+    if ":" in (bare := name.removeprefix("timm:")):
+        # timm would go by hf-hub:... and local-dir:... to wherever a model file says.
+        raise ValueError(f"backbone {name}: {bare} is no name of timm's, and nothing is fetched to build a network")
     try:
         import timm
     except ImportError as exc:
         raise ValueError(f"backbone {name} needs the timm extra; install it with: {install_hint('timm')}") from exc
     try:
         network: nn.Module = timm.create_model(
-            name.removeprefix("timm:"), pretrained=False, num_classes=num_classes, **_with_layers(arguments)
+            bare, pretrained=False, num_classes=num_classes, **_with_layers(arguments)
         )
     except (RuntimeError, ValueError, TypeError) as exc:
         raise ValueError(f"backbone {name}: {exc}") from exc
