@@ -1,10 +1,7 @@
 """Encoders that users bring: presets against their packages' own networks, and sources of weights."""
 
-import http.server
 import json
-import threading
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +10,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from tests.hub_server import serving_hub
 from tnet_cli.cli.app import main
 from tnet_cli.errors import ModelFileError, UsageError
 from tnet_cli.model.encoder import Encoder
@@ -166,61 +164,18 @@ def test_what_is_no_encoder_is_refused_in_a_sentence(tmp_path):
         load_encoder_weights(Encoder(found.config, needs_map=False), found)
 
 
-class Hub(http.server.BaseHTTPRequestHandler):
-    """In the hub's place: one repository that is open, one that is gated."""
-
-    folder: Path
-
-    def do_HEAD(self) -> None:
-        self.answer(body=False)
-
-    def do_GET(self) -> None:
-        self.answer(body=True)
-
-    def answer(self, *, body: bool) -> None:
-        file = self.folder / Path(self.path.partition("?")[0]).name
-        if self.path.startswith("/lab/gated/"):
-            self.send_response(403)
-            self.send_header("X-Error-Code", "GatedRepo")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        found = self.path.startswith("/lab/open/") and file.is_file()
-        content = file.read_bytes() if found else b""
-        self.send_response(200 if found else 404)
-        if not found:
-            self.send_header("X-Error-Code", "EntryNotFound")
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("ETag", f'"{file.name}"')
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, *_args) -> None:
-        pass
-
-
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    from huggingface_hub import constants
-
     folder = tmp_path / "hub"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(CONFIG))
     save_file(small_vit().state_dict(), folder / "model.safetensors")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Hub,), {"folder": folder}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    yield address
-    server.shutdown()
-    server.server_close()
+    with serving_hub(folder, tmp_path / "cache", monkeypatch):
+        yield
 
 
-def test_an_encoder_comes_from_the_hub_and_a_gated_one_says_where_to_ask(hub):
+@pytest.mark.usefixtures("hub")
+def test_an_encoder_comes_from_the_hub_and_a_gated_one_says_where_to_ask():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         check("hf-hub:lab/open")

@@ -12,7 +12,8 @@ from torchvision import transforms
 from tnet_cli.cli.app import main
 from tnet_cli.errors import UsageError
 from tnet_cli.modelfile.export_wsinfer import export_wsinfer
-from tnet_cli.modelfile.zoo import load_patch_model, read_zoo_config
+from tnet_cli.modelfile.zoo import load_patch_model
+from tnet_cli.modelfile.zoo_config import read_zoo_config
 
 
 @pytest.mark.parametrize("name", ["synthetic-demo", "colon-adenocarcinoma-composed"])

@@ -1,6 +1,7 @@
 """Patch models: folders of the zoo's kind, programs that are trusted or not, and models of tnet."""
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
@@ -8,12 +9,17 @@ import numpy as np
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 
+from tests.hub_server import serving_hub
+from tests.model_files import save_random, tiny_network
 from tnet_cli.errors import ModelFileError
+from tnet_cli.model.config import EncoderConfig, TNetConfig, mpp_by_level
 from tnet_cli.model.encoder import TRUST_VARIABLE
 from tnet_cli.modelfile.modelfile import bundled_models, load_model
-from tnet_cli.modelfile.zoo import load_patch_model, read_zoo_config
+from tnet_cli.modelfile.zoo import load_patch_model
+from tnet_cli.modelfile.zoo_config import read_zoo_config
 
 CONFIG = {
     "spec_version": "1.0",
@@ -85,9 +91,13 @@ def test_a_zoo_folder_gives_the_probabilities_of_its_network(tmp_path):
         ({"class_names": ["=1+1", "Tumor"]}, "spreadsheet"),
         ({"patch_size_pixels": 0}, "patch_size_pixels"),
         ({"spacing_um_px": float("inf")}, "spacing_um_px"),
+        ({"num_classes": 0}, "num_classes: .* equal to 1, not 0"),
+        ({"class_names": None}, "class_names"),
         ({"transform": [{"name": "Flip"}]}, "transform.0.name"),
+        ({"transform": [{"name": "ToTensor", "size": 64}]}, "transform.0.size is no key of a step"),
         ({"transform": [{"name": "Resize", "arguments": {"size": [64, 32]}}]}, "one whole number"),
         ({"transform": [{"name": "Normalize", "arguments": {"mean": [0.5]}}]}, "three numbers"),
+        ({"transform": [{"name": "Normalize", "arguments": {"std": [None, 1, 1]}}]}, r"not \[null, 1, 1\]"),
     ],
 )
 def test_a_config_that_is_not_the_zoos_is_refused_in_a_sentence(tmp_path, changes, words):
@@ -95,6 +105,48 @@ def test_a_config_that_is_not_the_zoos_is_refused_in_a_sentence(tmp_path, change
     with pytest.raises(ModelFileError, match=words) as refused:
         read_zoo_config(folder / "config.json")
     assert "\n" not in str(refused.value)
+
+
+def test_a_document_that_is_no_config_is_refused_in_a_sentence(tmp_path):
+    for content, words in (("", "is no JSON"), ("[1]", "expected an object"), ("[" * 100_000, "is no JSON")):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(ModelFileError, match=words):
+            read_zoo_config(tmp_path / "config.json")
+
+
+def test_timms_own_folder_teaches_once_it_says_what_its_patches_are(tmp_path):
+    document = {
+        "architecture": "resnet10t",
+        "num_classes": 2,
+        "global_pool": "avg",
+        "pretrained_cfg": {
+            "input_size": [3, 64, 64],
+            "interpolation": "bicubic",
+            "mean": CONFIG["transform"][2]["arguments"]["mean"],  # type: ignore[index]
+            "std": CONFIG["transform"][2]["arguments"]["std"],  # type: ignore[index]
+        },
+        "label_names": ["Other", "Tumor"],
+    }
+    folder, network = zoo_folder(tmp_path / "timm")
+    save_file(network.state_dict(), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(document))
+    with pytest.raises(ModelFileError, match='add "patch_size_pixels" and "spacing_um_px" to it'):
+        load_patch_model(str(folder))
+    (folder / "config.json").write_text(json.dumps(document | {"patch_size_pixels": 64, "spacing_um_px": 0.5}))
+    model = load_patch_model(str(folder))
+    assert (model.classes, model.side_um, model.encoder.interpolation) == (("Other", "Tumor"), 32, "bicubic")
+    assert torch.allclose(seen(model, patches()), oracle(network, patches()), atol=1e-5)
+
+
+def test_one_class_stands_against_nothing(tmp_path):
+    folder, _ = zoo_folder(tmp_path / "one", num_classes=1, class_names=["Tumor"])
+    network = timm.create_model("resnet10t", num_classes=1).eval()
+    save_file(network.state_dict(), folder / "model.safetensors")
+    model = load_patch_model(str(folder))
+    values = (torch.from_numpy(patches()).float() / 255).permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(each).view(3, 1, 1) for each in (model.encoder.pixel_mean, model.encoder.pixel_std))
+    with torch.inference_mode():
+        assert torch.allclose(seen(model, patches()), network((values - mean) / std).sigmoid(), atol=1e-5)
 
 
 def test_tensors_of_another_network_and_missing_files_are_refused(tmp_path):
@@ -154,6 +206,90 @@ def test_a_model_of_tnet_teaches_with_what_it_says_of_one_finest_patch():
         wanted = (logits + torch.tensor(model.card.bias or (0.0,))).softmax(dim=1)
     assert torch.allclose(seen(teacher, pixels), wanted, atol=1e-5)
     assert teacher.side_um == pytest.approx(config.side_um(config.processing_levels - 1))
+
+
+SMALL = EncoderConfig(backbone="tnet_small", processing_levels=(0,), input_px=64)
+FINE = EncoderConfig(
+    backbone="timm:vit_tiny_patch16_224",
+    processing_levels=(1,),
+    input_px=32,
+    arguments={"depth": 1, "img_size": 32, "reg_tokens": 2},
+    pooling="cls+mean",
+    frozen=True,
+)
+
+
+def test_a_model_with_a_finest_encoder_of_its_own_teaches(tmp_path):
+    config = TNetConfig(
+        backbone="tnet_small",
+        class_names=("benign", "tumour", "stroma"),
+        base_px=64,
+        grid=2,
+        cell_fraction=0.5,
+        processing_levels=2,
+        mpp=mpp_by_level(16.0, 2, (64, 32)),
+        choice="beam",
+        locations=(3,),
+        position_axes="s",
+        encoders=(SMALL, FINE),
+    )
+    path = save_random(tmp_path, config, seed=0)
+    teacher, network = load_patch_model(str(path)), load_model(path).network
+    given = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    with torch.inference_mode():
+        features = network.look(given, torch.tensor([[0, 0, 1]] * 2)).features
+        assert torch.allclose(teacher.network(given)[0], network.classification(features).softmax(dim=1), atol=1e-5)
+    assert teacher.architecture == FINE.backbone
+    assert teacher.side_um == pytest.approx(16)
+
+
+def test_a_model_whose_answer_depends_on_the_place_is_no_patch_model(tmp_path):
+    config = tiny_network().model_copy(update={"position_axes": "yxs"})
+    with pytest.raises(ModelFileError, match="depends on where in its image that lies"):
+        load_patch_model(str(save_random(tmp_path, config, seed=0)))
+
+
+def test_the_hub_has_patch_models_and_models_of_tnet(tmp_path, monkeypatch):
+    folder, network = zoo_folder(tmp_path / "hub", license=None)
+    with serving_hub(folder, tmp_path / "cache", monkeypatch), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ModelFileError, match=r"hf://lab/open: has config\.json, but neither"):
+            load_patch_model("hf://lab/open")
+        program_of(network, folder / "torchscript_model.pt")
+        with pytest.raises(ModelFileError, match="is a program"):
+            load_patch_model("hf://lab/open")
+        save_file(network.state_dict(), folder / "model.safetensors")
+        (folder / "README.md").write_text("---\nlicense: other\nlicense_name: by-nc-nd\n---\n# Model\n")
+        model = load_patch_model("hf://lab/open")
+        assert (model.name, model.licence, model.forbids_derived_models) == ("hf://lab/open", "by-nc-nd", True)
+        assert torch.allclose(seen(model, patches()), oracle(network, patches()), atol=1e-5)
+        with pytest.raises(ModelFileError, match="is gated: ask for access"):
+            load_patch_model("hf://lab/gated")
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "another"))
+        (folder / "config.json").unlink()
+        shutil.copy(bundled_models()["synthetic-demo"], folder / "model.safetensors")
+        assert load_patch_model("hf://lab/open").name == "synthetic-demo"
+
+
+@pytest.mark.parametrize(
+    ("page", "licence"),
+    [
+        ('---\ntags:\n- x\nlicense: "cc-by-4.0"\n---\nText', "cc-by-4.0"),
+        ("---\nlicense: other\n---\n", "other"),
+        ("# Model\n\nlicense: not in front\n", "unknown"),
+    ],
+)
+def test_the_licence_is_that_of_the_page_where_the_config_states_none(tmp_path, page, licence):
+    folder, network = zoo_folder(tmp_path / "paged", license=None)
+    save_file(network.state_dict(), folder / "model.safetensors")
+    (folder / "README.md").write_text(page)
+    assert load_patch_model(str(folder)).licence == licence
+
+
+def test_what_a_config_says_of_itself_fits_a_card(tmp_path):
+    folder, network = zoo_folder(tmp_path / "said", name="a\nb\x1b[31m", attribution={"by": "lab"})
+    save_file(network.state_dict(), folder / "model.safetensors")
+    assert load_patch_model(str(folder)).card().name == "a b\\u001b[31m"
 
 
 @pytest.mark.parametrize(

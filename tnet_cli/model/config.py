@@ -76,7 +76,7 @@ class EncoderConfig(BaseModel):
             raise ValueError(f"an encoder's processing levels must be ascending, not {self.processing_levels}")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f"the classes of an encoder must be different names, not {self.classes}")
-        if self.classes and (self.pooling != "own" or not self.frozen):
+        if self.classes and (not self.frozen or (self.classifier == "own" and self.pooling != "own")):
             raise ValueError("a patch model with classes of its own is frozen and keeps its own pooling")
         return self
 

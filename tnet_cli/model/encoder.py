@@ -143,7 +143,15 @@ class LinearClassifier(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.network = build_backbone(config.backbone, config.input_px, config.tap, arguments=config.arguments)
+        self.network = build_backbone(
+            config.backbone,
+            config.input_px,
+            config.tap,
+            arguments=config.arguments,
+            pooling=config.pooling,
+            first_token=config.first_token,
+            needs_map=False,
+        )
         length: int = self.network.feature_length  # type: ignore[assignment]
         self.register_buffer("offset", torch.zeros(length))
         self.linear = nn.Linear(length, len(config.classes))

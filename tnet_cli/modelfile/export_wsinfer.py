@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from tnet_cli.errors import UsageError
 from tnet_cli.files import FolderKind, claim, held_by_command, write_json, written_whole
 from tnet_cli.modelfile.modelfile import find_model, load_model
-from tnet_cli.modelfile.zoo import CONFIG, PROGRAM, PatchModel, ZooConfig, patch_model_of
+from tnet_cli.modelfile.zoo import CONFIG, PROGRAM, PatchModel, patch_model_of
+from tnet_cli.modelfile.zoo_config import ZooConfig
 
 WSINFER_EXPORT = FolderKind("models export --format wsinfer", (CONFIG, PROGRAM))
 

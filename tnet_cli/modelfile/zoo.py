@@ -8,97 +8,36 @@ import os
 import pickle
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
 import torch
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tnet_cli.errors import ModelFileError
-from tnet_cli.model.config import EncoderConfig, problem_of_class_name
+from tnet_cli.errors import ModelFileError, printable
+from tnet_cli.model.config import EncoderConfig
 from tnet_cli.model.encoder import TORCHSCRIPT, TRUST_VARIABLE, Encoder, LinearClassifier, ProgramClassifier
 from tnet_cli.model.feature import FeatureExtractionByLevel
 from tnet_cli.model.position import encode_position
 from tnet_cli.modelfile.card import TeacherCard
 from tnet_cli.modelfile.modelfile import LoadedModel, fetch_from_hub, find_model, load_model, sha256_of
+from tnet_cli.modelfile.zoo_config import read_patch_model_config
 from tnet_cli.places import Place
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
 PROGRAM = "torchscript_model.pt"
+PAGE = "README.md"
 
 UNKNOWN_LICENCE = "unknown"
 
 _FORBIDDING = re.compile(r"(^|[-_ ])nd($|[-_ 0-9])|no.?deriv|h-optimus-1", re.IGNORECASE)
 """Licences that allow no derived models; of H-optimus-1 it is a clause of its own."""
-
-
-def _a_class_name(name: str) -> str:
-    if not name.strip():
-        raise ValueError("a class has no name")
-    if (problem := problem_of_class_name(name)) is not None:
-        raise ValueError(f"the class name {name!r} {problem}")
-    return name
-
-
-class ZooTransform(BaseModel):
-    """One step from a patch's pixels to the network's input."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: Literal["Resize", "ToTensor", "Normalize"]
-    arguments: dict[str, Any] | None = None
-
-
-class ZooConfig(BaseModel):
-    """``config.json`` of a patch model, by the zoo's schema; other keys are allowed beside those it names."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-    spec_version: Literal["1.0"]
-    architecture: str = Field(min_length=1)
-    num_classes: int = Field(ge=1)
-    patch_size_pixels: int = Field(ge=1, le=65_536)
-    spacing_um_px: float = Field(gt=0, allow_inf_nan=False)
-    class_names: tuple[Annotated[str, AfterValidator(_a_class_name)], ...] = Field(min_length=1)
-    transform: tuple[ZooTransform, ...]
-
-    @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
-        if len(self.class_names) != self.num_classes or len(set(self.class_names)) != self.num_classes:
-            raise ValueError(f"class_names needs {self.num_classes} different names, not {list(self.class_names)}")
-        _ = self.input_px, self.pixel_statistics
-        return self
-
-    def _arguments(self, name: str) -> dict[str, Any]:
-        found = [each.arguments or {} for each in self.transform if each.name == name]
-        if len(found) > 1:
-            raise ValueError(f"transform has {name} {len(found)} times, expected once at most")
-        return found[0] if found else {}
-
-    @property
-    def input_px(self) -> int:
-        """Side of what the network sees: that of Resize, else of the patch itself."""
-        size = self._arguments("Resize").get("size", self.patch_size_pixels)
-        sides = size if isinstance(size, list | tuple) else [size]
-        if not sides or any(not isinstance(side, int) or side != sides[0] for side in sides):
-            raise ValueError(f"transform Resize: size must be one whole number or twice the same, not {size}")
-        return int(sides[0])
-
-    @property
-    def pixel_statistics(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """Mean and standard deviation of Normalize, for values in [0, 1]; 0 and 1 without it."""
-        given = self._arguments("Normalize")
-        mean, std = given.get("mean", [0.0] * 3), given.get("std", [1.0] * 3)
-        for name, values in (("mean", mean), ("std", std)):
-            if not isinstance(values, list | tuple) or len(values) != 3:
-                raise ValueError(f"transform Normalize: {name} must be three numbers, not {values}")
-        return tuple(map(float, mean)), tuple(map(float, std))  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,59 +102,56 @@ def load_patch_model(place: str, *, trust_torchscript: bool = False) -> PatchMod
     Raises:
         ModelFileError: it is missing, damaged, of an unknown architecture, or a program that is not trusted.
     """
-    if Place(place).is_url:
-        return _from_folder(_fetched(place), str(Place(place)), trust_torchscript=trust_torchscript)
+    if (address := Place(place)).is_url:
+        folder = _fetched(address)
+        if folder is not None:
+            return _from_folder(folder, str(address), trust_torchscript=trust_torchscript)
+        return patch_model_of(load_model(find_model(place)))
     if Path(place).is_dir():
         return _from_folder(Path(place), Path(place).resolve().name, trust_torchscript=trust_torchscript)
     return patch_model_of(load_model(find_model(place)))
 
 
-def read_zoo_config(path: Path) -> ZooConfig:
-    """Read the ``config.json`` of a patch model.
+def _fetched(address: Place) -> Path | None:
+    """Fetch a patch model's files from the hub; None where the repository has none, but may have a model of tnet.
 
     Raises:
-        ModelFileError: it is missing or not of the zoo's schema.
+        ModelFileError: the address is none, or a file cannot be had.
     """
+    if len(address.parts) > 2:  # a file is named
+        return None
     try:
-        return ZooConfig.model_validate_json(path.read_bytes())
-    except OSError as exc:
-        raise ModelFileError(f"{path}: cannot be read: {exc.strerror or exc}; a patch model needs it") from exc
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ModelFileError(
-            f"{path}: not a patch model's, by the WSInfer zoo's schema 1.0: {where + ': ' if where else ''}"
-            f"{first['msg'].removeprefix('Value error, ')}"
-        ) from exc
-
-
-def _fetched(place: str) -> Path:
-    config = fetch_from_hub(Place(place), CONFIG)
+        config = fetch_from_hub(address, CONFIG)
+    except ModelFileError as exc:
+        if _is_absent(exc):
+            return None
+        raise
+    first: ModelFileError | None = None
     for file in (WEIGHTS, PICKLED, PROGRAM):
         try:
-            fetch_from_hub(Place(place), file)
-        except ModelFileError:
-            if file == PROGRAM:
-                raise
-        else:
+            fetch_from_hub(address, file)
             break
+        except ModelFileError as exc:
+            if not _is_absent(exc):
+                raise
+            first = first or exc
+    else:
+        raise ModelFileError(f"{address}: has {CONFIG}, but neither {WEIGHTS} nor {PROGRAM} can be had: {first}")
+    # A page is not needed: where none can be had, the licence is unknown, which is said.
+    with suppress(ModelFileError):
+        fetch_from_hub(address, PAGE)
     return config.parent
 
 
+def _is_absent(error: ModelFileError) -> bool:
+    """Tell a file that the repository, or without a network the cache, does not have."""
+    from huggingface_hub.errors import EntryNotFoundError
+
+    return isinstance(error.__cause__, EntryNotFoundError)
+
+
 def _from_folder(folder: Path, name: str, *, trust_torchscript: bool) -> PatchModel:
-    config = read_zoo_config(folder / CONFIG)
-    mean, std = config.pixel_statistics
-    try:
-        encoder = EncoderConfig(
-            backbone=_backbone_name(config.architecture),
-            input_px=config.input_px,
-            pixel_mean=mean,
-            pixel_std=std,
-            frozen=True,
-            classes=config.class_names,
-        )
-    except ValidationError as exc:
-        raise ModelFileError(f"{folder / CONFIG}: {exc.errors()[0]['msg'].removeprefix('Value error, ')}") from exc
+    config, encoder = read_patch_model_config(folder / CONFIG)
     file = next((folder / each for each in (WEIGHTS, PICKLED, PROGRAM) if (folder / each).is_file()), None)
     if file is None:
         raise ModelFileError(f"{folder}: a patch model needs {WEIGHTS} or {PROGRAM} beside {CONFIG}, and has neither")
@@ -225,21 +161,16 @@ def _from_folder(folder: Path, name: str, *, trust_torchscript: bool) -> PatchMo
         network = _network_of(encoder, _read_tensors(file), file)
     extra = config.model_extra or {}
     return PatchModel(
-        name=str(extra.get("name") or name),
+        name=_one_line(extra.get("name") or name),
         digest=sha256_of(file),
         licence=_licence(extra, folder),
-        attribution=str(extra.get("attribution") or extra.get("citation") or ""),
+        attribution=_one_line(extra.get("attribution") or extra.get("citation") or ""),
         architecture=config.architecture,
         patch_px=config.patch_size_pixels,
         spacing_um_px=config.spacing_um_px,
         encoder=encoder,
         network=network,
     )
-
-
-def _backbone_name(architecture: str) -> str:
-    """Name an architecture of the zoo, which are timm's, as a backbone of ours."""
-    return architecture if ":" in architecture else f"timm:{architecture}"
 
 
 def _read_tensors(file: Path) -> dict[str, Tensor]:
@@ -323,17 +254,24 @@ def _random_patches(side_px: int) -> Tensor:
 
 
 def _licence(extra: Mapping[str, Any], folder: Path) -> str:
-    stated = extra.get("license") or extra.get("licence")
-    if stated:
-        return " ".join(str(stated).split())
-    with_front_matter = folder / "README.md"
-    if with_front_matter.is_file():
-        found = re.search(
-            r"^license:\s*(\S[^\n]*)$", with_front_matter.read_text("utf-8", errors="replace"), re.MULTILINE
+    """Return what ``config.json`` states, else what the page beside it does between its first two lines of dashes."""
+    if stated := extra.get("license") or extra.get("licence"):
+        return _one_line(stated)
+    page = folder / PAGE
+    if page.is_file():
+        front = re.match(r"---\s*\n(.*?)\n---\s*\n", page.read_text("utf-8", errors="replace"), re.DOTALL)
+        found = dict(
+            re.findall(r"^(license(?:_name)?):[ \t]*[\"']?([^\"'\n]*?)[\"']?\s*$", front[1] if front else "", re.M)
         )
-        if found:
-            return found[1].strip().strip("\"'")
+        named = found.get("license_name") if found.get("license", "other") == "other" else None
+        if said := named or found.get("license"):
+            return _one_line(said)
     return UNKNOWN_LICENCE
+
+
+def _one_line(said: object) -> str:
+    """Return a text as a card may hold it."""
+    return printable(" ".join(str(said).split()))
 
 
 def patch_model_of(model: LoadedModel) -> PatchModel:
@@ -343,8 +281,10 @@ def patch_model_of(model: LoadedModel) -> PatchModel:
         ModelFileError: that depends on more than the patch.
     """
     card, config, last = model.card, model.network.config, model.network.config.processing_levels - 1
-    if card.verdict is not None and isinstance(model.network.feature, FeatureExtractionByLevel):
-        teacher, network = card.verdict.teacher, model.network.feature.encoder(len(config.encoders) - 1)
+    feature = model.network.feature
+    finest = feature.encoder(len(config.encoders) - 1) if isinstance(feature, FeatureExtractionByLevel) else feature
+    if card.verdict is not None:
+        teacher = card.verdict.teacher
         return PatchModel(
             name=teacher.name,
             digest=teacher.digest,
@@ -354,21 +294,30 @@ def patch_model_of(model: LoadedModel) -> PatchModel:
             patch_px=teacher.patch_px,
             spacing_um_px=teacher.spacing_um_px,
             encoder=config.encoders[-1],
-            network=network.eval(),
+            network=finest.eval(),
         )
     if config.mpp is None or config.position_axes != "s":
-        raise ModelFileError(f"{model.path}: the model {card.name} is one of whole images or places, no patch model")
+        raise ModelFileError(
+            f"{model.path}: what the model {card.name} says of a patch depends on where in its image that lies, so it "
+            "is no patch model; give a model of slides whose position codes hold the scale alone"
+        )
+    if finest.feature_length != feature.feature_length_at(last):
+        raise ModelFileError(
+            f"{model.path}: the vectors of the finest encoder of the model {card.name} pass through a projection, "
+            "which a patch model has no place for"
+        )
     own = config.encoder_at(last)
-    if own.arguments or own.pooling != "own" or config.encoders:
-        raise ModelFileError(f"{model.path}: the model {card.name} has encoders of its own, and cannot teach yet")
     encoder = own.model_copy(
         update={"processing_levels": (), "frozen": True, "classes": config.class_names, "classifier": "linear"}
     )
-    network = Encoder(encoder, needs_map=False)
+    try:
+        network = Encoder(encoder, needs_map=False)
+    except ValueError as exc:
+        raise ModelFileError(f"{model.path}: {exc}") from exc
     classifier = network.backbone
     if not isinstance(classifier, LinearClassifier):
         raise TypeError(f"a linear classifier is built as a {type(classifier).__name__}")
-    classifier.network.load_state_dict(model.network.feature.backbone.state_dict())
+    classifier.network.load_state_dict(finest.backbone.state_dict())
     position, linear = model.network.position, model.network.classification.linear
     with torch.no_grad():
         code = encode_position(torch.tensor([[0, 0, last]]), position.length)
@@ -380,7 +329,7 @@ def patch_model_of(model: LoadedModel) -> PatchModel:
         digest=model.digest,
         licence=card.licence,
         attribution="; ".join(f"{each.name} ({each.licence})" for each in card.training_data),
-        architecture=config.backbone,
+        architecture=own.backbone,
         patch_px=own.input_px,
         spacing_um_px=config.mpp[last],
         encoder=encoder,
