@@ -63,7 +63,7 @@ def compose(folder: Path, tiles: Path, slide: ComposedSlide) -> None:
     design = design_composed(slide.seed, SIDE_PX, CLASS_NAMES[1], slide.kind or ("easy", "hard")[slide.seed // 4 % 2])
     files = tiles_of_split(tiles, slide.split)
     if not slide.kind:
-        files = _with_pseudo_foci(files, slide.seed)
+        files = with_pseudo_foci(files, slide.seed)
         design = dataclasses.replace(design, label=CLASS_NAMES[0])
     composer = Composer(design, files)
     write_json(path.with_suffix(".geojson"), outlines_geojson(design.foci if slide.kind else (), MPP, CLASS_NAMES[1]))
@@ -71,7 +71,7 @@ def compose(folder: Path, tiles: Path, slide: ComposedSlide) -> None:
         _write(draft, composer)
 
 
-def _with_pseudo_foci(files: Sequence[TileFile], seed: int) -> list[TileFile]:
+def with_pseudo_foci(files: Sequence[TileFile], seed: int) -> list[TileFile]:
     """Return benign tiles alone, half of their sources in the place of tumour."""
     benign = [file for file in files if file.label == CLASS_NAMES[0]]
     sources = np.random.default_rng([seed, 7]).permutation(sorted({file.source for file in benign}))

@@ -130,7 +130,10 @@ def read_card(path: Path) -> ModelCard:
     Raises:
         ModelFileError: the file is missing, damaged, or carries no valid card.
     """
-    header = read_header(path)
+    return _card_in(read_header(path), path)
+
+
+def _card_in(header: dict[str, str], path: Path) -> ModelCard:
     if CARD_KEY not in header:
         raise ModelFileError(f"{path}: a safetensors file without a tnet card; expected one written by tnet")
     try:
@@ -147,9 +150,10 @@ def load_model(path: Path) -> LoadedModel:
     Raises:
         ModelFileError: the file is missing, damaged, or its tensors are not those of the architecture on its card.
     """
-    card = read_card(path)
-    recorded = read_header(path).get(DIGEST_KEY)
-    if recorded is not None and recorded != _tensors_digest(path):
+    header = read_header(path)
+    card, recorded = _card_in(header, path), header.get(DIGEST_KEY)
+    digest, of_tensors = _digests(path)
+    if recorded is not None and recorded != of_tensors:
         raise ModelFileError(f"{path}: damaged: its tensors have changed since they were written; get the file again")
     try:
         network = TNet(card.network)
@@ -170,7 +174,7 @@ def load_model(path: Path) -> LoadedModel:
         ) from exc
     network.eval()
     domain = _domain_of(tensors, network, card, path)
-    return LoadedModel(network=network, card=card, digest=sha256_of(path), path=path, domain=domain)
+    return LoadedModel(network=network, card=card, digest=digest, path=path, domain=domain)
 
 
 def sha256_of(path: Path) -> str:
@@ -179,11 +183,15 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _tensors_digest(path: Path) -> str:
-    """Return the SHA-256 of what comes after the header."""
+def _digests(path: Path) -> tuple[str, str]:
+    """Return the SHA-256 of a model file, and that of what comes after its header, from one reading."""
     with path.open("rb") as file:
-        file.seek(8 + int.from_bytes(file.read(8), "little"))
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.read(8)
+        whole, tensors = hashlib.sha256(size + file.read(int.from_bytes(size, "little"))), hashlib.sha256()
+        while block := file.read(1 << 20):
+            whole.update(block)
+            tensors.update(block)
+    return whole.hexdigest(), tensors.hexdigest()
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
