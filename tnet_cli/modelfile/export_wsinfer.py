@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tnet_cli.errors import UsageError
 from tnet_cli.files import FolderKind, claim, held_by_command, write_json, written_whole
 from tnet_cli.modelfile.modelfile import find_model, load_model
-from tnet_cli.modelfile.zoo import CONFIG, PROGRAM, PatchModel, patch_model_of
+from tnet_cli.modelfile.zoo import CONFIG, PICKLED, PROGRAM, WEIGHTS, PatchModel, patch_model_of
 from tnet_cli.modelfile.zoo_config import ZooConfig
 
 WSINFER_EXPORT = FolderKind("models export --format wsinfer", (CONFIG, PROGRAM))
@@ -32,11 +32,16 @@ def export_wsinfer(name: str, folder: Path, *, overwrite: bool = False) -> Patch
 
     Raises:
         ModelFileError: the model cannot be used, or its finest view is no patch model.
-        UsageError: the folder holds such files, or is another's.
+        UsageError: the folder holds such files, or others that would be taken for the model's.
         OSError: a file cannot be written.
     """
     if held_by_command(folder, WSINFER_EXPORT) and not overwrite and (folder / CONFIG).exists():
         raise UsageError(f"--out {folder}: {CONFIG} exists; give another folder, or replace it with --overwrite")
+    if beside := [each for each in (WEIGHTS, PICKLED) if (folder / each).exists()]:
+        raise UsageError(
+            f"--out {folder}: holds {beside[0]}, which whoever reads the folder would take for this model's; "
+            "give another folder"
+        )
     model = patch_model_of(load_model(find_model(name)))
     config = _config_of(model)
     patches = torch.zeros(2, 3, model.encoder.input_px, model.encoder.input_px)
@@ -68,5 +73,6 @@ def _config_of(model: PatchModel) -> ZooConfig:
             ],
             "name": model.name,
             "license": model.licence,
+            "attribution": model.attribution or None,
         }
     )
