@@ -183,6 +183,9 @@ def test_a_program_of_an_unknown_architecture_is_held_as_it_is(tmp_path, monkeyp
     model = load_patch_model(str(folder), trust_torchscript=True)
     assert model.encoder.backbone == "torchscript"
     assert torch.allclose(seen(model, patches()), oracle(network, patches()), atol=1e-5)
+    # Stored once, and nothing of it to be trained.
+    assert model.network.state_dict().keys() == {"backbone.program"}
+    assert list(model.network.parameters()) == []
     # In a model file it comes back, but again only for who trusts it.
     again = type(model.network)(model.encoder, needs_map=False)
     again.load_state_dict(model.network.state_dict())

@@ -165,7 +165,8 @@ class LinearClassifier(nn.Module):
 class ProgramClassifier(nn.Module):
     """A TorchScript program that was trusted when its model file was made, held as the bytes of its archive.
 
-    Such a program may do whatever its author wanted. It is run only where ``TNET_TRUST_TORCHSCRIPT=1`` says so.
+    Such a program may do whatever its author wanted. It is run only where ``TNET_TRUST_TORCHSCRIPT=1`` says so. Its own
+    tensors are within those bytes and nowhere else: they are none of this module's, to be stored again or trained.
     """
 
     program: Tensor
@@ -173,7 +174,7 @@ class ProgramClassifier(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("program", torch.zeros(0, dtype=torch.uint8))
-        self._module: torch.jit.ScriptModule | None = None
+        self._held: tuple[torch.jit.ScriptModule, ...] = ()
 
     def load(self, program: bytes) -> None:
         """Take a program over.
@@ -189,23 +190,32 @@ class ProgramClassifier(nn.Module):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", (DeprecationWarning, FutureWarning))  # torch would have others export again
             try:
-                self._module = torch.jit.load(io.BytesIO(program), map_location="cpu").eval()  # type: ignore[no-untyped-call]
+                module = torch.jit.load(io.BytesIO(program), map_location="cpu").eval()  # type: ignore[no-untyped-call]
             except (RuntimeError, ValueError) as exc:
                 raise ValueError(f"it is no TorchScript program: {str(exc).splitlines()[0]}") from exc
+        for parameter in module.parameters():
+            parameter.requires_grad_(requires_grad=False)
+        self._held = (module,)
         self.program = torch.frombuffer(bytearray(program), dtype=torch.uint8)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the program's own tensors by name."""
-        return {} if self._module is None else dict(self._module.state_dict())
+        return {name: tensor for module in self._held for name, tensor in module.state_dict().items()}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *_rest: Any) -> None:
         self.load(bytes(state_dict[f"{prefix}program"].numpy()))
 
     def forward(self, patches: Tensor) -> tuple[Tensor, None]:
         """Return logits (N, C) of normalised patches (N, 3, H, W)."""
-        if self._module is None:
+        if not self._held:
             raise ValueError("no program has been loaded")
-        return self._module(patches), None
+        return self._held[0](patches), None
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "ProgramClassifier":  # noqa: FBT001, FBT002 (torch's signature)
+        for module in self._held:
+            module._apply(fn, recurse)  # type: ignore[no-untyped-call]  # noqa: SLF001 (to the same device)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
 
 TORCHSCRIPT = "torchscript"

@@ -1,5 +1,6 @@
 """A model's finest view as a patch model of the WSInfer zoo's kind, which QuPath's extension loads from a folder."""
 
+import io
 import warnings
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from tnet_cli.errors import UsageError
-from tnet_cli.files import FolderKind, claim, held_by_command, write_json, written_whole
+from tnet_cli.files import FolderKind, claim, held_by_command, write_bytes_whole, write_json
+from tnet_cli.model.encoder import ProgramClassifier
 from tnet_cli.modelfile.modelfile import find_model, load_model
 from tnet_cli.modelfile.zoo import CONFIG, PICKLED, PROGRAM, WEIGHTS, PatchModel, patch_model_of
 from tnet_cli.modelfile.zoo_config import ZooConfig
@@ -44,16 +46,23 @@ def export_wsinfer(name: str, folder: Path, *, overwrite: bool = False) -> Patch
         )
     model = patch_model_of(load_model(find_model(name)))
     config = _config_of(model)
+    program = _program_of(model)
+    claim(folder, WSINFER_EXPORT)
+    write_bytes_whole(folder / PROGRAM, program)
+    write_json(folder / CONFIG, config.model_dump(mode="json", exclude_none=True))
+    return model
+
+
+def _program_of(model: PatchModel) -> bytes:
+    if isinstance(model.network.backbone, ProgramClassifier):
+        return model.network.backbone.program.numpy().tobytes()
     patches = torch.zeros(2, 3, model.encoder.input_px, model.encoder.input_px)
     with warnings.catch_warnings():
         # torch would have others leave TorchScript; the zoo and QuPath have not.
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(_Logits(model).eval(), patches, check_trace=False)  # type: ignore[no-untyped-call]
-        claim(folder, WSINFER_EXPORT)
-        with written_whole(folder / PROGRAM) as draft:
-            traced.save(str(draft))
-    write_json(folder / CONFIG, config.model_dump(mode="json", exclude_none=True))
-    return model
+        torch.jit.save(traced, archive := io.BytesIO())
+    return archive.getvalue()
 
 
 def _config_of(model: PatchModel) -> ZooConfig:
