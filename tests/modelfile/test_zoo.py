@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -165,6 +166,11 @@ def test_a_pickle_is_read_for_tensors_alone(tmp_path):
     torch.save({"weights": Path("whatever")}, folder / "pytorch_model.bin")
     with pytest.raises(ModelFileError, match="more than tensors"):
         load_patch_model(str(folder))
+    whole = (folder / "pytorch_model.bin").read_bytes()
+    for damaged in (b"", b"\x80", whole[: len(whole) // 2]):
+        (folder / "pytorch_model.bin").write_bytes(damaged)
+        with pytest.raises(ModelFileError, match=r"pytorch_model\.bin: (not a file of|holds more than) tensors"):
+            load_patch_model(str(folder))
 
 
 def test_a_program_is_run_only_by_who_trusts_it_and_becomes_tensors_where_that_is_possible(tmp_path):
@@ -272,6 +278,13 @@ def test_the_hub_has_patch_models_and_models_of_tnet(tmp_path, monkeypatch):
         (folder / "config.json").unlink()
         shutil.copy(bundled_models()["synthetic-demo"], folder / "model.safetensors")
         assert load_patch_model("hf://lab/open").name == "synthetic-demo"
+
+
+def test_without_the_hubs_package_the_message_says_what_to_install(monkeypatch):
+    for name in ("huggingface_hub", "huggingface_hub.errors"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModelFileError, match="needs the hub extra"):
+        load_patch_model("hf://lab/open")
 
 
 @pytest.mark.parametrize(

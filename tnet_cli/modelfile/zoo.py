@@ -145,6 +145,8 @@ def _fetched(address: Place) -> Path | None:
 
 def _is_absent(error: ModelFileError) -> bool:
     """Tell a file that the repository, or without a network the cache, does not have."""
+    if error.__cause__ is None or isinstance(error.__cause__, ImportError):
+        return False
     from huggingface_hub.errors import EntryNotFoundError
 
     return isinstance(error.__cause__, EntryNotFoundError)
@@ -190,10 +192,11 @@ def tensors_of_pickle(file: Path) -> dict[str, Tensor]:
     """
     try:
         held = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as exc:
-        raise ModelFileError(f"{file}: not a file of tensors: {str(exc).splitlines()[0]}") from exc
     except pickle.UnpicklingError as exc:
         raise ModelFileError(f"{file}: holds more than tensors, so it is not read; give a .safetensors file") from exc
+    except Exception as exc:  # torch names no common base of what damaged files make it raise
+        said = f"{str(exc) or type(exc).__name__}".splitlines()[0]
+        raise ModelFileError(f"{file}: not a file of tensors, or damaged: {said}") from exc
     for key in ("state_dict", "model"):
         if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
             held = held[key]
