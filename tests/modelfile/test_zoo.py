@@ -183,6 +183,29 @@ def test_a_program_is_run_only_by_who_trusts_it_and_becomes_tensors_where_that_i
     assert torch.allclose(seen(model, patches()), oracle(network, patches()), atol=1e-5)
 
 
+class Two(torch.nn.Module):
+    def forward(self, patches):
+        return patches.mean(dim=(2, 3)), patches
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: timm.create_model("resnet10t", num_classes=5).eval(), r"gives \(2, 5\) for 2 patches"),
+        (Two, "gives no table of logits"),
+        (None, "is no TorchScript program"),
+    ],
+)
+def test_a_program_that_is_no_patch_model_is_refused(tmp_path, build, words):
+    folder, _ = zoo_folder(tmp_path / "script")
+    if build is None:
+        (folder / "torchscript_model.pt").write_bytes(b"PK")
+    else:
+        program_of(build(), folder / "torchscript_model.pt")
+    with pytest.raises(ModelFileError, match=words):
+        load_patch_model(str(folder), trust_torchscript=True)
+
+
 def test_a_program_of_an_unknown_architecture_is_held_as_it_is(tmp_path, monkeypatch):
     folder, network = zoo_folder(tmp_path / "script", architecture="preactresnet34")
     program_of(network, folder / "torchscript_model.pt")

@@ -209,7 +209,10 @@ class ProgramClassifier(nn.Module):
         """Return logits (N, C) of normalised patches (N, 3, H, W)."""
         if not self._held:
             raise ValueError("no program has been loaded")
-        return self._held[0](patches), None
+        logits = self._held[0](patches)
+        if not isinstance(logits, Tensor) or logits.ndim != 2:
+            raise ValueError("it gives no table of logits, a row a patch")
+        return logits, None
 
     def _apply(self, fn: Any, recurse: bool = True) -> "ProgramClassifier":  # noqa: FBT001, FBT002 (torch's signature)
         for module in self._held:
