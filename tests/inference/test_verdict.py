@@ -7,14 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from tnet_cli.errors import UsageError
-from tnet_cli.inference.classify import EngineOptions, classify_slides
+from tnet_cli.benchmark.arms import ArmRequest
+from tnet_cli.benchmark.measure import measure
+from tnet_cli.errors import SlideError, UsageError
+from tnet_cli.geometry import AttentionGrid
+from tnet_cli.inference.classify import EngineOptions, classify_slides, look_with
+from tnet_cli.inference.engine import drive
 from tnet_cli.inference.every_cell import tissue_cells
 from tnet_cli.inference.prepare import prepare
+from tnet_cli.inference.traversal_job import TraversalResult
+from tnet_cli.inference.verdict import job_of, judged
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.model.choice import TopK
 from tnet_cli.model.config import EncoderConfig, TNetConfig, mpp_by_level
 from tnet_cli.model.tnet import TNet
+from tnet_cli.model.traversal import Look, TraversalPlan, traverse
 from tnet_cli.modelfile.card import ModelCard, TeacherCard, Verdict
 from tnet_cli.modelfile.modelfile import LoadedModel, load_model, save_model
 from tnet_cli.places import Place
@@ -45,6 +53,11 @@ def config() -> TNetConfig:
         encoders=(finder, teacher),
         response=True,
     )
+
+
+def verdict_of(model: LoadedModel) -> Verdict:
+    assert model.card.verdict is not None
+    return model.card.verdict
 
 
 def model_with(tmp_path, **verdict) -> LoadedModel:
@@ -138,6 +151,69 @@ def test_every_cell_drawn_leaves_nothing_to_estimate(tmp_path, slide):
     score = result_of(model_with(tmp_path, sample=100_000), slide).score
     assert score.attended + score.sampled == score.cells
     assert score.low == score.high == pytest.approx(score.value)
+
+
+def test_each_batching_gives_the_same_answer(tmp_path, slide):
+    model = model_with(tmp_path)
+    with open_slide(slide.path) as handle:
+        answers = []
+        for batching in ("in_order", "by_slide", "ready"):
+            preparation = prepare(handle, config())
+            job = job_of(handle, preparation, model.card, TraversalOptions(), TopK())
+            assert job is not None
+            look = look_with(model.network, torch.device("cpu"))
+            ((_, ended),) = drive([job], look, batch_size=5, readers=2, batching=batching)
+            assert isinstance(ended, TraversalResult)
+            said = judged("a", verdict_of(model), preparation, ended.traversal, config())
+            answers.append([said.score.value, said.score.low, said.score.high, *said.logits])
+    np.testing.assert_allclose(answers, [answers[0]] * 3, atol=1e-6)
+
+
+def test_a_teacher_that_gives_no_numbers_fails_the_slide_and_not_the_run(tmp_path, slide):
+    model = model_with(tmp_path)
+    with torch.no_grad():
+        for name, weights in model.network.named_parameters():
+            if name.startswith("feature.encoders.1."):
+                weights.fill_(float("nan"))
+    (one, other) = [result for _, result in classify_slides([slide, dataclasses.replace(slide, name="b")], model)]
+    assert (one.status, other.status) == ("failed", "failed")
+    assert "not a number" in (one.error or "")
+
+
+def test_tissue_too_small_for_a_patch_is_not_blamed_on_the_scan(tmp_path, slide):
+    model = model_with(tmp_path)
+    with open_slide(slide.path) as handle:
+        preparation = prepare(handle, config())
+    steps = traverse(
+        preparation.root_regions,
+        preparation.root_log_probs,
+        TraversalPlan(AttentionGrid(4, 0.25), 3, (4, 12), "beam", TopK(), by_response=True),
+        lambda cells, _: np.zeros(len(cells), dtype=bool),
+    )
+    roots = len(next(steps).regions)
+    with pytest.raises(StopIteration) as ended:
+        steps.send(Look(torch.zeros(roots, 8), torch.full((roots, 16), -torch.inf), torch.zeros(roots, 16)))
+    with pytest.raises(SlideError, match=r"too little tissue for the patch model t: .* 60 µm wide"):
+        judged("a", verdict_of(model), preparation, ended.value.value, config())
+
+
+@pytest.mark.parametrize("arm", ["tnet", "forward", "every-tile"])
+def test_every_arm_of_a_benchmark_answers_by_the_rule(tmp_path, slide, arm):
+    model_with(tmp_path, rule="top", k=5, sample=0)
+    options = TraversalOptions(budget=10)
+    request = ArmRequest(
+        arm=arm,
+        slide=slide.path,
+        model=tmp_path / "model.safetensors",
+        traversal=options,
+        device="cpu",
+        batch_size=16,
+        readers=2,
+        rounds=1,
+    )
+    found = measure(request)
+    assert found.prediction in config().class_names
+    assert found.locations == (10 if arm != "every-tile" else found.forward_passes)
 
 
 def test_an_early_end_is_refused_and_a_coarse_slide_is_told_why(tmp_path, slide):

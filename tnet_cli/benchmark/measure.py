@@ -16,7 +16,8 @@ from tnet_cli.inference.engine import drive
 from tnet_cli.inference.every_cell import every_cell_job
 from tnet_cli.inference.prepare import Preparation, prepare
 from tnet_cli.inference.stopping import probabilities_of, stopping_rule
-from tnet_cli.inference.traversal_job import TraversalJob, TraversalResult, traversal_job
+from tnet_cli.inference.traversal_job import TraversalJob, TraversalResult
+from tnet_cli.inference.verdict import job_of, judged
 from tnet_cli.metrics.predictions import softmax
 from tnet_cli.model.choice import RandomChoice, TopK
 from tnet_cli.model.normalisation import fold_normalisation
@@ -86,7 +87,8 @@ class _Bench:
         fold_normalisation(self.network)
         self.look = look_with(self.network, self.device)
         with self._open() as slide:
-            warm = self._drive(self._job(slide, prepare(slide, self.config)))
+            self.preparation = prepare(slide, self.config)
+            warm = self._drive(self._job(slide, self.preparation))
         self.traversal = warm.traversal
         self.patches = warm.patches if request.arm in FLOOR else ()
 
@@ -96,19 +98,23 @@ class _Bench:
             preparation = prepare(slide, self.config)
             with _Watch() as after_preparing:
                 traversal = self._drive(self._job(slide, preparation)).traversal
-                probabilities = self._answer(traversal)
+                probabilities = self._answer(traversal, preparation)
         seen = _regions_seen(traversal)
         return self._measured(watch, slide, traversal.location_count, seen, probabilities, after_preparing)
 
     def look_at_every_cell(self) -> Measurement:
-        """Look at all tissue at the finest resolution; the answer is the mean over the cells."""
+        """Look at all tissue at the finest resolution; the answer is the mean over the cells, or the model's rule."""
         with _Watch() as watch, self._open() as slide:
             preparation = prepare(slide, self.config)
             with _Watch() as after_preparing:
-                (record,) = self._drive(every_cell_job(slide, preparation, self.config)).traversal.levels
-                with torch.inference_mode():
-                    logits = self.network.classification(record.features).float().cpu().numpy()
-                probabilities = softmax(logits, self.model.card.temperature, self.model.card.bias).mean(axis=0)
+                traversal = self._drive(every_cell_job(slide, preparation, self.config)).traversal
+                (record,) = traversal.levels
+                if self.model.card.verdict is not None:
+                    probabilities = self._answer(traversal, preparation)
+                else:
+                    with torch.inference_mode():
+                        logits = self.network.classification(record.features).float().cpu().numpy()
+                    probabilities = softmax(logits, self.model.card.temperature, self.model.card.bias).mean(axis=0)
         cells = len(record.regions)
         return self._measured(watch, slide, cells, cells, probabilities, after_preparing)
 
@@ -136,7 +142,7 @@ class _Bench:
                     some = slice(start, start + self.request.batch_size)
                     allowed = None if record.allowed is None else record.allowed[some]
                     self.look(patches[some], record.positions[some], allowed)
-            probabilities = self._answer(traversal)
+            probabilities = self._answer(traversal, self.preparation)
         with self._open() as slide:
             return self._measured(watch, slide, traversal.location_count, _regions_seen(traversal), probabilities)
 
@@ -147,7 +153,7 @@ class _Bench:
         options = self.request.traversal
         sampler = RandomChoice(np.random.default_rng(SEED)) if self.request.arm == "random" else TopK()
         stopping = stopping_rule(options.stop_at, self.network, self.model.card)
-        job = traversal_job(slide, preparation, self.config, options, sampler, stopping=stopping)
+        job = job_of(slide, preparation, self.model.card, options, sampler, stopping=stopping)
         if job is None:
             raise SlideError(self.request.slide, "shows no tissue, so there is nothing to measure")
         return job
@@ -164,9 +170,13 @@ class _Bench:
             raise ended
         return ended
 
-    def _answer(self, traversal: Traversal) -> np.ndarray:
+    def _answer(self, traversal: Traversal, preparation: Preparation) -> np.ndarray:
+        card = self.model.card
+        if card.verdict is not None:
+            said = judged(str(self.request.slide), card.verdict, preparation, traversal, self.config)
+            return softmax(said.logits, card.temperature, card.bias)
         features = torch.cat([record.features for record in traversal.levels])
-        return probabilities_of(features, self.network, self.model.card)
+        return probabilities_of(features, self.network, card)
 
     def _measured(
         self,

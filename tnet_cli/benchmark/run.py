@@ -149,6 +149,8 @@ def _check(request: BenchRequest, card: ModelCard) -> None:
     least = len(network.locations)
     if request.budgets and min(request.budgets) < least:
         raise UsageError(f"--budgets: the least for this model is {least}, one location a processing level")
+    if request.stop_at is not None and network.is_distilled:
+        raise UsageError("--stop-at ends when the probabilities stand still, and a distilled model has one at its end")
     if request.stop_at is not None and network.choice == "per_grid":
         raise UsageError("--stop-at does not go with a model that chooses locations for each grid")
     if request.plot is not None and len(set(request.slides)) < 2:

@@ -21,9 +21,9 @@ from tnet_cli.inference.traversal_job import (
     TraversalJob,
     TraversalResult,
     TraversalSteps,
-    traversal_job,
 )
 from tnet_cli.inference.trust import patch_sharpness
+from tnet_cli.inference.verdict import job_of
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.traversal import Look, Traversal, Wanted
@@ -84,7 +84,7 @@ class CurveSession(SlideSession):
         jobs = []
         for budget, sampler in self._points:
             options = replace(self.options, locations=None, budget=budget, stop_at=None)
-            job = traversal_job(slide, preparation, config, options, sampler)
+            job = job_of(slide, preparation, self.model.card, options, sampler)
             if job is None:
                 return None
             jobs.append(job)
@@ -143,7 +143,8 @@ def _remembering(steps: TraversalSteps, seen: dict[Seen, Look]) -> TraversalStep
             look = yield _some_of(wanted, new)
             for row, number in enumerate(new):
                 log_probs = None if look.cell_log_probs is None else look.cell_log_probs[row : row + 1]
-                seen[keys[number]] = Look(features=look.features[row : row + 1], cell_log_probs=log_probs)
+                means = None if look.cell_means is None else look.cell_means[row : row + 1]
+                seen[keys[number]] = Look(look.features[row : row + 1], log_probs, means)
         try:
             wanted = steps.send(_together([seen[key] for key in keys]))
         except StopIteration as end:
@@ -171,7 +172,9 @@ def _some_of(wanted: Wanted, numbers: Sequence[int]) -> Wanted:
 
 def _together(looks: Sequence[Look]) -> Look:
     log_probs = [look.cell_log_probs for look in looks if look.cell_log_probs is not None]
+    means = [look.cell_means for look in looks if look.cell_means is not None]
     return Look(
         features=torch.cat([look.features for look in looks]),
         cell_log_probs=torch.cat(log_probs) if log_probs else None,
+        cell_means=torch.cat(means) if means else None,
     )

@@ -14,9 +14,9 @@ from tnet_cli.inference.prepare_image import ImagePreparation, prepare_image, sh
 from tnet_cli.inference.progress import Progress
 from tnet_cli.inference.slide_task import NothingToSeeError
 from tnet_cli.inference.stopping import stopping_rule
-from tnet_cli.inference.traversal_job import TraversalJob, TraversalResult, Work, traversal_job
+from tnet_cli.inference.traversal_job import TraversalJob, TraversalResult, Work
 from tnet_cli.inference.trust import decided, features_of
-from tnet_cli.inference.verdict import with_sample
+from tnet_cli.inference.verdict import job_of
 from tnet_cli.inputs.fingerprint import Fingerprint, fingerprint_of
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.inputs.options import TraversalOptions
@@ -95,20 +95,9 @@ class SlideSession:
         Raises:
             UsageError: the options do not fit the model.
         """
-        model = self.model
-        stopping = stopping_rule(self.options.stop_at, model.network, model.card)
-        config, options, drawn = (
-            model.card.network,
-            self.options,
-            0 if model.card.verdict is None else model.card.verdict.sample,
-        )
-        if options.budget is not None:
-            drawn = min(drawn, options.budget // 2)
-            options = replace(options, budget=options.budget - drawn)
-        job = traversal_job(slide, preparation, config, options, self._sampler, stopping=stopping)
-        if job is None or drawn == 0 or not isinstance(preparation, Preparation):
-            return job
-        return replace(job, traversal=with_sample(job.traversal, preparation, config, drawn))
+        card, options = self.model.card, self.options
+        stopping = stopping_rule(options.stop_at, self.model.network, card)
+        return job_of(slide, preparation, card, options, self._sampler, stopping=stopping)
 
     def conclude(self, ended: TraversalResult | BaseException) -> SlideResult:
         """Turn what the engine says of the slide into its result.

@@ -16,11 +16,17 @@ from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region
 from tnet_cli.inference.every_cell import tissue_cells
 from tnet_cli.inference.prepare import Preparation
+from tnet_cli.inference.prepare_image import ImagePreparation
+from tnet_cli.inference.traversal_job import TraversalJob, traversal_job
+from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.metrics.difference import MeanOfCells, difference_estimate, top_mean
+from tnet_cli.model.best_first import StoppingRule
+from tnet_cli.model.choice import LocationSampler
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.traversal import Look, ProcessingLevelRecord, Traversal, Wanted, as_float64
-from tnet_cli.modelfile.card import Verdict
+from tnet_cli.modelfile.card import ModelCard, Verdict
 from tnet_cli.results.result import Score
+from tnet_cli.slide.slide import Slide
 
 
 def responses_of(verdict: Verdict, probabilities: np.ndarray) -> np.ndarray:
@@ -33,6 +39,32 @@ def responses_of(verdict: Verdict, probabilities: np.ndarray) -> np.ndarray:
 def values_of(verdict: Verdict, responses: np.ndarray) -> np.ndarray:
     """Return what the rule averages over the tissue: responses, or whether they reach the threshold."""
     return (responses >= verdict.threshold).astype(np.float64) if verdict.rule == "area" else responses
+
+
+def job_of(
+    slide: Slide,
+    preparation: Preparation | ImagePreparation,
+    card: ModelCard,
+    options: TraversalOptions,
+    sampler: LocationSampler,
+    *,
+    stopping: StoppingRule | None = None,
+) -> TraversalJob | None:
+    """Return the job of a slide, as of ``traversal_job``, with the random sample where the model's rule needs one.
+
+    A budget is of both: at most half of it is drawn.
+
+    Raises:
+        UsageError: the options do not fit the model.
+    """
+    drawn = 0 if card.verdict is None else card.verdict.sample
+    if options.budget is not None:
+        drawn = min(drawn, options.budget // 2)
+        options = replace(options, budget=options.budget - drawn)
+    job = traversal_job(slide, preparation, card.network, options, sampler, stopping=stopping)
+    if job is None or drawn == 0 or not isinstance(preparation, Preparation):
+        return job
+    return replace(job, traversal=with_sample(job.traversal, preparation, card.network, drawn))
 
 
 def with_sample(
@@ -126,18 +158,29 @@ def judged(path: str, verdict: Verdict, preparation: Preparation, traversal: Tra
     """Judge a slide by its traversal.
 
     Raises:
-        SlideError: its finest cells were not looked at, as on a slide that is too coarse for them.
+        SlideError: its finest cells were not looked at: the slide is too coarse for them, or none holds enough tissue.
+        ArithmeticError: the patch model, or what is predicted of it, is not a number.
     """
     last, records = config.processing_levels - 1, traversal.levels
     finest = [record for record in records if record.processing_level == last]
+    teacher = verdict.teacher
+    if not finest and preparation.scale.processing_levels <= last:
+        raise SlideError(
+            path,
+            f"was not looked at as closely as the patch model {teacher.name} needs, "
+            f"{teacher.spacing_um_px:g} µm per pixel; give a scan of higher resolution, or the right --mpp",
+        )
     if not finest:
         raise SlideError(
             path,
-            f"was not looked at as closely as the patch model {verdict.teacher.name} needs, "
-            f"{verdict.teacher.spacing_um_px:g} µm per pixel; give a scan of higher resolution, or the right --mpp",
+            f"shows too little tissue for the patch model {teacher.name}: nowhere enough for one of its patches, "
+            f"{config.side_um(last):g} µm wide",
         )
     responses = [responses_of(verdict, as_float64(record.features)) for record in finest]
     seen = np.concatenate(responses)
+    means = [as_float64(record.cell_means) for record in records if record.cell_means is not None]
+    if not all(np.isfinite(each).all() for each in (seen, *means)):
+        raise ArithmeticError("the network's answer is not a number")
     drawn = traversal.sampled
     attended, sampled = seen[: len(seen) - drawn], seen[len(seen) - drawn :]
     regions, _ = tissue_cells(preparation, config)
