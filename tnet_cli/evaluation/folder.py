@@ -110,7 +110,8 @@ class EvaluationFolder:
 
     def write_predictions(self, name: str, slides: Sequence[JudgedSlide], class_names: Sequence[str]) -> None:
         """Write one arm's table: the columns of ``tnet classify``, then label, patient and split."""
-        columns = [*prediction_columns(class_names), "label", "patient", "split"]
+        of_classify = prediction_columns(class_names, [slide.row.values for slide in slides])
+        columns = [*of_classify, "label", "patient", "split"]
         self._write_table(name, columns, [slide.cells() for slide in slides])
 
     def write_tables_and_plots(self, metrics: Metrics) -> None:

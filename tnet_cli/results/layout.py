@@ -27,7 +27,7 @@ from tnet_cli.files import (
 )
 from tnet_cli.inputs.names import GEOJSON, OVERLAY, REGIONS, RESULT, SLIDE_FILES
 from tnet_cli.report.geojson import regions_geojson
-from tnet_cli.results.result import SCORE_COLUMNS, SlideResult, SlideRow, prediction_columns, region_row
+from tnet_cli.results.result import SlideResult, SlideRow, prediction_columns, region_row
 
 RUN_RECORD = "run.json"
 PREDICTIONS = "predictions.csv"
@@ -173,8 +173,7 @@ class RunDirectory:
 
     def write_predictions(self, rows: Sequence[dict[str, Any]], class_names: Sequence[str]) -> None:
         """Write ``predictions.csv``: one row for every input that has ended, in input order."""
-        scored = [name for name in SCORE_COLUMNS if any(name in row for row in rows)]
-        write_text_whole(self.path / PREDICTIONS, table_text([*prediction_columns(class_names), *scored], rows))
+        write_text_whole(self.path / PREDICTIONS, table_text(prediction_columns(class_names, rows), rows))
 
     def write_failures(self, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
         """Write ``failures.csv``: a manifest of the slides that failed, with the reason."""

@@ -1,6 +1,6 @@
 """What tnet says of one slide, and the row of the table it becomes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -224,9 +224,11 @@ class SlideRow:
         return self.status != "failed"
 
 
-def prediction_columns(class_names: Sequence[str]) -> list[str]:
-    """Return the columns of ``predictions.csv`` for a model's classes."""
-    return list(SlideResult(slide="", path="", status="failed", class_names=tuple(class_names)).row())
+def prediction_columns(class_names: Sequence[str], rows: Iterable[Mapping[str, Any]] = ()) -> list[str]:
+    """Return the columns of ``predictions.csv`` for a model's classes, and for these rows where some have a score."""
+    has_scores = any(SCORE_COLUMNS[0] in row for row in rows)
+    columns = SlideResult(slide="", path="", status="failed", class_names=tuple(class_names)).row()
+    return [*columns, *(SCORE_COLUMNS if has_scores else ())]
 
 
 def region_row(attended: AttendedRegion, class_names: tuple[str, ...]) -> dict[str, Any]:
