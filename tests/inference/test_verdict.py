@@ -1,5 +1,6 @@
 """What a distilled model says of a slide, against plain sums over its regions."""
 
+import csv
 import dataclasses
 from datetime import date
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tnet_cli import api
 from tnet_cli.benchmark.arms import ArmRequest
 from tnet_cli.benchmark.measure import measure
 from tnet_cli.errors import SlideError, UsageError
@@ -145,6 +147,8 @@ def test_a_budget_holds_for_attended_and_drawn_cells_together(tmp_path, slide):
     result = result_of(model_with(tmp_path), slide, TraversalOptions(budget=10))
     assert result.locations == 10
     assert result.score.sampled == 5
+    least = result_of(model_with(tmp_path), slide, TraversalOptions(budget=2))
+    assert (least.locations, least.score.sampled) == (2, 0)
 
 
 def test_every_cell_drawn_leaves_nothing_to_estimate(tmp_path, slide):
@@ -214,6 +218,23 @@ def test_every_arm_of_a_benchmark_answers_by_the_rule(tmp_path, slide, arm):
     found = measure(request)
     assert found.prediction in config().class_names
     assert found.locations == (10 if arm != "every-tile" else found.forward_passes)
+
+
+def test_an_evaluation_by_labels_holds_the_scores_and_the_curve_those_of_each_budget(tmp_path, slide):
+    model_with(tmp_path)
+    (tmp_path / "slides.csv").write_text(f"slide,label\n{slide.path},tumour\n")
+    model, manifest = str(tmp_path / "model.safetensors"), str(tmp_path / "slides.csv")
+    with pytest.raises(UsageError, match="--arms coarse"):
+        api.evaluate(manifest, model=model, out=str(tmp_path / "out"), arms=("tnet", "coarse"), device="cpu")
+    api.evaluate(manifest, model=model, out=str(tmp_path / "out"), budgets=(10,), budget=10, bootstrap=0, device="cpu")
+    expected = result_of(load_model(tmp_path / "model.safetensors"), slide, TraversalOptions(budget=10))
+    with (tmp_path / "out" / "predictions.csv").open() as table:
+        (row,) = csv.DictReader(table)
+    assert float(row["score"]) == pytest.approx(expected.score.value, abs=1e-5)
+    assert float(row["score_high"]) == pytest.approx(expected.score.high, abs=1e-5)
+    with (tmp_path / "out" / "curve.csv").open() as table:
+        (point,) = csv.DictReader(table)
+    assert float(point["locations"]) == expected.locations
 
 
 def test_an_early_end_is_refused_and_a_coarse_slide_is_told_why(tmp_path, slide):

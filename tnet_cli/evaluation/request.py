@@ -91,6 +91,10 @@ class EvaluateRequest:
         """
         for arm in self.arms:
             refuse_unfit(options_of(arm, self.traversal, config), config)
+        if config.is_distilled and "coarse" in self.arms:
+            raise UsageError(
+                "--arms coarse: a distilled model has no answer before its finest view; leave that arm out"
+            )
         mpp = self.traversal.mpp
         if mpp is not None and not PLAUSIBLE[0] <= mpp <= PLAUSIBLE[1]:
             raise UsageError(f"--mpp {mpp:g}: no slide has that scale; expected {PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g}")

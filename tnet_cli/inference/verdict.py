@@ -52,14 +52,14 @@ def job_of(
 ) -> TraversalJob | None:
     """Return the job of a slide, as of ``traversal_job``, with the random sample where the model's rule needs one.
 
-    A budget is of both: at most half of it is drawn.
+    A budget is of both: at most half of it is drawn, and a location of each processing level stays.
 
     Raises:
         UsageError: the options do not fit the model.
     """
     drawn = 0 if card.verdict is None else card.verdict.sample
     if options.budget is not None:
-        drawn = min(drawn, options.budget // 2)
+        drawn = min(drawn, options.budget // 2, max(0, options.budget - len(card.network.locations)))
         options = replace(options, budget=options.budget - drawn)
     job = traversal_job(slide, preparation, card.network, options, sampler, stopping=stopping)
     if job is None or drawn == 0 or not isinstance(preparation, Preparation):
