@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from tnet_cli import api
 from tnet_cli.benchmark.arms import ArmRequest
 from tnet_cli.benchmark.measure import measure
 from tnet_cli.errors import SlideError, UsageError
+from tnet_cli.evaluation.arms import Comparison
+from tnet_cli.evaluation.curve import CurvePoint, classify_for_curve
 from tnet_cli.geometry import AttentionGrid
 from tnet_cli.inference.classify import EngineOptions, classify_slides, look_with
 from tnet_cli.inference.engine import drive
@@ -220,21 +223,21 @@ def test_every_arm_of_a_benchmark_answers_by_the_rule(tmp_path, slide, arm):
     assert found.locations == (10 if arm != "every-tile" else found.forward_passes)
 
 
-def test_an_evaluation_by_labels_holds_the_scores_and_the_curve_those_of_each_budget(tmp_path, slide):
+def test_an_evaluation_by_labels_and_its_curve_hold_the_scores_of_each_budget(tmp_path, slide):
     model_with(tmp_path)
     (tmp_path / "slides.csv").write_text(f"slide,label\n{slide.path},tumour\n")
     model, manifest = str(tmp_path / "model.safetensors"), str(tmp_path / "slides.csv")
     with pytest.raises(UsageError, match="--arms coarse"):
         api.evaluate(manifest, model=model, out=str(tmp_path / "out"), arms=("tnet", "coarse"), device="cpu")
-    api.evaluate(manifest, model=model, out=str(tmp_path / "out"), budgets=(10,), budget=10, bootstrap=0, device="cpu")
+    api.evaluate(manifest, model=model, out=str(tmp_path / "out"), budget=10, bootstrap=0, device="cpu")
     expected = result_of(load_model(tmp_path / "model.safetensors"), slide, TraversalOptions(budget=10))
     with (tmp_path / "out" / "predictions.csv").open() as table:
         (row,) = csv.DictReader(table)
     assert float(row["score"]) == pytest.approx(expected.score.value, abs=1e-5)
     assert float(row["score_high"]) == pytest.approx(expected.score.high, abs=1e-5)
-    with (tmp_path / "out" / "curve.csv").open() as table:
-        (point,) = csv.DictReader(table)
-    assert float(point["locations"]) == expected.locations
+    with_curve = Comparison(inputs=[slide], model=load_model(Path(model)), options=TraversalOptions(), seed=0)
+    ((_, (_, of_curve)),) = classify_for_curve([CurvePoint("tnet", 4), CurvePoint("tnet", 10)], with_curve)
+    assert of_curve.score == expected.score
 
 
 def test_an_early_end_is_refused_and_a_coarse_slide_is_told_why(tmp_path, slide):

@@ -119,8 +119,11 @@ def predicted_responses(traversal: Traversal, regions: Sequence[Region], config:
 
     Where no look offered a cell it is the mean of what all looks predict, or without any 0.5.
     """
-    centre_x = np.array([region.x + region.width / 2 for region in regions])
-    centre_y = np.array([region.y + region.height / 2 for region in regions])
+    centres = np.array([(region.x + region.width / 2, region.y + region.height / 2) for region in regions]).reshape(
+        -1, 2
+    )
+    from_left = np.argsort(centres[:, 0])  # a region looked at is compared with cells of its columns alone
+    left_x = centres[from_left, 0]
     predicted = np.full(len(regions), np.nan)
     everything: list[np.ndarray] = []
     for record in traversal.levels:
@@ -129,10 +132,10 @@ def predicted_responses(traversal: Traversal, regions: Sequence[Region], config:
         means = as_float64(record.cell_means)
         everything.append(means[record.allowed])
         for region, of_cells in zip(record.regions, means, strict=True):
-            column = np.floor((centre_x - region.x) * config.grid / region.width)
-            row = np.floor((centre_y - region.y) * config.grid / region.height)
+            near = from_left[slice(*np.searchsorted(left_x, (region.x, region.x + region.width)))]
+            column, row = np.floor((centres[near] - (region.x, region.y)) * config.grid / region.width).T
             inside = (np.minimum(column, row) >= 0) & (np.maximum(column, row) < config.grid)
-            predicted[inside] = of_cells[(row * config.grid + column)[inside].astype(np.int64)]
+            predicted[near[inside]] = of_cells[(row * config.grid + column)[inside].astype(np.int64)]
     known = np.concatenate(everything) if everything else np.empty(0)
     predicted[np.isnan(predicted)] = known.mean() if len(known) else 0.5
     return predicted
