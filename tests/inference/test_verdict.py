@@ -176,6 +176,39 @@ def test_each_batching_gives_the_same_answer(tmp_path, slide):
     np.testing.assert_allclose(answers, [answers[0]] * 3, atol=1e-6)
 
 
+def test_the_mean_equals_a_sum_cell_by_cell(tmp_path, slide):
+    model = model_with(tmp_path)
+    with open_slide(slide.path) as handle:
+        preparation = prepare(handle, config())
+        job = job_of(handle, preparation, model.card, TraversalOptions(), TopK())
+        assert job is not None
+        ((_, ended),) = drive([job], look_with(model.network, torch.device("cpu")), batch_size=16, readers=2)
+    assert isinstance(ended, TraversalResult)
+    coarse, finer, attended, drawn = ended.traversal.levels
+    seen = {
+        region: float(each[1] + each[2])
+        for record in (attended, drawn)
+        for region, each in zip(record.regions, record.features, strict=True)
+    }
+    predicted = {}
+    for record in (coarse, finer):  # what is said from nearer comes last
+        assert record.cell_means is not None
+        for region, means in zip(record.regions, record.cell_means, strict=True):
+            side = region.width // 4
+            for cell in tissue_cells(preparation, config())[0]:
+                column = (cell.x + cell.width / 2 - region.x) // side
+                row = (cell.y + cell.height / 2 - region.y) // side
+                if 0 <= column < 4 and 0 <= row < 4:
+                    predicted[cell] = float(means[int(4 * row + column)])
+    cells = set(predicted) | set(seen)
+    left = [cell for cell in cells if cell not in seen]
+    wrong = np.mean([seen[cell] - predicted[cell] for cell in drawn.regions])
+    expected = (sum(seen.values()) + sum(predicted[cell] for cell in left) + len(left) * wrong) / len(cells)
+    said = judged("a", verdict_of(model), preparation, ended.traversal, config())
+    assert said.score.value == pytest.approx(expected, abs=1e-6)
+    assert said.logits[1] == pytest.approx(5 * expected - 1.5, abs=1e-5)
+
+
 def test_a_teacher_that_gives_no_numbers_fails_the_slide_and_not_the_run(tmp_path, slide):
     model = model_with(tmp_path)
     with torch.no_grad():
