@@ -16,7 +16,7 @@ from tnet_cli.metrics.predictions import softmax
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.report.thumbnail import overlay_file
 from tnet_cli.results.layout import RunDirectory
-from tnet_cli.results.result import SlideResult, prediction_columns
+from tnet_cli.results.result import Score, SlideResult, prediction_columns
 
 CLASSES = ("benign", "lesion")
 
@@ -138,3 +138,10 @@ def test_a_row_with_an_unknown_column_is_refused():
 def test_softmax_divides_by_the_temperature_and_survives_large_logits():
     np.testing.assert_allclose(softmax(np.array([1000.0, 1000.0]), 1.0), [0.5, 0.5])
     np.testing.assert_allclose(softmax(np.array([[0.0, np.log(9.0)]]), 2.0), [[0.25, 0.75]])
+
+
+def test_an_area_is_said_in_per_cent_and_other_scores_as_they_are():
+    area = Score(rule="area", value=0.031, low=0.02, high=0.044, cells=900, attended=25, sampled=25)
+    assert area.words() == "area 3.1 % (95 % interval 2 to 4.4 %)"
+    top = Score(rule="top:32", value=0.7125, low=None, high=None, cells=900, attended=50, sampled=0)
+    assert top.words() == "top:32 0.713"

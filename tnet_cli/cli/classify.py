@@ -114,10 +114,8 @@ def describe(row: "SlideRow", calibration: str, overlay: Path | None) -> str:
     if said["prediction"] is not None:
         asked = "asked for anyway, does not count: " if parts else ""
         parts.append(f"{asked}{said['prediction']}, probability {said['probability']:.3f} ({calibration})")
-    if said.get("score") is not None:
-        low, high = said["score_low"], said["score_high"]
-        interval = "" if low is None else f" (95 % interval {low:.3g} to {high:.3g})"
-        parts.append(f"score {said['score']:.3g}{interval}")
+    if "score" in row.kept:
+        parts.append(row.kept["score"])
     count = said["locations"]
     parts.append(f"{count} location{'' if count == 1 else 's'}, {share_read(said['fraction_read'])}")
     parts.append(f"{said['seconds']:.1f} s")

@@ -169,7 +169,8 @@ class RunDirectory:
         folder = self.slide_folder(result.slide)
         write_folder_whole(folder, contents, drafts=self._drafts, within=self.path, names=SLIDE_FILES)
         files = {name: len(content) for name, content in contents.items()}
-        return SlideRow(values=result.row(), reasons=result.reasons, files=files)
+        kept = {} if result.score is None else {"score": result.score.words()}
+        return SlideRow(values=result.row(), reasons=result.reasons, files=files, kept=kept)
 
     def write_predictions(self, rows: Sequence[dict[str, Any]], class_names: Sequence[str]) -> None:
         """Write ``predictions.csv``: one row for every input that has ended, in input order."""

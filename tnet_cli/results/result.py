@@ -62,9 +62,12 @@ class Score:
     sampled: int
 
     def words(self) -> str:
-        """Return the score as it is read: ``area 0.031 (95 % interval 0.020 to 0.044)``."""
-        interval = "" if self.low is None else f" (95 % interval {self.low:.3g} to {self.high:.3g})"
-        return f"{self.rule} {self.value:.3g}{interval}"
+        """Return the score as it is read: ``area 3.1 % (95 % interval 2 to 4.4 %)``, ``top:32 0.71``."""
+        times, unit = (100, " %") if self.rule == "area" else (1, "")
+        interval = ""
+        if self.low is not None and self.high is not None:
+            interval = f" (95 % interval {times * self.low:.3g} to {times * self.high:.3g}{unit})"
+        return f"{self.rule} {times * self.value:.3g}{unit}{interval}"
 
 
 SCORE_COLUMNS = ("score", "score_low", "score_high")
