@@ -2,7 +2,7 @@
 
 Run: python examples/distill_a_patch_model.py FOLDER
 
-Takes some five minutes on two cores; interrupted, the same command goes on. The teacher is the finest view of the
+Takes some minutes on two cores; interrupted, the same command goes on. The teacher is the finest view of the
 bundled model ``synthetic-demo``, so that nothing need be downloaded; a folder of the WSInfer zoo is given the same way.
 By hand:
 

@@ -57,11 +57,12 @@ def _program_of(model: PatchModel) -> bytes:
     if isinstance(model.network.backbone, ProgramClassifier):
         return model.network.backbone.program.numpy().tobytes()
     patches = torch.zeros(2, 3, model.encoder.input_px, model.encoder.input_px)
+    archive = io.BytesIO()
     with warnings.catch_warnings():
         # torch would have others leave TorchScript; the zoo and QuPath have not.
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(_Logits(model).eval(), patches, check_trace=False)  # type: ignore[no-untyped-call]
-        torch.jit.save(traced, archive := io.BytesIO())
+        torch.jit.save(traced, archive)
     return archive.getvalue()
 
 
