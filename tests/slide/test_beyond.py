@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -61,6 +61,18 @@ def read(pixels, stored, region, size, background, *, exact, most_px=10**9, boxe
     background=st.sampled_from([WHITE, TINTED]),
     most_px=st.sampled_from([300, 10**9]),
 )
+@example(
+    width=1,
+    height=6,
+    x=0,
+    y=0,
+    wanted=(1, 5),
+    factors=(5, 3),
+    downsample=1,
+    exact=False,
+    background=WHITE,
+    most_px=300,
+)
 @settings(max_examples=300, deadline=None)
 def test_the_pixels_are_those_of_a_slide_padded_with_background(
     width, height, x, y, wanted, factors, downsample, exact, background, most_px
@@ -73,9 +85,8 @@ def test_the_pixels_are_those_of_a_slide_padded_with_background(
     found = read(pixels, stored, region, size, background, exact=exact, most_px=most_px)
     # Sides of which a quarter of a pixel was rounded away can put a centre on an edge, where either side may have it.
     is_even = all(side / px / downsample in factors for side, px in zip(sides_px, wanted, strict=True))
-    # Weighted averages may end on a half, which either way of adding them up rounds as it comes.
-    differing = np.abs(found.astype(int) - expected) > (1 if exact or any(factor % 1 for factor in factors) else 0)
-    assert differing.mean() <= (0 if is_even else 0.1)
+    # Averages are rounded, those of Pillow once along each axis, so that one more of the rows may round the other way.
+    assert (np.abs(found.astype(int) - expected) > 1).mean() <= (0 if is_even else 0.1)
 
 
 @pytest.mark.parametrize("beyond", [-1, 0, 1])
