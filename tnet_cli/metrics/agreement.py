@@ -94,9 +94,11 @@ class Agreement:
 
     def words(self, teacher: str) -> str:
         """Return it as a sentence."""
+        slides = f"{self.slides} slide{'' if self.slides == 1 else 's'}"
         return (
-            f"agrees with {teacher} on every tile of {self.slides} slides: kappa {self.kappa.words()}, "
-            f"{100 * self.share_of_cells:.2g} % of the finest cells looked at, {self.times_faster:.3g} times less work"
+            f"agrees with {teacher} on every tile of {slides}: kappa {self.kappa.words()}, "
+            f"{100 * self.share_of_cells:.2g} % of the finest cells looked at, "
+            f"{100 / self.times_faster:.2g} % of the work"
         )
 
 
@@ -126,7 +128,8 @@ def agreement_of(slides: Sequence[SlideAgreement], *, draws: int = 1000, seed: i
         width=float(np.median(widths)) if widths else None,
         share_of_cells=sum(each.looked_at for each in slides) / max(1, sum(each.cells for each in slides)),
         share_of_pixels=sum(each.pixels for each in slides) / max(1, sum(each.teacher_pixels for each in slides)),
-        times_faster=sum(each.teacher_seconds for each in slides) / max(1e-9, sum(each.seconds for each in slides)),
+        times_faster=max(1e-9, sum(row.teacher_seconds for row in slides))
+        / max(1e-9, sum(each.seconds for each in slides)),
     )
 
 
