@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tnet_cli.cli.app import main
 from tnet_cli.distillation import run as run_module
 from tnet_cli.distillation.folder import DistillRequest
 from tnet_cli.distillation.run import run_distill
 from tnet_cli.distillation.targets import cell_responses
 from tnet_cli.distillation.verdicts import fit_logistic, rule_of
-from tnet_cli.errors import PartialFailureError, UsageError
+from tnet_cli.errors import ModelFileError, PartialFailureError, UsageError
 from tnet_cli.evaluation.agreement import AgreementRequest, run_agreement
 from tnet_cli.geometry import Region
 from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.learning.teacher_scores import TeacherScores
 from tnet_cli.metrics.agreement import cohens_kappa
-from tnet_cli.modelfile.modelfile import load_model
+from tnet_cli.modelfile.modelfile import bundled_models, load_model, save_model
 from tnet_cli.places import Place
 from tnet_cli.synth.synthesis import write_synthetic_slide
 
@@ -120,7 +121,7 @@ def test_agreement_with_the_teacher_is_measured_on_any_slides(distilled, slides,
     )
     report = run_agreement(asked)
     assert report.record["slides"] == COUNT
-    assert report.record["auroc_of_labels"]["slides"] == 0 or "teacher" in report.record["auroc_of_labels"]
+    assert report.record["auroc_of_labels"]["slides"] == COUNT
     with (tmp_path / "agreement" / "agreement.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
@@ -129,6 +130,32 @@ def test_agreement_with_the_teacher_is_measured_on_any_slides(distilled, slides,
     assert (tmp_path / "agreement" / "agreement.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UsageError, match="was not distilled"):
         run_agreement(replace(asked, model="synthetic-demo", out=tmp_path / "other"))
+    changed = load_model(bundled_models()["synthetic-demo"])
+    save_model(changed.network, changed.card.model_copy(update={"summary": "another file"}), tmp_path / "x.safetensors")
+    with pytest.raises(ModelFileError, match="other weights than the teacher"):
+        run_agreement(replace(asked, teacher=str(tmp_path / "x.safetensors"), out=tmp_path / "other"))
+
+
+def test_options_of_judging_by_labels_do_not_go_with_a_teacher(distilled, slides, tmp_path, capsys):
+    out, _ = distilled
+    model = str(out / "model.safetensors")
+    with pytest.raises(SystemExit) as ended:
+        main(
+            [
+                "evaluate",
+                str(slides),
+                "-m",
+                model,
+                "--teacher",
+                "synthetic-demo",
+                "--budgets",
+                "12",
+                "-o",
+                str(tmp_path),
+            ]
+        )
+    assert ended.value.code == 2
+    assert "--budgets: is for judging by labels" in capsys.readouterr().err
 
 
 def test_slides_that_cannot_be_scored_are_left_out_and_named(slides, tmp_path):

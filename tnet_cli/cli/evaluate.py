@@ -84,6 +84,10 @@ def evaluate(
     if any(number < 1 for number in wanted_budgets):
         raise UsageError(f"--budgets {budgets}: a budget is at least 1")
     if teacher is not None:
+        named = {"--budgets": budgets, "--split": split, "--calibrate": calibrate, "--save-model": save_model}
+        named |= {"--arms": None if arms == "tnet" else arms, "--overwrite": "given" if overwrite else None}
+        if given := [option for option, value in named.items() if value is not None]:
+            raise UsageError(f"{given[0]}: is for judging by labels, and does not go with --teacher")
         _compare(
             *(manifest, model, teacher, out, traversal),
             trust_torchscript=trust_torchscript,

@@ -35,7 +35,7 @@ class AgreementRequest:
     Attributes:
         inputs: Slides, folders, patterns, URLs or manifests; labels are judged by where there are any.
         model: Distilled, by name, file or hub address.
-        teacher: As for ``tnet distill``; what its weights say counts, and not what the model holds of it.
+        teacher: As for ``tnet distill``; the very one that the model was distilled from, which the model holds.
         traversal: How the model reads and traverses.
         bootstrap: Draws for the intervals.
     """
@@ -91,7 +91,10 @@ def run_agreement(request: AgreementRequest, progress: Progress | None = None) -
             f"{', '.join(verdict.teacher.classes)}"
         )
     if teacher.digest != verdict.teacher.digest:
-        progress.note(f"{teacher.name} has other weights than the teacher that {model.card.name} was distilled from")
+        raise ModelFileError(
+            f"{request.teacher}: has other weights than the teacher that {model.card.name} was distilled from "
+            f"(SHA-256 {teacher.digest[:12]}, not {verdict.teacher.digest[:12]}); give that one"
+        )
     inputs = find_inputs(list(request.inputs), out=request.out, on_note=progress.note)
     readers = reader_threads(request.workers)
     engine = EngineOptions(device=device, batch_size=request.batch_size, readers=readers)
