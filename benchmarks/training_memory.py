@@ -64,7 +64,7 @@ def main() -> None:
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
             while process.poll() is None:
                 kept = work / f"run-{count}" / "checkpoints" / "patches"
-                held = sum(file.stat().st_size for file in kept.glob("*")) if kept.is_dir() else 0
+                held = sum(file.stat().st_size for file in kept.glob("[!.]*")) if kept.is_dir() else 0
                 most = max(most, held)
                 time.sleep(0.5)
             if process.returncode:
