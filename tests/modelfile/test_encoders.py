@@ -14,7 +14,7 @@ from tests.hub_server import serving_hub
 from tnet_cli.cli.app import main
 from tnet_cli.errors import ModelFileError, UsageError
 from tnet_cli.model.encoder import Encoder
-from tnet_cli.modelfile.encoders import encoder_from, load_encoder_weights
+from tnet_cli.modelfile.encoders import encoder_from, load_weights
 from tnet_cli.modelfile.presets import PRESETS
 
 BUILT = [name for name, each in PRESETS.items() if each.config is not None]
@@ -125,7 +125,7 @@ def check(source: str) -> None:
     found = encoder_from(source, (3,))
     assert (found.config.processing_levels, found.config.frozen, found.config.input_px) == ((3,), True, 64)
     encoder = Encoder(found.config, needs_map=False).eval()
-    load_encoder_weights(encoder, found)
+    load_weights(encoder.backbone, found.tensors(), name=found.config.backbone, source=source)
     pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     with torch.inference_mode():
         assert torch.allclose(encoder(pixels)[0], small_vit()(as_given(found.config, pixels)), atol=1e-5)
@@ -160,8 +160,9 @@ def test_what_is_no_encoder_is_refused_in_a_sentence(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     torch.save({"other": torch.zeros(2)}, tmp_path / "x.pth")
     found = encoder_from(str(tmp_path / "x.pth"), (0,))
+    network, tensors = Encoder(found.config, needs_map=False).backbone, found.tensors()
     with pytest.raises(ModelFileError, match="tensors are missing"):
-        load_encoder_weights(Encoder(found.config, needs_map=False), found)
+        load_weights(network, tensors, name=found.config.backbone, source="x.pth")
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ def opened_folder(
         record = record or {
             "version": version(DISTRIBUTION),
             "identity": identity,
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "started": now(),
             "finished": None,
             "teacher": verdict.teacher.model_dump(mode="json"),
             "options": {
@@ -135,6 +135,11 @@ def opened_folder(
             "machine": describe_machine(),
         }
         yield record, done
+
+
+def now() -> str:
+    """Return the time as records have it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def write_splits(out: Path, inputs: Sequence[SlideInput], kept_apart: set[int]) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from tnet_cli.distillation.folder import (
     PATCHES,
     SCORES,
     DistillRequest,
+    now,
     opened_folder,
     write_splits,
 )
@@ -41,10 +41,11 @@ from tnet_cli.inputs.inputs import SlideInput, find_inputs
 from tnet_cli.learning.agreement import AGREEMENT, compared, write_agreement
 from tnet_cli.learning.kept import KeptReads, key_of
 from tnet_cli.learning.settings import TrainingSettings
-from tnet_cli.learning.teacher_scores import TeacherScores, score_slides, scores_key, teacher_score
+from tnet_cli.learning.teacher_scores import TeacherScores, gather_scores, scores_key, teacher_score
 from tnet_cli.metrics.agreement import agreement_of
+from tnet_cli.metrics.bootstrap import patient_or_slide
 from tnet_cli.model.config import TNetConfig
-from tnet_cli.modelfile.card import MODEL_FILE, ModelCard, TrainingData, Verdict
+from tnet_cli.modelfile.card import MODEL_FILE, ModelCard, TrainingData, Verdict, card_name
 from tnet_cli.modelfile.modelfile import LoadedModel, copy_model, load_model, save_model
 from tnet_cli.modelfile.zoo import UNKNOWN_LICENCE, PatchModel, load_patch_model
 from tnet_cli.results.layout import RUN_RECORD
@@ -166,7 +167,11 @@ class _Distillation:
         # A copy, since what looks fast has its normalisation folded away.
         model = LoadedModel(deepcopy(network).eval(), provisional, self.verdict.teacher.digest, out / MODEL_FILE)
         kept = KeptReads(out / SCORES)
-        scores, failures = self._scores(model, kept, kept_apart)
+        # Those kept apart are scored whole, to be compared with.
+        shares = [1.0 if number in kept_apart else request.score for number in range(len(self.inputs))]
+        scores, failures = gather_scores(
+            self.inputs, model, kept, self._engine, self.progress, shares=shares, seed=request.seed
+        )
         learn_from = [position for position in scores if position not in kept_apart]
         if not learn_from:
             (path, problem), *_ = failures
@@ -187,7 +192,7 @@ class _Distillation:
         # Written before it is measured: what has cost a night is not lost to a bad slide.
         save_model(network.cpu(), provisional, out / MODEL_FILE)
         agreement = self._finish(scores, learn_from, sorted(kept_apart & scores.keys()), record)
-        record |= {"finished": _now(), "failed": dict(failures)}
+        record |= {"finished": now(), "failed": dict(failures)}
         write_json(out / RUN_RECORD, record)
         KeptReads(out / PATCHES).clear()
         return DistillReport(record, out / MODEL_FILE, agreement, tuple(failures), len(self.inputs))
@@ -197,30 +202,6 @@ class _Distillation:
         readers = reader_threads(self.request.workers)
         return EngineOptions(device=self.device, batch_size=self.request.batch_size, readers=readers)
 
-    def _scores(
-        self, model: LoadedModel, kept: KeptReads, kept_apart: set[int]
-    ) -> tuple[dict[int, TeacherScores], list[tuple[str, str]]]:
-        """Score all slides, those kept apart whole; return the scores by position, and slides that have none."""
-        parts = [[n for n in range(len(self.inputs)) if (n in kept_apart) == apart] for apart in (False, True)]
-        scores: dict[int, TeacherScores] = {}
-        failures: list[tuple[str, str]] = []
-        done = 0
-        for positions, share in zip(parts, (self.request.score, 1.0), strict=True):
-            entries = [self.inputs[number] for number in positions]
-            scored = score_slides(
-                entries, model, kept, self._engine, share=share, seed=self.request.seed, progress=self.progress
-            )
-            for number, found in scored:
-                entry = entries[number]
-                if isinstance(found, SlideError):
-                    failures.append((entry.shown_path, str(found)))
-                    self.progress.note(f"left out: {found}")
-                else:
-                    scores[positions[number]] = found
-                done += 1
-                self.progress.step(StepReport("the teacher's scores", done, len(self.inputs), {}))
-        return dict(sorted(scores.items())), failures
-
     def _patches(self, scores: dict[int, TeacherScores], positions: Sequence[int]) -> list[str]:
         """Read what the coarse encoders learn from, unless it is kept; return its keys."""
         kept, keys = KeptReads(self.request.out / PATCHES), []
@@ -228,7 +209,7 @@ class _Distillation:
             entry, found = self.inputs[position], scores[position]
             known = scores_key(entry, self.config, self.verdict.teacher.digest, self.request.score, self.request.seed)
             asked = [self.verdict.rule, self.verdict.threshold, self.verdict.targets]
-            key = key_of("patches", known or _now(), asked, self.request.seed, position)
+            key = key_of("patches", known or now(), asked, self.request.seed, position)
             if kept.get(key, leave_out=("pixels",)) is None:
                 responses = responses_of(self.verdict, found.probabilities)
                 rng = np.random.default_rng([self.request.seed, position])
@@ -252,14 +233,7 @@ class _Distillation:
             [each.value for each in said if each is not None], called, self.verdict.call_at
         )
         verdict = self.verdict.model_copy(update={"slope": slope, "intercept": intercept})
-        limits = (
-            []
-            if was_fitted
-            else [
-                "Nearly all of its training slides have the same verdict, so its probabilities are not fitted to any."
-            ]
-        )
-        card = self._card(verdict, (*limits, *_LIMITS))
+        card = self._card(verdict, _LIMITS if was_fitted else (_NOT_FITTED, *_LIMITS))
         domain = fit_domain([results[number].features for number in fitted], self.config.processing_levels - 1)
         sharpness = [sharp for number in fitted if (sharp := results[number].sharpness) is not None]
         update: dict[str, Any] = {"least_sharpness": fit_sharpness(sharpness)}
@@ -293,11 +267,8 @@ class _Distillation:
 
     def _card(self, verdict: Verdict, limits: tuple[str, ...]) -> ModelCard:
         request = self.request
-        name = "".join(each if each.isalnum() or each in "._-" else "-" for each in request.out.resolve().name).strip(
-            "._-"
-        )
         card = card_of(
-            name or "distilled",
+            card_name(request.out.resolve().name, "distilled"),
             self.config,
             verdict,
             licence=request.licence or f"that of its teacher: {self.teacher.licence}",
@@ -311,6 +282,7 @@ class _Distillation:
         return card.model_copy(update={"training_data": (data,)})
 
 
+_NOT_FITTED = "Nearly all of its training slides have the same verdict, so its probabilities are not fitted to any."
 _LIMITS = (
     "It says what its teacher would say, with that one's mistakes, and misses what lies where it does not look.",
     "How well it agrees was measured on slides from the same source as those it learnt from; others may fare worse.",
@@ -329,12 +301,8 @@ def _kept_apart(inputs: Sequence[SlideInput], seed: int) -> set[int]:
     """Choose the slides that are compared at the end: all of some patients, at least one where there are three."""
     groups: dict[str, list[int]] = {}
     for number, entry in enumerate(inputs):
-        groups.setdefault(entry.patient or f"\0{entry.name}", []).append(number)
+        groups.setdefault(patient_or_slide(entry.patient, entry.name), []).append(number)
     names = sorted(groups)
     count = max(1, round(AGREEMENT_SHARE * len(names))) if len(names) > FEWEST_SLIDES else 0
     chosen = np.random.default_rng(seed).permutation(len(names))[:count]
     return {number for index in chosen for number in groups[names[index]]}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

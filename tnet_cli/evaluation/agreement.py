@@ -12,11 +12,11 @@ from tnet_cli.files import FolderKind, held_by_command, rounded, write_json
 from tnet_cli.inference.classify import EngineOptions, classify_slides
 from tnet_cli.inference.device import choose_device, reader_threads
 from tnet_cli.inference.progress import Progress, StepReport
-from tnet_cli.inputs.inputs import SlideInput, find_inputs
+from tnet_cli.inputs.inputs import find_inputs
 from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.learning.agreement import AGREEMENT, AGREEMENT_PLOT, AGREEMENT_TABLE, compared, write_agreement
 from tnet_cli.learning.kept import KeptReads
-from tnet_cli.learning.teacher_scores import TeacherScores, score_slides
+from tnet_cli.learning.teacher_scores import gather_scores
 from tnet_cli.metrics.agreement import SlideAgreement, agreement_of
 from tnet_cli.modelfile.modelfile import find_model, load_model
 from tnet_cli.modelfile.zoo import load_patch_model
@@ -101,11 +101,10 @@ def run_agreement(request: AgreementRequest, progress: Progress | None = None) -
     directory = RunDirectory(request.out, COMPARISON)
     directory.make()
     with locked(directory):
-        # First, since what looks fast has its normalisation folded away, the teacher's too.
-        scores, failures = _scored(inputs, request, engine, progress)
+        scores, failures = gather_scores(inputs, model, KeptReads(request.out / SCORES), engine, progress)
         rows: list[SlideAgreement] = []
         labelled: list[tuple[SlideAgreement, str | None]] = []
-        for number, result in classify_slides(inputs, load_model(model.path), request.traversal, engine):
+        for number, result in classify_slides(inputs, model, request.traversal, engine):
             progress.step(StepReport("model", len(rows) + 1, len(inputs), {}))
             if number not in scores:
                 continue
@@ -125,23 +124,6 @@ def run_agreement(request: AgreementRequest, progress: Progress | None = None) -
             write_json(request.out / AGREEMENT, record)
     said = f"{model.card.name} {found.words(teacher.name)}; results: {request.out}"
     return AgreementReport(record, said, tuple(failures), len(inputs))
-
-
-def _scored(
-    inputs: Sequence[SlideInput], request: AgreementRequest, engine: EngineOptions, progress: Progress
-) -> tuple[dict[int, TeacherScores], list[tuple[str, str]]]:
-    scores: dict[int, TeacherScores] = {}
-    failures: list[tuple[str, str]] = []
-    kept = KeptReads(request.out / SCORES)
-    scoring = score_slides(inputs, load_model(find_model(request.model)), kept, engine, progress=progress)
-    for done, (number, found) in enumerate(scoring, start=1):
-        if isinstance(found, SlideError):
-            failures.append((inputs[number].shown_path, str(found)))
-            progress.note(f"left out: {found}")
-        else:
-            scores[number] = found
-        progress.step(StepReport("the teacher's scores", done, len(inputs), {}))
-    return scores, failures
 
 
 def _auroc(

@@ -62,41 +62,27 @@ def classified(
     traversal: Traversal,
 ) -> SlideResult:
     """Return the result of a slide whose traversal has ended."""
-    card, scale = model.card, preparation.scale
+    card, scale, score = model.card, preparation.scale, None
     if card.verdict is not None and isinstance(preparation, Preparation):
         said = judged(entry.shown_path, card.verdict, preparation, traversal, card.network)
-        facts = _facts(entry, card, slide)
-        return SlideResult(
-            **facts | {"notes": (*scale.notes, *facts["notes"])},
-            status="ok",
-            probabilities=tuple(float(p) for p in softmax(said.logits, card.temperature, card.bias)),
-            logits=tuple(float(value) for value in said.logits),
-            score=said.score,
-            roots=len(traversal.levels[0].regions),
-            locations=traversal.location_count,
-            regions=_region_results(traversal, weights=said.weights, probabilities=said.probabilities, mpp=scale.mpp),
-        ).answered()
-    with torch.inference_mode():
-        output = model.network.classify([torch.cat([record.features for record in traversal.levels])])
-    logits = output.logits[0].float().cpu().numpy()
+        logits, weights, of_regions, score = said.logits, said.weights, said.probabilities, said.score
+    else:
+        with torch.inference_mode():
+            output = model.network.classify([torch.cat([record.features for record in traversal.levels])])
+        logits, weights = output.logits[0].float().cpu().numpy(), output.weights[0].float().cpu().numpy()
+        of_regions = softmax(output.location_logits[0].float().cpu().numpy(), card.temperature, card.bias)
     if not np.isfinite(logits).all():
         raise ArithmeticError("the network's answer is not a number")
-    probabilities = [float(p) for p in softmax(logits, card.temperature, card.bias)]
-    regions = _region_results(
-        traversal,
-        weights=output.weights[0].float().cpu().numpy(),
-        probabilities=softmax(output.location_logits[0].float().cpu().numpy(), card.temperature, card.bias),
-        mpp=scale.mpp,
-    )
     facts = _facts(entry, card, slide)
     return SlideResult(
         **facts | {"notes": (*scale.notes, *facts["notes"])},
         status="ok",
-        probabilities=tuple(probabilities),
+        probabilities=tuple(float(p) for p in softmax(logits, card.temperature, card.bias)),
         logits=tuple(float(value) for value in logits),
+        score=score,
         roots=len(traversal.levels[0].regions),
         locations=traversal.location_count,
-        regions=regions,
+        regions=_region_results(traversal, weights=weights, probabilities=of_regions, mpp=scale.mpp),
     ).answered()
 
 

@@ -67,7 +67,8 @@ def write_agreement(out: Path, found: Agreement, rows: Sequence[SlideAgreement],
         Point(
             row.teacher_score,
             row.score,
-            *((row.score,) * 2 if row.low is None or row.high is None else (row.low, row.high)),
+            low=row.score if row.low is None else row.low,
+            high=row.score if row.high is None else row.high,
         )
         for row in rows
     ]

@@ -14,7 +14,7 @@ from tnet_cli.inference.every_cell import every_cell_job, tissue_cells
 from tnet_cli.inference.outcome import sentence_of
 from tnet_cli.inference.prepare import Preparation
 from tnet_cli.inference.prepare_image import ImagePreparation
-from tnet_cli.inference.progress import Progress
+from tnet_cli.inference.progress import Progress, StepReport
 from tnet_cli.inference.slide_session import SlideSession
 from tnet_cli.inference.slide_task import NothingToSeeError
 from tnet_cli.inference.traversal_job import TraversalJob, TraversalResult
@@ -49,10 +49,6 @@ class TeacherScores:
     pixels_read: int
     seconds: float
 
-    def regions(self) -> tuple[Region, ...]:
-        """Return the cells that were scored."""
-        return tuple(Region(x, y, side, side) for x, y, side in self.boxes.tolist())
-
 
 def scores_key(entry: SlideInput, config: TNetConfig, teacher_digest: str, share: float, seed: int) -> str | None:
     """Return what a slide's scores are kept under; None where nobody can tell whether the slide changes."""
@@ -69,7 +65,7 @@ def score_slides(
     kept: KeptReads,
     engine: EngineOptions,
     *,
-    share: float = 1.0,
+    shares: Sequence[float] | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Generator[tuple[int, TeacherScores | SlideError], None, None]:
@@ -78,7 +74,8 @@ def score_slides(
     Args:
         model: Its finest encoder is the teacher.
         kept: Where scores lie, and where they are put as slides end.
-        share: Of each slide's tissue, in whole regions of the processing level above the finest, drawn at random.
+        shares: Of each slide's tissue, in whole regions of the processing level above the finest, drawn at random; all
+            of all when None.
         seed: Of these draws.
         progress: Told of batches and of slides that have ended.
 
@@ -91,7 +88,8 @@ def score_slides(
     """
     teller, config, verdict = progress or Progress(), model.card.network, model.card.verdict
     digest = "" if verdict is None else verdict.teacher.digest
-    keys = [scores_key(entry, config, digest, share, seed) for entry in inputs]
+    shares = shares or [1.0] * len(inputs)
+    keys = [scores_key(entry, config, digest, share, seed) for entry, share in zip(inputs, shares, strict=True)]
     missing = []
     for position, key in enumerate(keys):
         found = kept.get(key) if key is not None else None
@@ -100,7 +98,9 @@ def score_slides(
         else:
             arrays, about = found
             yield position, TeacherScores(boxes=arrays["boxes"], probabilities=arrays["probabilities"], **about)
-    sessions = (_ScoringSession(position, inputs[position], model, teller, share, seed) for position in missing)
+    sessions = (
+        _ScoringSession(position, inputs[position], model, teller, shares[position], seed) for position in missing
+    )
     for position, scores in run_sessions(sessions, _ScoringSession.scores, model, engine, teller):
         key = keys[position]
         if isinstance(scores, TeacherScores) and key is not None:
@@ -108,6 +108,34 @@ def score_slides(
             about = {"cells": scores.cells, "pixels_read": scores.pixels_read, "seconds": scores.seconds}
             kept.put(key, arrays, about)
         yield position, scores
+
+
+def gather_scores(
+    inputs: Sequence[SlideInput],
+    model: LoadedModel,
+    kept: KeptReads,
+    engine: EngineOptions,
+    progress: Progress,
+    *,
+    shares: Sequence[float] | None = None,
+    seed: int = 0,
+) -> tuple[dict[int, TeacherScores], list[tuple[str, str]]]:
+    """Score slides as ``score_slides`` does, and tell of each as it ends.
+
+    Returns:
+        The scores by position, ascending; and path and sentence of each slide that has none.
+    """
+    scores: dict[int, TeacherScores] = {}
+    failures: list[tuple[str, str]] = []
+    scored = score_slides(inputs, model, kept, engine, shares=shares, seed=seed, progress=progress)
+    for done, (position, found) in enumerate(scored, start=1):
+        if isinstance(found, SlideError):
+            failures.append((inputs[position].shown_path, str(found)))
+            progress.note(f"left out: {found}")
+        else:
+            scores[position] = found
+        progress.step(StepReport("the teacher's scores", done, len(inputs), {}))
+    return dict(sorted(scores.items())), failures
 
 
 class _ScoringSession(SlideSession):

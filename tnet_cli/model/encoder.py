@@ -42,15 +42,7 @@ class Encoder(nn.Module):
             self.backbone = _classifier_of(config)
             self.feature_length, self.map_channels = len(config.classes), None
         else:
-            self.backbone = build_backbone(
-                config.backbone,
-                config.input_px,
-                config.tap,
-                arguments=config.arguments,
-                pooling=config.pooling,
-                first_token=config.first_token,
-                needs_map=needs_map,
-            )
+            self.backbone = _backbone_of(config, needs_map=needs_map)
             self.feature_length = self.backbone.feature_length  # type: ignore[assignment]
             self.map_channels = self.backbone.map_channels  # type: ignore[assignment]
         if config.frozen:
@@ -115,6 +107,18 @@ class Encoder(nn.Module):
         return torch.addcmul(offset, rows, slope).reshape(-1, height, width, 3).permute(0, 3, 1, 2)
 
 
+def _backbone_of(config: EncoderConfig, *, needs_map: bool) -> nn.Module:
+    return build_backbone(
+        config.backbone,
+        config.input_px,
+        config.tap,
+        arguments=config.arguments,
+        pooling=config.pooling,
+        first_token=config.first_token,
+        needs_map=needs_map,
+    )
+
+
 def _classifier_of(config: EncoderConfig) -> nn.Module:
     if config.backbone == TORCHSCRIPT:
         return ProgramClassifier()
@@ -143,15 +147,7 @@ class LinearClassifier(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.network = build_backbone(
-            config.backbone,
-            config.input_px,
-            config.tap,
-            arguments=config.arguments,
-            pooling=config.pooling,
-            first_token=config.first_token,
-            needs_map=False,
-        )
+        self.network = _backbone_of(config, needs_map=False)
         length: int = self.network.feature_length  # type: ignore[assignment]
         self.register_buffer("offset", torch.zeros(length))
         self.linear = nn.Linear(length, len(config.classes))

@@ -1,7 +1,5 @@
 """The feature extraction module: a patch becomes one vector, and a map of what is where in it."""
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -67,7 +65,8 @@ class FeatureExtractionByLevel(nn.Module):
         self.encoders = nn.ModuleList(encoders)
         self.map_channels = [each.map_channels for each in encoders]
         lengths = [each.feature_length for each in encoders]
-        self.feature_length = lengths[0] if config.is_distilled else config.feature_length or _common(lengths)
+        # Where lengths differ, the others are brought to that of the finest.
+        self.feature_length = lengths[0] if config.is_distilled else config.feature_length or lengths[-1]
         self.projections = nn.ModuleDict()
         if not config.is_distilled:
             for number, length in enumerate(lengths):
@@ -102,11 +101,6 @@ class FeatureExtractionByLevel(nn.Module):
         if str(number) in self.projections:
             vectors = self.projections[str(number)](vectors)
         return vectors, None if maps is None else cells_of_map(maps, self.config)
-
-
-def _common(lengths: Sequence[int]) -> int:
-    """Return the length that all vectors have or, where they differ, that of the finest encoder's."""
-    return lengths[-1]
 
 
 def cells_of_map(maps: Tensor, config: TNetConfig) -> Tensor:

@@ -1,6 +1,7 @@
 """The card a model file carries: what the model is, what it was trained on, and what it must not be used for."""
 
 import math
+import re
 from datetime import date
 from functools import partial
 from typing import Annotated, Any, Literal, Self
@@ -35,6 +36,11 @@ Line = Annotated[str, AfterValidator(_without_controls)]
 
 Text = Annotated[str, AfterValidator(partial(_without_controls, allowed="\n"))]
 """A text of a card that may have several."""
+
+
+def card_name(text: str, otherwise: str) -> str:
+    """Return a model's name made of a text, such as its folder's; ``otherwise`` where nothing is left."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-") or otherwise
 
 
 class TrainingData(BaseModel):

@@ -8,16 +8,13 @@ from typing import Any
 from urllib.error import URLError
 
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tnet_cli.errors import ModelFileError, UsageError, install_hint
 from tnet_cli.model.config import EncoderConfig
-from tnet_cli.model.encoder import Encoder
 from tnet_cli.modelfile.modelfile import fetch_from_hub, read_card
 from tnet_cli.modelfile.presets import IMAGENET_MEAN, IMAGENET_STD, PRESETS, Preset
-from tnet_cli.modelfile.zoo import CONFIG, PICKLED, WEIGHTS, tensors_of_pickle
+from tnet_cli.modelfile.zoo import CONFIG, PICKLED, WEIGHTS, tensors_in
 from tnet_cli.places import Place
 
 PREFIXES = (
@@ -100,10 +97,10 @@ def _of_hub(source: str, place: Place) -> FoundEncoder:
 
 def _tensors_on_hub(place: Place) -> Mapping[str, Tensor]:
     try:
-        return _tensors_in(fetch_from_hub(place, WEIGHTS))
+        return tensors_in(fetch_from_hub(place, WEIGHTS))
     except ModelFileError as first:
         try:
-            return _tensors_in(fetch_from_hub(place, PICKLED))
+            return tensors_in(fetch_from_hub(place, PICKLED))
         except ModelFileError:
             raise first from None
 
@@ -112,17 +109,17 @@ def _of_folder(source: str, folder: Path) -> FoundEncoder:
     file = next((folder / name for name in (WEIGHTS, PICKLED) if (folder / name).is_file()), None)
     if file is None:
         raise ModelFileError(f"{folder}: an encoder needs {WEIGHTS} or {PICKLED} beside {CONFIG}")
-    return FoundEncoder(source, _config_in(folder / CONFIG), lambda: _tensors_in(file))
+    return FoundEncoder(source, _config_in(folder / CONFIG), lambda: tensors_in(file))
 
 
 def _of_file(source: str, file: Path) -> FoundEncoder:
     if file.suffix not in {".safetensors", ".bin", ".pth", ".pt"}:
         raise UsageError(f"{file}: expected a .safetensors, .bin or .pth file of an encoder's tensors")
     if (file.parent / CONFIG).is_file():
-        return FoundEncoder(source, _config_in(file.parent / CONFIG), lambda: _tensors_in(file))
+        return FoundEncoder(source, _config_in(file.parent / CONFIG), lambda: tensors_in(file))
     if file.suffix == ".safetensors":
         config = read_card(file).network.encoder_at(0)
-        return FoundEncoder(source, config, lambda: _tensors_in(file))
+        return FoundEncoder(source, config, lambda: tensors_in(file))
     raise ModelFileError(f"{file}: what network its tensors are of stands in no {CONFIG} beside it")
 
 
@@ -237,16 +234,7 @@ def _of_torchvision(source: str, name: str) -> FoundEncoder:
     return FoundEncoder(source, config, tensors)
 
 
-def _tensors_in(file: Path) -> Mapping[str, Tensor]:
-    if file.suffix != ".safetensors":
-        return tensors_of_pickle(file)
-    try:
-        return dict(load_file(file))
-    except (SafetensorError, OSError) as exc:
-        raise ModelFileError(f"{file}: damaged: {exc}") from exc
-
-
-def matching_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _matching(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the tensors under the names that are wanted, by the prefix that fits most of them."""
     best: dict[str, Tensor] = {}
     for prefix in PREFIXES:
@@ -262,18 +250,22 @@ def matching_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
     return best
 
 
-def load_encoder_weights(encoder: Encoder, found: FoundEncoder) -> None:
-    """Load an encoder's weights.
+def load_weights(backbone: nn.Module, tensors: Mapping[str, Tensor], *, name: str, source: str) -> None:
+    """Load tensors into a backbone, under whatever prefix they are named.
+
+    Args:
+        name: The backbone's.
+        source: Where the tensors are from.
 
     Raises:
-        ModelFileError: they cannot be had, or are of another network.
+        ModelFileError: they are of another network.
     """
-    wanted = encoder.backbone.state_dict()
-    given = matching_tensors(found.tensors(), wanted)
-    missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
+    wanted = backbone.state_dict()
+    found = _matching(tensors, wanted)
+    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
     if missing:
         raise ModelFileError(
-            f"{found.source}: holds no weights of {found.config.backbone}: {len(missing)} of {len(wanted)} tensors are "
-            f"missing or of another shape, the first is {missing[0]}"
+            f"{source}: holds no weights for backbone {name}: {len(missing)} of {len(wanted)} tensors are missing or "
+            f"of another shape, the first is {missing[0]}"
         )
-    encoder.backbone.load_state_dict(given, strict=False)
+    backbone.load_state_dict(found, strict=False)

@@ -160,7 +160,7 @@ def _from_folder(folder: Path, name: str, *, trust_torchscript: bool) -> PatchMo
     if file.name == PROGRAM:
         encoder, network = _from_program(encoder, file, trusted=trust_torchscript)
     else:
-        network = _network_of(encoder, _read_tensors(file), file)
+        network = _network_of(encoder, tensors_in(file), file)
     extra = config.model_extra or {}
     return PatchModel(
         name=_one_line(extra.get("name") or name),
@@ -175,7 +175,12 @@ def _from_folder(folder: Path, name: str, *, trust_torchscript: bool) -> PatchMo
     )
 
 
-def _read_tensors(file: Path) -> dict[str, Tensor]:
+def tensors_in(file: Path) -> dict[str, Tensor]:
+    """Read the tensors of a ``.safetensors`` file, or of a ``.bin`` or ``.pth`` as ``tensors_of_pickle`` does.
+
+    Raises:
+        ModelFileError: it is damaged, or holds more than tensors.
+    """
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))

@@ -18,7 +18,7 @@ from tnet_cli.errors import ModelFileError, UsageError
 from tnet_cli.model.config import TNetConfig, mpp_by_level
 from tnet_cli.model.feature import FeatureExtractionByLevel
 from tnet_cli.model.tnet import TNet
-from tnet_cli.modelfile.encoders import encoder_from, load_encoder_weights, matching_tensors
+from tnet_cli.modelfile.encoders import encoder_from, load_weights
 from tnet_cli.modelfile.modelfile import find_model, read_card
 
 PRESETS = ("slide",)
@@ -151,7 +151,8 @@ def load_finest_weights(network: TNet, source: str) -> None:
     last = network.config.processing_levels - 1
     if not isinstance(network.feature, FeatureExtractionByLevel):
         raise UsageError(f"[training] finest_weights {source}: the model has one encoder for all processing levels")
-    load_encoder_weights(network.feature.encoder(network.config.encoder_number(last)), encoder_from(source, (last,)))
+    found, encoder = encoder_from(source, (last,)), network.feature.encoder(network.config.encoder_number(last))
+    load_weights(encoder.backbone, found.tensors(), name=found.config.backbone, source=source)
 
 
 def load_backbone_weights(network: TNet, source: str) -> None:
@@ -173,15 +174,7 @@ def load_backbone_weights(network: TNet, source: str) -> None:
         tensors = _from_timm(name)
     else:
         tensors = _from_file(source)
-    wanted = backbone.state_dict()
-    found = matching_tensors(tensors, wanted)
-    missing = [key for key in wanted if key not in found and not key.endswith("num_batches_tracked")]
-    if missing:
-        raise ModelFileError(
-            f"{source}: holds no weights for backbone {name}: {len(missing)} of {len(wanted)} tensors are missing or "
-            f"of another shape, the first is {missing[0]}"
-        )
-    backbone.load_state_dict(found, strict=False)
+    load_weights(backbone, tensors, name=name, source=source)
 
 
 def _from_torchvision(name: str, weights: str) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 import csv
 import os
-import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from tnet_cli.inference.device import choose_device, describe_machine, usable_co
 from tnet_cli.inference.progress import Progress
 from tnet_cli.learning.distributed import own_device, process_group
 from tnet_cli.model.tnet import TNet
-from tnet_cli.modelfile.card import MODEL_FILE, ModelCard, TrainingData
+from tnet_cli.modelfile.card import MODEL_FILE, ModelCard, TrainingData, card_name
 from tnet_cli.modelfile.modelfile import load_model, save_model
 from tnet_cli.modelfile.presets import PRESETS
 from tnet_cli.results.layout import RUN_RECORD
@@ -59,14 +58,8 @@ class TrainRequest:
         """Return the options that are keys of the configuration too."""
         training, data = ("seed", "normal_class"), ("classes", "folds", "validation_share", "skip_bad")
         options = {f"training.{name}": getattr(self, name) for name in training}
-        return (
-            options
-            | {f"data.{name}": getattr(self, name) for name in data}
-            | {
-                "model.backbone": self.backbone,
-                "model.finest": self.finest,
-            }
-        )
+        options |= {f"data.{name}": getattr(self, name) for name in data}
+        return options | {f"model.{name}": getattr(self, name) for name in ("backbone", "finest")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +283,7 @@ def _card(run: _Run, split: DataSplit, name: str, validation: dict[str, Any] | N
         own = "Weights of the finest view, frozen; the model file holds them."
         data.append(TrainingData(name=printable(source), licence=terms, description=own))
     return ModelCard(
-        name=card.name or re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-") or "model",
+        name=card.name or card_name(name, "model"),
         summary=card.summary or f"Tells slides of {len(classes)} classes apart: {', '.join(classes)}.",
         intended_use=card.intended_use,
         limits=(*_limits(split, validation), *card.limits),
