@@ -14,6 +14,7 @@ from tnet_cli.benchmark.arms import FLOOR, ArmKind, ArmRequest, Measurement, mea
 from tnet_cli.errors import DISTRIBUTION, UsageError
 from tnet_cli.files import write_bytes_whole
 from tnet_cli.inference.device import choose_device, describe_machine, reader_threads
+from tnet_cli.inference.traversal_job import refuse_unfit
 from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import find_model, read_card
@@ -149,10 +150,9 @@ def _check(request: BenchRequest, card: ModelCard) -> None:
     least = len(network.locations)
     if request.budgets and min(request.budgets) < least:
         raise UsageError(f"--budgets: the least for this model is {least}, one location a processing level")
-    if request.stop_at is not None and network.is_distilled:
-        raise UsageError("--stop-at ends when the probabilities stand still, and a distilled model has one at its end")
     if request.stop_at is not None and network.choice == "per_grid":
         raise UsageError("--stop-at does not go with a model that chooses locations for each grid")
+    refuse_unfit(TraversalOptions(stop_at=request.stop_at), network)
     if request.plot is not None and len(set(request.slides)) < 2:
         raise UsageError("--plot draws time and memory against the slide's side; give slides of several sizes")
     if request.plot is not None and os.path.lexists(request.plot) and not _is_plot(request.plot):
