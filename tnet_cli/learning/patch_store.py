@@ -202,22 +202,23 @@ def guided_patches(targets: AnnotationTargets, rng: np.random.Generator) -> Slid
     regions = list(slide.root_regions)
     positions, root_of = origins(len(regions), slide.scale.start), np.arange(len(regions))
     last = slide.scale.processing_levels - 1
-    for processing_level in range(slide.scale.start, last + 1):
-        is_finest = processing_level == last
-        grids = [grid.cells(region) for region in regions]
-        everything = np.ones((len(grids), grid.cell_count), dtype=bool)
-        allowed = list(everything if is_finest else allowed_cells(grids, root_of, may_attend))
-        pixels = slide.read(regions, config.base_px)
-        found.add(targets, regions, positions, allowed, pixels, is_finest=is_finest)
-        parents, cells = np.nonzero(allowed)
-        if is_finest or not len(cells):
-            break
-        children = [grids[parent][cell] for parent, cell in zip(parents, cells, strict=True)]
-        covered = targets.annotated_fractions(children)
-        chosen = _half_annotated(covered, targets.settings.patches_per_slide, rng)
-        regions = [children[index] for index in chosen]
-        positions = positions_below(positions[parents[chosen]], cells[chosen], grid)
-        root_of = root_of[parents[chosen]]
+    with slide.opened() as handle:
+        for processing_level in range(slide.scale.start, last + 1):
+            is_finest = processing_level == last
+            grids = [grid.cells(region) for region in regions]
+            everything = np.ones((len(grids), grid.cell_count), dtype=bool)
+            allowed = list(everything if is_finest else allowed_cells(grids, root_of, may_attend))
+            pixels = [handle.read(region, config.base_px, config.base_px) for region in regions]
+            found.add(targets, regions, positions, allowed, pixels, is_finest=is_finest)
+            parents, cells = np.nonzero(allowed)
+            if is_finest or not len(cells):
+                break
+            children = [grids[parent][cell] for parent, cell in zip(parents, cells, strict=True)]
+            covered = targets.annotated_fractions(children)
+            chosen = _half_annotated(covered, targets.settings.patches_per_slide, rng)
+            regions = [children[index] for index in chosen]
+            positions = positions_below(positions[parents[chosen]], cells[chosen], grid)
+            root_of = root_of[parents[chosen]]
     return found
 
 

@@ -5,6 +5,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -111,12 +112,17 @@ class TrainingSlide:
         """Open the file."""
         return open_slide(self.entry.path, mpp=self.entry.mpp)
 
+    @contextmanager
+    def opened(self) -> Iterator[Slide]:
+        """Open the file for all that is to be read of it; what its reader doubted of that is noted at the end."""
+        with self.open() as handle:
+            yield handle
+            self.doubts.update(doubts_of(handle))
+
     def read(self, regions: Sequence[Region], base_px: int) -> list[np.ndarray]:
         """Read regions as patches uint8 (base_px, base_px, 3), in order."""
-        with self.open() as slide:
-            patches = [slide.read(region, base_px, base_px) for region in regions]
-            self.doubts.update(doubts_of(slide))
-        return patches
+        with self.opened() as handle:
+            return [handle.read(region, base_px, base_px) for region in regions]
 
     def job(
         self,
@@ -157,10 +163,9 @@ class TrainingSlide:
         Raises:
             SlideError: it cannot be read.
         """
-        with self.open() as handle:
+        with self.opened() as handle:
             job = self.job(handle, config, locations, sampler)
             ((_, ended),) = drive([job], look, batch_size=batch_size, readers=readers)
-            self.doubts.update(doubts_of(handle))
         if not isinstance(ended, TraversalResult):
             raise ended
         return ended
