@@ -55,8 +55,10 @@ def measure_slide(task: tuple[int, int, int, Path]) -> dict[str, Any]:
         roots = len(preparation.roots)
 
         class Noting:
-            def update(self, features: Tensor) -> bool:
-                steps.append([len(features) - roots, float(probabilities_of(features, network, model.card)[1])])
+            def update(self, features: Tensor, closest: np.ndarray) -> bool:
+                steps.append(
+                    [len(features) - roots, float(probabilities_of(features, closest, network, model.card)[1])]
+                )
                 return False
 
         options = TraversalOptions(budget=budget, stop_at=0)
@@ -67,7 +69,8 @@ def measure_slide(task: tuple[int, int, int, Path]) -> dict[str, Any]:
         if isinstance(traversed, BaseException):
             raise traversed
         features = torch.cat([record.features for record in traversed.traversal.levels])
-        steps.append([len(features) - roots, float(probabilities_of(features, network, model.card)[1])])
+        closest = traversed.traversal.closest
+        steps.append([len(features) - roots, float(probabilities_of(features, closest, network, model.card)[1])])
     return {
         "seed": seed,
         "label": label,
@@ -79,9 +82,9 @@ def measure_slide(task: tuple[int, int, int, Path]) -> dict[str, Any]:
 
 def stopped(steps: list[list[float]], stop_at: float) -> list[float]:
     """Return locations and probability where the rule stops."""
-    rule = StandsStill(stop_at, lambda lesion: np.array([1 - float(lesion), float(lesion)]))
+    rule = StandsStill(stop_at, lambda lesion, _: np.array([1 - float(lesion), float(lesion)]))
     for step in steps[:-1]:
-        if rule.update(torch.tensor(step[1])):
+        if rule.update(torch.tensor(step[1]), np.ones(1, bool)):
             return step
     return steps[-1]
 

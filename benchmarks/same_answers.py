@@ -82,7 +82,9 @@ def plain(path: Path, network: TNet, card: ModelCard) -> Answer:
         if job is None:
             raise RuntimeError(f"{path}: shows no tissue")
         traversal = _traversed(job.traversal, slide, network)
-    logits = network.classify([torch.cat([record.features for record in traversal.levels])]).logits[0]
+    logits = network.classify(
+        [torch.cat([record.features for record in traversal.levels])], closest=[traversal.closest]
+    ).logits[0]
     bias = torch.tensor(card.bias or (0.0,), dtype=torch.float64)
     probabilities = torch.softmax(logits.double() / card.temperature + bias, dim=0)
     regions = frozenset(region for record in traversal.levels for region in record.regions)

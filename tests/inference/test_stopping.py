@@ -1,8 +1,8 @@
 """The rule that ends a traversal, and traversals that end by it."""
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from tests.model_files import save_random, tiny_network
 from tnet_cli.errors import UsageError
@@ -26,14 +26,14 @@ from tnet_cli.slide.opening import open_slide
     ],
 )
 def test_the_answer_must_stand_still_twice_in_a_row(lesion, stops_after):
-    rule = StandsStill(0.0099, Tensor.numpy)
-    said = [rule.update(torch.tensor([1 - p, p])) for p in lesion]
+    rule = StandsStill(0.0099, lambda answer, _: answer.numpy())
+    said = [rule.update(torch.tensor([1 - p, p]), np.ones(2, bool)) for p in lesion]
     assert (said.index(True) + 1 if True in said else None) == stops_after
 
 
 def test_a_threshold_of_nothing_never_stops():
-    rule = StandsStill(0, Tensor.numpy)
-    assert not any(rule.update(torch.tensor([0.5, 0.5])) for _ in range(9))
+    rule = StandsStill(0, lambda answer, _: answer.numpy())
+    assert not any(rule.update(torch.tensor([0.5, 0.5]), np.ones(2, bool)) for _ in range(9))
 
 
 @pytest.fixture(scope="module")

@@ -117,7 +117,8 @@ def test_it_ends_when_the_answer_stands_still_and_asks_only_at_the_finest():
     asked: list[int] = []
 
     class ThirdTime:
-        def update(self, features):
+        def update(self, features, closest):
+            assert len(closest) == len(features)
             asked.append(len(features))
             return len(asked) == 3
 

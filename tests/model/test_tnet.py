@@ -145,6 +145,28 @@ def test_padding_a_batch_with_other_slides_changes_nothing():
         torch.testing.assert_close(together.location_logits[number], alone.location_logits[0])
 
 
+@pytest.mark.parametrize("weighting", [True, False])
+def test_a_verdict_from_the_closest_views_is_that_of_a_slide_of_these_alone(weighting):
+    network, judge = build(weighting=weighting), build(weighting=weighting, verdict_from="closest")
+    features, closest = torch.randn(6, 320), np.array([False, True, False, True, True, False])
+    answer = judge.classify([features], closest=[closest])
+    alone = network.classify([features[closest]])
+    torch.testing.assert_close(answer.logits, alone.logits)
+    torch.testing.assert_close(answer.weights[0][closest], alone.weights[0])
+    assert not answer.weights[0][~closest].any()
+    assert answer.location_logits[0].shape == (6, 3)
+    with pytest.raises(ValueError, match="closest"):
+        judge.classify([features])
+
+
+def test_the_closest_views_are_those_of_the_last_processing_level_that_was_reached():
+    network = build()
+    traversal = traverse_pictures(network, [np.zeros((256, 256, 3), np.uint8)], [TopK()])[0][0]
+    last = len(traversal.levels[-1].regions)
+    assert last == 3
+    assert traversal.closest.tolist() == [False] * (len(traversal.closest) - last) + [True] * last
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_a_gpu_attends_to_the_same_and_takes_roots_from_anywhere():

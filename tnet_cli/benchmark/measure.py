@@ -176,7 +176,7 @@ class _Bench:
             said = judged(str(self.request.slide), card.verdict, preparation, traversal, self.config)
             return softmax(said.logits, card.temperature, card.bias)
         features = torch.cat([record.features for record in traversal.levels])
-        return probabilities_of(features, self.network, card)
+        return probabilities_of(features, traversal.closest, self.network, card)
 
     def _measured(
         self,

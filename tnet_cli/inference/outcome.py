@@ -68,7 +68,9 @@ def classified(
         logits, weights, of_regions, score = said.logits, said.weights, said.probabilities, said.score
     else:
         with torch.inference_mode():
-            output = model.network.classify([torch.cat([record.features for record in traversal.levels])])
+            output = model.network.classify(
+                [torch.cat([record.features for record in traversal.levels])], closest=[traversal.closest]
+            )
         logits, weights = output.logits[0].float().cpu().numpy(), output.weights[0].float().cpu().numpy()
         of_regions = softmax(output.location_logits[0].float().cpu().numpy(), card.temperature, card.bias)
     if not np.isfinite(logits).all():

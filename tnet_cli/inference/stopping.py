@@ -23,18 +23,22 @@ class StandsStill:
 
     Args:
         stop_at: The threshold, in probability.
-        probabilities: The answer (C,) to the features (K, D) of what was looked at.
+        probabilities: The answer (C,) to the features (K, D) of what was looked at, and bool (K,) which are closest.
     """
 
-    def __init__(self, stop_at: float, probabilities: Callable[[Tensor], np.ndarray]) -> None:
+    def __init__(self, stop_at: float, probabilities: Callable[[Tensor, np.ndarray], np.ndarray]) -> None:
         self._stop_at = stop_at
         self._probabilities = probabilities
         self._last: np.ndarray | None = None
         self._still = 0
 
-    def update(self, features: Tensor) -> bool:
-        """Take the features (K, D) of everything looked at so far; say whether the answer has stood still."""
-        probabilities = self._probabilities(features)
+    def update(self, features: Tensor, closest: np.ndarray) -> bool:
+        """Take the features (K, D) of everything looked at so far; say whether the answer has stood still.
+
+        Args:
+            closest: bool (K,), as ``Traversal.closest``.
+        """
+        probabilities = self._probabilities(features, closest)
         moved = np.inf if self._last is None else float(np.abs(probabilities - self._last).max())
         self._last = probabilities
         self._still = self._still + 1 if moved < self._stop_at else 0
@@ -52,8 +56,8 @@ def stopping_rule(stop_at: float | None, network: TNet, card: ModelCard) -> Stan
     return None if stop_at is None else StandsStill(stop_at, partial(probabilities_of, network=network, card=card))
 
 
-def probabilities_of(features: Tensor, network: TNet, card: ModelCard) -> np.ndarray:
-    """Return the probability of each class, (C,), from the features (K, D) of what was looked at."""
+def probabilities_of(features: Tensor, closest: np.ndarray, network: TNet, card: ModelCard) -> np.ndarray:
+    """Return the probability of each class, (C,), from the features (K, D) of what was looked at; closest as above."""
     with torch.inference_mode():
-        logits = network.classify([features]).logits[0].float().cpu().numpy()
+        logits = network.classify([features], closest=[closest]).logits[0].float().cpu().numpy()
     return softmax(logits, card.temperature, card.bias)

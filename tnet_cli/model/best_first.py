@@ -34,8 +34,12 @@ from tnet_cli.model.traversal import (
 class StoppingRule(Protocol):
     """Tells when the answer of one slide stands still."""
 
-    def update(self, features: Tensor) -> bool:
-        """Take the features (K, D) of everything looked at so far; say whether more would not change the answer."""
+    def update(self, features: Tensor, closest: np.ndarray) -> bool:
+        """Take the features (K, D) of everything looked at so far; say whether more would not change the answer.
+
+        Args:
+            closest: bool (K,), as ``Traversal.closest``.
+        """
         ...
 
 
@@ -90,7 +94,7 @@ def traverse_best_first(
     ]
     yield from seen.look_at(first)
     while (left := plan.budget - seen.attended) > 0:
-        if stopping is not None and seen.has_reached_finest and stopping.update(seen.features()):
+        if stopping is not None and seen.has_reached_finest and stopping.update(seen.features(), seen.closest()):
             break
         chosen = seen.most_probable(min(plan.at_once, left))
         if not chosen:
@@ -186,6 +190,11 @@ class _Seen:
     def features(self) -> Tensor:
         """Return the features of everything looked at, in that order, (K, D)."""
         return _stacked(self.places)
+
+    def closest(self) -> np.ndarray:
+        """Return which of these are of the closest processing level that was reached, bool (K,)."""
+        levels = np.array([place.processing_level for place in self.places])
+        return np.asarray(levels == levels.max())
 
     def traversal(self) -> Traversal:
         """Put what was seen in the order of a record: by processing level, then parent, then cell."""

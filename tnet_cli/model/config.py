@@ -142,6 +142,8 @@ class TNetConfig(BaseModel):
         position_length: Length of the positional code; a quarter of the feature when None.
         position_axes: ``yxs`` codes place and scale; ``s`` the scale alone, for slides, where place means nothing.
         weighting: Whether the feature weighting module combines the features; otherwise their mean does.
+        verdict_from: Which features the slide is classified by: ``all`` that were looked at, as in the paper, or those
+            of the ``closest`` processing level that was reached; coarser looks then only find places.
         dropout: Before the classifier, while training.
         pixel_mean, pixel_std: Of the normalisation, for values in [0, 1].
         encoders: Those of the processing levels, coarsest first; none where one serves all, which ``backbone``,
@@ -171,6 +173,7 @@ class TNetConfig(BaseModel):
     position_length: int | None = Field(default=None, ge=12, le=65_536)
     position_axes: Literal["yxs", "s"] = "yxs"
     weighting: bool = False
+    verdict_from: Literal["all", "closest"] = "all"
     dropout: float = Field(default=0.5, ge=0, lt=1)
     pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     pixel_std: tuple[float, float, float] = (0.5, 0.5, 0.5)

@@ -149,14 +149,28 @@ class TNet(nn.Module):
         return [self.config.encoder_number(scale) for scale in positions[:, 2].tolist()]
 
     def classify(
-        self, features: Sequence[Tensor], rngs: Sequence[np.random.Generator] | None = None
+        self,
+        features: Sequence[Tensor],
+        rngs: Sequence[np.random.Generator] | None = None,
+        *,
+        closest: Sequence[np.ndarray] | None = None,
     ) -> ClassifierOutput:
         """Classify slides from the features (K, D) of everything that was looked at, all processing levels together.
 
         Args:
             rngs: While training, the source of each slide's dropout, which then does not depend on the others.
+            closest: For each slide bool (K,): which features are of the closest processing level that was reached, as
+                ``Traversal.closest`` tells; needed where they alone make the verdict (``TNetConfig.verdict_from``).
+
+        Raises:
+            ValueError: ``closest`` is needed and not given.
         """
-        weights = tuple(self.weighting(each) for each in features)
+        if self.config.verdict_from == "closest":
+            if closest is None:
+                raise ValueError("this model judges by what it looked at closest: classify must be told which that is")
+            weights = tuple(self._weights_of(each, which) for each, which in zip(features, closest, strict=True))
+        else:
+            weights = tuple(self.weighting(each) for each in features)
         combined = torch.stack([share @ each for share, each in zip(weights, features, strict=True)])  # (S, D)
         if rngs is None:
             logits, location_logits = self.classification(combined), [self.classification(each) for each in features]
@@ -170,3 +184,9 @@ class TNet(nn.Module):
                 self.classification(*pair) for pair in zip(features, (k[1:] for k in drawn), strict=True)
             ]
         return ClassifierOutput(logits, weights, tuple(location_logits), combined)
+
+    def _weights_of(self, features: Tensor, counted: np.ndarray) -> Tensor:
+        """Return weights (K,) of features (K, D): of those that count as of a slide of these alone, else zero."""
+        rows = torch.from_numpy(np.flatnonzero(counted)).to(features.device)
+        weights: Tensor = self.weighting(features[rows])
+        return weights.new_zeros(len(features)).index_copy(0, rows, weights)

@@ -106,6 +106,12 @@ class Traversal:
         """How many locations were attended; roots are some only where nothing lies below them."""
         return sum(len(record.regions) for number, record in enumerate(self.levels) if number or record.allowed is None)
 
+    @property
+    def closest(self) -> np.ndarray:
+        """Whether each region looked at is of the closest processing level that was reached, bool (K,)."""
+        last = self.levels[-1].processing_level
+        return np.concatenate([np.full(len(each.regions), each.processing_level == last) for each in self.levels])
+
 
 @dataclass(frozen=True, slots=True)
 class TraversalPlan:

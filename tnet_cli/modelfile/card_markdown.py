@@ -35,6 +35,7 @@ def card_as_markdown(card: ModelCard) -> str:
         f"| backbone | {network.backbone}, patches of {network.base_px} px |",
         f"| scales | {scale} |",
         f"| attention grid | {network.grid} x {network.grid}, {network.choice} choice |",
+        *(["| verdict | by the features of the closest views alone |"] if network.verdict_from == "closest" else []),
         f"| default locations | {', '.join(str(k) for k in network.locations)} |",
         f"| temperature | {card.temperature:g} |",
         *_verdict_lines(card),

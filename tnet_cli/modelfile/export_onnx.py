@@ -76,6 +76,10 @@ def export_model(name: str, folder: Path, *, overwrite: bool = False) -> ExportR
     config = network.config
     if config.encoders:
         raise UsageError(f"{model.card.name} has encoders by processing level, which ONNX graphs are not made of yet")
+    if config.verdict_from == "closest":
+        raise UsageError(
+            f"{model.card.name} judges by what it looked at closest, which ONNX graphs are not made of yet"
+        )
     # Two of everything: an axis of one would be taken for a constant.
     patches = torch.zeros(2, 3, config.base_px, config.base_px)
     positions = torch.zeros(2, 3, dtype=torch.int64)

@@ -97,7 +97,9 @@ class HardAttention(SlideStage):
         labels = torch.tensor([each.slide.label for each in rollouts], device=state.device)
         with state.precision.autocast():
             features = [all_features(traversal) for traversal in traversals]
-            answer = state.network.classify(features, [each.rng for each in rollouts])
+            answer = state.network.classify(
+                features, [each.rng for each in rollouts], closest=[each.closest for each in traversals]
+            )
         logits = answer.logits.float()
         said = ObjectiveInput(
             logits=logits,

@@ -50,7 +50,9 @@ class SoftAttention(SlideStage):
             return StepOutput({})
         with state.precision.autocast():
             features, rngs = [all_features(each.traversal) for each in rollouts], [each.rng for each in rollouts]
-            logits = state.network.classify(features, rngs).logits.float()
+            logits = state.network.classify(
+                features, rngs, closest=[each.traversal.closest for each in rollouts]
+            ).logits.float()
             soft = [self._soft_logits(each.traversal, each.rng) for each in rollouts]
         labels = torch.tensor([each.slide.label for each in rollouts], device=state.device)
         terms = {"slide": functional.cross_entropy(logits, labels, reduction="sum") / slides}

@@ -58,7 +58,11 @@ def validation_metrics(
             continue
         state.tell_doubts(slide)
         with torch.inference_mode():
-            logits = network.classify([all_features(result.traversal)]).logits.float().cpu()
+            logits = (
+                network.classify([all_features(result.traversal)], closest=[result.traversal.closest])
+                .logits.float()
+                .cpu()
+            )
         loss = functional.cross_entropy(logits, torch.tensor([slide.label]))
         tally += torch.tensor([1.0, float(logits.argmax() == slide.label), float(loss)], dtype=torch.float64)
     if state.group.agreed(state.interruption.requested):
