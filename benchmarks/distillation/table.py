@@ -1,8 +1,9 @@
-"""What a distilled model keeps of its teacher on composed slides: at 50 and at 25 patches, beside as many at random.
+"""What a distilled model keeps of its teacher on composed slides, beside as many of its patches at random.
 
-    python -m benchmarks.distillation.table --slides FOLDER/test.csv --model RUN/model.safetensors --scores FOLDER
+    python -m benchmarks.distillation.table --slides FOLDER/test.csv --model RUN/model.safetensors --scores DIR
 
-The teacher's scores of every tile are kept in FOLDER, and not made again.
+The teacher's scores of every tile are kept in DIR, and not made again. What is drawn at random is judged by the same
+rule. Every row counts all patches that are looked at, those included that a rule over all of the tissue draws.
 """
 
 import argparse
@@ -13,10 +14,10 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.composed_colon.tiles import CLASS_NAMES
-from benchmarks.distillation.slides import KINDS
+from benchmarks.distillation.slides import KINDS, SIDE_PX
 from tnet_cli.errors import SlideError
 from tnet_cli.inference.classify import EngineOptions, classify_slides
-from tnet_cli.inference.verdict import responses_of
+from tnet_cli.inference.verdict import responses_of, values_of
 from tnet_cli.inputs.inputs import SlideInput, read_manifest
 from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.learning.agreement import compared
@@ -24,9 +25,11 @@ from tnet_cli.learning.kept import KeptReads
 from tnet_cli.learning.teacher_scores import TeacherScores, score_slides
 from tnet_cli.metrics.agreement import SlideAgreement, agreement_of
 from tnet_cli.metrics.difference import top_mean
+from tnet_cli.modelfile.card import Verdict
 from tnet_cli.modelfile.modelfile import load_model
 
 RANDOM_DRAWS = 20
+FEWER = 25
 
 
 def kind_of(entry: SlideInput) -> str:
@@ -39,6 +42,43 @@ def auroc(entries: Sequence[SlideInput], scores: Sequence[float], kind: str) -> 
     mine = [number for number, entry in enumerate(entries) if kind_of(entry) in {"", kind}]
     truth = [entries[number].label == CLASS_NAMES[1] for number in mine]
     return float(roc_auc_score(truth, [scores[number] for number in mine]))
+
+
+def by_rule(verdict: Verdict, responses: np.ndarray) -> float:
+    """Return the score of a slide of which these responses of the teacher are known, by the rule alone."""
+    if verdict.rule == "top":
+        return top_mean(responses, verdict.k or 1)
+    return float(values_of(verdict, responses).mean())
+
+
+def random_row(
+    entries: Sequence[SlideInput], verdict: Verdict, scores: dict[int, TeacherScores], count: int
+) -> tuple[float, float]:
+    """Return the mean AUROC of easy and of hard foci where the teacher looks at so many cells at random."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(RANDOM_DRAWS):
+        drawn = []
+        for number in range(len(entries)):
+            responses = responses_of(verdict, scores[number].probabilities)
+            drawn.append(by_rule(verdict, rng.choice(responses, size=min(count, len(responses)), replace=False)))
+        found.append([auroc(entries, drawn, kind) for kind in ("easy", "hard")])
+    easy, hard = np.mean(found, axis=0)
+    return float(easy), float(hard)
+
+
+def difference_interval(
+    entries: Sequence[SlideInput], teacher: Sequence[float], said: Sequence[float]
+) -> tuple[float, float]:
+    """Return the 95 % interval, of a bootstrap over slides, of what the AUROC of all slides loses."""
+    truth = np.array([entry.label == CLASS_NAMES[1] for entry in entries])
+    rng, lost = np.random.default_rng(1), []
+    for _ in range(1000):
+        drawn = np.concatenate([rng.choice(np.flatnonzero(truth == each), (truth == each).sum()) for each in (0, 1)])
+        both = [roc_auc_score(truth[drawn], np.asarray(scores)[drawn]) for scores in (said, teacher)]
+        lost.append(both[0] - both[1])
+    low, high = np.quantile(lost, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def main() -> None:
@@ -59,13 +99,13 @@ def main() -> None:
             raise found
         scores[number] = found
         print(f"scored {len(scores)}/{len(entries)}", end="\r", flush=True)
-    rows: dict[str, list[SlideAgreement]] = {}
-    locations = model.card.network.locations
-    for fine in (locations[-1], locations[-1] // 2):
+    locations, sample = model.card.network.locations, verdict.sample
+    rows: dict[int, list[SlideAgreement]] = {}
+    for fine in (locations[-1], FEWER if sample == 0 else locations[-1] // 2):
         options = TraversalOptions(locations=(*locations[:-1], fine))
         results = dict(classify_slides(entries, load_model(given.model), options, engine))
-        rows[str(fine)] = [compared(e, verdict, scores[n], results[n]) for n, e in enumerate(entries)]
-    first = rows[str(locations[-1])]
+        rows[fine + sample] = [compared(e, verdict, scores[n], results[n]) for n, e in enumerate(entries)]
+    first = next(iter(rows.values()))
     teacher = [row.teacher_score for row in first]
     columns = (
         *("what looks", "patches a slide", "of the finest cells", "easy foci", "hard foci"),
@@ -77,29 +117,21 @@ def main() -> None:
         f"| teacher on every tile | {cells:.0f} | 100 % | {auroc(entries, teacher, 'easy'):.3f} | "
         f"{auroc(entries, teacher, 'hard'):.3f} | | | | 1 |"
     )
-    for name, mine in rows.items():
+    for count, mine in rows.items():
         overall = agreement_of(mine)
         said = [row.score for row in mine]
         print(
-            f"| distilled | {name} | {100 * overall.share_of_cells:.2g} % | {auroc(entries, said, 'easy'):.3f} | "
+            f"| distilled | {count} | {100 * overall.share_of_cells:.2g} % | {auroc(entries, said, 'easy'):.3f} | "
             f"{auroc(entries, said, 'hard'):.3f} | {overall.kappa.words()} | {overall.spearman.words()} | "
             f"{overall.top_attended or 0:.2f} | {overall.times_faster:.1f} |"
         )
-    rng = np.random.default_rng(0)
-    easy, hard = [], []
-    for _ in range(RANDOM_DRAWS):
-        drawn = []
-        for number in range(len(entries)):
-            responses = responses_of(verdict, scores[number].probabilities)
-            some = rng.choice(responses, size=min(locations[-1], len(responses)), replace=False)
-            drawn.append(top_mean(some, verdict.k or 10))
-        easy.append(auroc(entries, drawn, "easy"))
-        hard.append(auroc(entries, drawn, "hard"))
-    print(
-        f"| teacher on random cells | {locations[-1]} | {100 * locations[-1] / cells:.2g} % | {np.mean(easy):.3f} | "
-        f"{np.mean(hard):.3f} | | | | |"
-    )
-    pixels = sum(row.pixels for row in first) / (len(entries) * 16_000**2)
+    for count in rows:
+        easy, hard = random_row(entries, verdict, scores, count)
+        print(f"| teacher on random cells | {count} | {100 * count / cells:.2g} % | {easy:.3f} | {hard:.3f} | | | | |")
+    for count, mine in rows.items():
+        low, high = difference_interval(entries, teacher, [row.score for row in mine])
+        print(f"{count} patches: AUROC of all slides less the teacher's, 95 % by slides: {low:+.3f} to {high:+.3f}")
+    pixels = sum(row.pixels for row in first) / (len(entries) * SIDE_PX**2)
     print(f"pixels read: {100 * pixels:.2g} % of the slides; {len(entries)} slides", flush=True)
 
 

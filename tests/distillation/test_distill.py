@@ -11,6 +11,7 @@ import pytest
 
 from tnet_cli.cli.app import main
 from tnet_cli.distillation import run as run_module
+from tnet_cli.distillation.architecture import class_names_for, distilled_config, distilled_network
 from tnet_cli.distillation.folder import DistillRequest
 from tnet_cli.distillation.run import run_distill
 from tnet_cli.distillation.targets import cell_responses
@@ -22,7 +23,10 @@ from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.learning.teacher_scores import TeacherScores
 from tnet_cli.metrics.agreement import cohens_kappa
+from tnet_cli.model.feature import FeatureExtractionByLevel
+from tnet_cli.modelfile.encoders import encoder_from
 from tnet_cli.modelfile.modelfile import bundled_models, load_model, save_model
+from tnet_cli.modelfile.zoo import load_patch_model
 from tnet_cli.places import Place
 from tnet_cli.synth.synthesis import write_synthetic_slide
 
@@ -216,3 +220,20 @@ def test_rules_and_kappa():
     one, other = np.array([1, 1, 0, 0, 1, 0], bool), np.array([1, 0, 0, 0, 1, 0], bool)
     assert cohens_kappa(one, other) == pytest.approx((5 / 6 - 0.5) / 0.5)
     assert cohens_kappa(one, one) == 1.0
+
+
+def test_what_looks_for_places_may_begin_with_weights_of_its_own():
+    teacher = load_patch_model("synthetic-demo", trust_torchscript=False)
+    names, path = class_names_for(teacher, ("lesion",)), bundled_models()["synthetic-demo"]
+    finder = encoder_from(str(path), (0,))
+    config = distilled_config(teacher, names, 12, finder)
+    assert config.encoders[0].processing_levels == tuple(range(config.processing_levels - 1))
+    assert not config.encoders[0].frozen
+    network, whence = distilled_network(config, teacher, finder), load_model(path).network
+    assert isinstance(network.feature, FeatureExtractionByLevel)
+    begun = network.feature.encoder(0).backbone.state_dict()
+    for name, tensor in whence.feature.backbone.state_dict().items():
+        np.testing.assert_array_equal(begun[name].numpy(), tensor.numpy(), err_msg=name)
+    unknown = replace(finder, config=finder.config.model_copy(update={"backbone": "no_network"}))
+    with pytest.raises(UsageError, match="no_network cannot look for places"):
+        distilled_network(distilled_config(teacher, names, 12, unknown), teacher, unknown)

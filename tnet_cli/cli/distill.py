@@ -51,6 +51,14 @@ def distill(
         int, typer.Option(min=2, help="Patches of the teacher that are looked at on a slide, random ones included.")
     ] = 50,
     steps: Annotated[int, typer.Option(min=1, help="Steps of training.")] = 600,
+    finder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PRESET|FILE",
+            help="Encoder that begins to look for places: as for tnet train --finest, with a map.  "
+            "[default: a small one, at random]",
+        ),
+    ] = None,
     licence: Annotated[
         str | None, typer.Option(metavar="SPDX", help="Of the model.  [default: that of its teacher]")
     ] = None,
@@ -84,6 +92,7 @@ def distill(
         score=score,
         locations=locations,
         steps=steps,
+        finder=finder,
         licence=licence,
         trust_torchscript=trust_torchscript,
         seed=seed,

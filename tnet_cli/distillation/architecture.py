@@ -11,6 +11,7 @@ from tnet_cli.model.config import EncoderConfig, TNetConfig, mpp_by_level, probl
 from tnet_cli.model.feature import FeatureExtractionByLevel
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.card import ModelCard, Verdict
+from tnet_cli.modelfile.encoders import FoundEncoder, load_weights
 from tnet_cli.modelfile.zoo import PatchModel
 
 GRID = 4
@@ -26,7 +27,9 @@ SAMPLE_SHARE = 0.5
 """Of the finest cells that are looked at, those that are drawn at random where the rule is about all of the tissue."""
 
 
-def distilled_config(teacher: PatchModel, class_names: tuple[str, str], fine_locations: int) -> TNetConfig:
+def distilled_config(
+    teacher: PatchModel, class_names: tuple[str, str], fine_locations: int, finder: FoundEncoder | None = None
+) -> TNetConfig:
     """Return the configuration of a model that looks with a teacher where it looks closest.
 
     A finest region is one of the teacher's patches. As many processing levels lie above it as make the coarsest regions
@@ -34,21 +37,24 @@ def distilled_config(teacher: PatchModel, class_names: tuple[str, str], fine_loc
 
     Args:
         fine_locations: Attended at the finest processing level.
+        finder: What looks for places, at the coarse processing levels; a small network with random weights when None.
 
     Raises:
-        UsageError: the teacher's patches cannot be those of a slide model.
+        UsageError: the teacher's patches cannot be those of a slide model, or the finder has no place in one.
     """
     coarse = 1
     while teacher.side_um * GRID**coarse < COARSEST_UM and coarse < 19:
         coarse += 1
-    finder = EncoderConfig(backbone="tnet_small", processing_levels=tuple(range(coarse)), input_px=COARSE_PX)
+    coarsest = EncoderConfig(backbone="tnet_small", input_px=COARSE_PX) if finder is None else finder.config
+    coarsest = coarsest.model_copy(update={"processing_levels": tuple(range(coarse)), "frozen": False})
     above = [COARSE_LOCATIONS[min(number, len(COARSE_LOCATIONS) - 1)] for number in range(coarse - 1)]
-    inputs_px = [COARSE_PX] * coarse + [teacher.encoder.input_px]
+    inputs_px = [coarsest.input_px] * coarse + [teacher.encoder.input_px]
     try:
         return TNetConfig(
-            backbone=finder.backbone,
+            backbone=coarsest.backbone,
+            tap=coarsest.tap,
             class_names=class_names,
-            base_px=COARSE_PX,
+            base_px=coarsest.input_px,
             grid=GRID,
             cell_fraction=1 / GRID,
             processing_levels=coarse + 1,
@@ -57,20 +63,34 @@ def distilled_config(teacher: PatchModel, class_names: tuple[str, str], fine_loc
             choice="beam",
             locations=(*reversed(above), fine_locations),
             position_axes="s",
-            encoders=(finder, teacher.encoder.model_copy(update={"processing_levels": (coarse,)})),
+            pixel_mean=coarsest.pixel_mean,
+            pixel_std=coarsest.pixel_std,
+            encoders=(coarsest, teacher.encoder.model_copy(update={"processing_levels": (coarse,)})),
             response=True,
         )
     except ValidationError as exc:
-        raise UsageError(f"--teacher: {exc.errors()[0]['msg'].removeprefix('Value error, ')}") from exc
+        option = "--teacher" if finder is None else f"--teacher with --finder {finder.source}"
+        raise UsageError(f"{option}: {exc.errors()[0]['msg'].removeprefix('Value error, ')}") from exc
 
 
-def distilled_network(config: TNetConfig, teacher: PatchModel) -> TNet:
-    """Build the network, with the teacher's weights and others at random."""
-    network = TNet(config)
+def distilled_network(config: TNetConfig, teacher: PatchModel, finder: FoundEncoder | None = None) -> TNet:
+    """Build the network, with the teacher's weights, the finder's where there is one, and others at random.
+
+    Raises:
+        UsageError: the finder is no network that can look for places.
+        ModelFileError: its weights cannot be had.
+    """
+    try:
+        network = TNet(config)
+    except ValueError as exc:
+        raise UsageError(f"{config.backbone} cannot look for places: {exc}") from exc
     if not isinstance(network.feature, FeatureExtractionByLevel):
         raise TypeError("a distilled network has encoders by processing level")
     finest = network.feature.encoder(len(config.encoders) - 1)
     finest.load_state_dict(teacher.network.state_dict())
+    if finder is not None:
+        backbone = network.feature.encoder(0).backbone
+        load_weights(backbone, finder.tensors(), name=config.backbone, source=finder.source)
     network.to(memory_format=torch.channels_last)
     return network
 

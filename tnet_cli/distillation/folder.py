@@ -46,6 +46,8 @@ class DistillRequest:
         score: Share of the training slides' tissue that the teacher scores.
         locations: Finest cells that are looked at on a slide, those drawn at random included.
         steps: Of training.
+        finder: Where the network that looks for places begins, as of ``modelfile.encoders.encoder_from``; small and at
+            random when None.
         licence: Of the model that is made.
     """
 
@@ -59,6 +61,7 @@ class DistillRequest:
     score: float = 1.0
     locations: int = FINE_LOCATIONS
     steps: int = 600
+    finder: str | None = None
     licence: str | None = None
     trust_torchscript: bool = False
     seed: int = 0
@@ -95,7 +98,7 @@ def opened_folder(
     out = request.out
     identity = key_of(
         *(config.model_dump(mode="json"), verdict.model_dump(mode="json")),
-        *(request.score, request.steps, request.seed, request.licence),
+        *(request.score, request.steps, request.seed, request.licence, request.finder),
         sorted(f"{entry.shown_path} {entry.mpp} {entry.patient}" for entry in inputs),
     )
     directory = RunDirectory(out, DISTILLATION)
@@ -130,6 +133,7 @@ def opened_folder(
                 "score": request.score,
                 "locations": request.locations,
                 "steps": request.steps,
+                "finder": request.finder,
                 "seed": request.seed,
             },
             "machine": describe_machine(),

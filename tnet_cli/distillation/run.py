@@ -46,6 +46,7 @@ from tnet_cli.metrics.agreement import agreement_of
 from tnet_cli.metrics.bootstrap import patient_or_slide
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.modelfile.card import MODEL_FILE, ModelCard, TrainingData, Verdict, card_name
+from tnet_cli.modelfile.encoders import FoundEncoder, encoder_from
 from tnet_cli.modelfile.modelfile import LoadedModel, copy_model, load_model, save_model
 from tnet_cli.modelfile.zoo import UNKNOWN_LICENCE, PatchModel, load_patch_model
 from tnet_cli.results.layout import RUN_RECORD
@@ -107,7 +108,8 @@ def run_distill(request: DistillRequest, progress: Progress | None = None) -> Di
     class_names = class_names_for(teacher, targets)
     rule, k = rule_of(request.rule)
     drawn = 0 if rule == "top" else round(SAMPLE_SHARE * request.locations)
-    config = distilled_config(teacher, class_names, request.locations - drawn)
+    finder = None if request.finder is None else encoder_from(request.finder, (0,))
+    config = distilled_config(teacher, class_names, request.locations - drawn, finder)
     call_at = request.call_at if request.call_at is not None else CALL_AT[rule]
     verdict = Verdict.model_validate(
         {"rule": rule, "k": k, "threshold": request.threshold, "targets": targets, "call_at": call_at}
@@ -121,7 +123,7 @@ def run_distill(request: DistillRequest, progress: Progress | None = None) -> Di
             failures = tuple((path, said) for path, said in record.get("failed", {}).items())
             agreement = read_record(request.out / AGREEMENT) or None
             return DistillReport(record, request.out / MODEL_FILE, agreement, failures, len(inputs), was_done=True)
-        return _Distillation(request, teacher, config, verdict, inputs, device, progress).run(record)
+        return _Distillation(request, teacher, finder, config, verdict, inputs, device, progress).run(record)
 
 
 def _warnings(teacher: PatchModel) -> list[str]:
@@ -148,6 +150,7 @@ class _Distillation:
 
     request: DistillRequest
     teacher: PatchModel
+    finder: FoundEncoder | None
     config: TNetConfig
     verdict: Verdict
     inputs: Sequence[SlideInput]
@@ -159,7 +162,7 @@ class _Distillation:
         out, request = self.request.out, self.request
         torch.set_num_threads(usable_cores())
         torch.manual_seed(request.seed)
-        network = distilled_network(self.config, self.teacher)
+        network = distilled_network(self.config, self.teacher, self.finder)
         provisional = self._card(self.verdict, ())
         kept_apart = _kept_apart(self.inputs, request.seed)
         write_splits(out, self.inputs, kept_apart)
@@ -184,6 +187,7 @@ class _Distillation:
             KeptReads(out / PATCHES),
             settings,
             steps=request.steps,
+            pretrained=self.finder is not None,
             run_digest=key_of(record["identity"], keys),
             folder=out / CHECKPOINTS,
             device=self.device,

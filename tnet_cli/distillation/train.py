@@ -29,6 +29,9 @@ RESPONDS = 0.5
 
 LARGEST_WEIGHT = 20.0
 
+PRETRAINED_RATE = 0.5
+"""Learning rate of pretrained encoders over that of random ones."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ResponseBatch:
@@ -72,14 +75,17 @@ class LearnResponses(Stage[ResponseBatch]):
     Args:
         keys: Of each slide's patches among what is kept.
         kept: Where they lie.
+        learning_rate: Peak of a cosine schedule.
     """
 
-    def __init__(self, state: TrainingState, keys: Sequence[str], kept: KeptReads, steps: int) -> None:
+    def __init__(
+        self, state: TrainingState, keys: Sequence[str], kept: KeptReads, steps: int, learning_rate: float
+    ) -> None:
         super().__init__(
             state=state,
             name="distillation",
             steps=steps,
-            learning_rate=state.settings.warmup_learning_rate,
+            learning_rate=learning_rate,
             report_every=25,
             gradient_clip=state.settings.gradient_clip,
         )
@@ -159,6 +165,7 @@ def learn_responses(
     settings: TrainingSettings,
     *,
     steps: int,
+    pretrained: bool = False,
     run_digest: str,
     folder: Path,
     device: torch.device,
@@ -169,6 +176,7 @@ def learn_responses(
     Args:
         keys: Of the patches of each slide.
         kept: Where these lie.
+        pretrained: Whether the encoders begin with weights that have learnt something.
         run_digest: Names the run; only its own checkpoints can resume it.
         folder: Of checkpoints.
 
@@ -191,7 +199,8 @@ def learn_responses(
         run_digest=run_digest,
         folder=folder,
     )
-    stage = LearnResponses(state, keys, kept, steps)
+    rate = settings.warmup_learning_rate * (PRETRAINED_RATE if pretrained else 1.0)
+    stage = LearnResponses(state, keys, kept, steps, rate)
     stored = load_checkpoint(state)
     if stored is not None:
         network.load_state_dict(stored.network)
