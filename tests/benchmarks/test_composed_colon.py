@@ -12,9 +12,9 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.composed_colon.compose import compose, compose_all, difficulty_of, slides_of_split, write_manifest
 from benchmarks.composed_colon.design import LEAST_RADIUS_UM, MPP, SHARES, design_composed
-from benchmarks.composed_colon.distortion import DISTORTIONS, distort
 from benchmarks.composed_colon.paint import Composer
 from benchmarks.composed_colon.tiles import CLASS_NAMES, SPLITS, TILE_PX, draw_stain, load_tile, tiles_of_split
+from benchmarks.composed_colorectal.distortion import DISTORTIONS, distort
 from tnet_cli.geometry import Region
 from tnet_cli.inputs.inputs import read_manifest
 from tnet_cli.slide.opening import open_slide
