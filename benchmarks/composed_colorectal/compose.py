@@ -46,7 +46,7 @@ LABELS = {
 
 SIDES_MM = {"train": (5.0, 11.0), "val": (6.0, 14.0), "test": (8.0, 20.0)}
 LARGEST_MM = (45.0, 50.0)
-LARGEST_EVERY = 40
+LARGEST_EVERY = 24
 """One in so many test slides takes up a whole glass."""
 
 

@@ -53,12 +53,13 @@ class Composer:
         self.design, self.artefacts = design, artefacts
         rng = np.random.default_rng([design.seed, 2])
         many = COPIES_ORIGINS if design.collection.origin == "source_tile" else 1
-        # In this order whatever is on the slide: the stain is drawn in the same way on all.
         ground, taken = draw_tiles(files, CLASS_NAMES[0], GROUND_ORIGINS[design.kind] * many // 2 + 1, rng)
-        foci = {
-            label: self._tiles_of(files, label, many, taken, rng) for label in sorted({CLASS_NAMES[0], design.label})
-        }
-        self.stain = draw_stain([*ground, *(tile for some in foci.values() for tile in some)], rng)
+        beside, _ = draw_tiles(files, CLASS_NAMES[0], FOCUS_ORIGINS * many, rng, taken)
+        foci = {CLASS_NAMES[0]: beside}
+        if design.label != CLASS_NAMES[0]:
+            foci[design.label], _ = draw_tiles(files, design.label, FOCUS_ORIGINS * many, rng, taken)
+        # Of tissue that every slide has: a stain near that of tumour would tell the label.
+        self.stain = draw_stain([*ground, *beside], np.random.default_rng([design.seed, 4]))
         side_px = TILE_PX * design.tile_mpp / design.mpp
         self._ground = _Layer(ground, self.stain, side_px, (design.seed, 3, 0))
         self._foci = {
@@ -67,12 +68,6 @@ class Composer:
         }
         self._rough = blotches(1280, 30, design.mpp, rng)
         self._grain = grain(1152, rng.uniform(0.5, 2.0), rng)
-
-    @staticmethod
-    def _tiles_of(
-        files: Sequence[TileFile], label: str, many: int, but: frozenset[str], rng: np.random.Generator
-    ) -> list[Tile]:
-        return draw_tiles(files, label, FOCUS_ORIGINS * many, rng, but)[0]
 
     def is_glass(self, x: int, y: int, width: int, height: int) -> bool:
         """Tell whether a window, in level-0 pixels, holds nothing but clean glass."""
@@ -91,11 +86,11 @@ class Composer:
             height: At most ``WINDOW_PX``.
 
         Returns:
-            uint8 (height, width, 3).
+            uint8 (height, width, 3), perhaps not to be written to.
         """
         if self.is_glass(x, y, width, height):
             glass = np.rint(self.stain.glass).astype(np.uint8)
-            return np.broadcast_to(glass, (height, width, 3)).copy()
+            return np.broadcast_to(glass, (height, width, 3))
         margin = self.artefacts.margin_px
         painted = self._tissue(x - margin, y - margin, width + 2 * margin, height + 2 * margin)
         return self.artefacts.applied(painted, x, y, self.stain.glass)

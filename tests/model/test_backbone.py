@@ -10,8 +10,9 @@ from torchvision.models import get_model
 from torchvision.ops import StochasticDepth
 
 from tests.model import oracles
-from tnet_cli.model.backbone import SamePaddingConv2d, TappedBackbone, build_backbone, pad_like_tensorflow
+from tnet_cli.model.backbone import TappedBackbone, build_backbone
 from tnet_cli.model.small_backbone import SmallBackbone
+from tnet_cli.model.tensorflow_padding import SamePaddingConv2d, pad_like_tensorflow
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,8 @@ class TNetConfig(BaseModel):
     resizes the whole image to ``image_px`` and has one root.
 
     Attributes:
-        backbone: ``tnet_small``, ``tf_efficientnet_b0`` to ``b4``, a torchvision classifier, or ``timm:NAME``.
+        backbone: ``tnet_small``, ``tf_efficientnet_lite0``, ``tf_efficientnet_b0`` to ``b4``, a torchvision classifier,
+            or ``timm:NAME``.
         tap: Module of the backbone whose output is the location map; its last block at stride 16 when None.
         class_names: The classes, in the order of the logits.
         base_px: Side of the patch the network sees.
