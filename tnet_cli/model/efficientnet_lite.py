@@ -77,7 +77,7 @@ class _Block(nn.Sequential):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return maps (N, C', H', W') of maps (N, C, H, W)."""
-        changed: Tensor = super().forward(maps)
+        changed: Tensor = super().forward(maps)  # type: ignore[no-untyped-call]
         return maps + changed if self.is_residual else changed
 
 
