@@ -90,13 +90,17 @@ class SlideTask:
             raise ValueError("a slide that is not open wants nothing")
         return self._wanted
 
+    def awaited(self, count: int) -> list[Call]:
+        """Return the calls that bring the next so many of what it waits for."""
+        return self._calls[self._taken : self._taken + count]
+
     def has_read(self, count: int) -> bool:
         """Whether the next regions have been read, well or not."""
-        return all(call.finished for call in self._calls[self._taken : self._taken + count])
+        return all(call.finished for call in self.awaited(count))
 
     def fails_within(self, count: int) -> bool:
         """Begin to fail when one of the next regions, all of them read, could not be decoded; say whether it does."""
-        error = next((call.error for call in self._calls[self._taken : self._taken + count] if call.error), None)
+        error = next((call.error for call in self.awaited(count) if call.error), None)
         if error is not None:
             self.fail(error)
         return error is not None
