@@ -41,7 +41,7 @@ class SlideTask:
     _taken: int = 0  # wanted regions that went to the network
     _looks: list[Look] = field(default_factory=list)
     _pixels: list[np.ndarray] = field(default_factory=list)
-    _patches: list[np.ndarray] = field(default_factory=list)
+    _patches: list[list[np.ndarray]] = field(default_factory=list)
     _failing: BaseException | None = None  # it ends with this when the reads it asked for are over
 
     def open(self, open_job: OpenJob, threads: ReaderThreads) -> None:
@@ -177,7 +177,7 @@ class SlideTask:
         )
         try:
             if self._pixels:
-                self._patches.append(np.stack(self._pixels))
+                self._patches.append(self._pixels)
             self._looks, self._pixels = [], []
             self._want(self._job.traversal.send(look), threads)
         except StopIteration as end:
