@@ -163,10 +163,11 @@ class Slide(ABC):
         return _own(pixels)
 
     def thumbnail(self, max_px: int) -> np.ndarray:
-        """Read the whole slide so that its longest side has at most ``max_px`` pixels, uint8 (H, W, 3), to be read only.
+        """Read the whole slide so that its longest side has at most ``max_px`` pixels, uint8 (H, W, 3).
 
-        A pyramid level of that size is returned as it is stored, and where it is held in memory not copied. The file may have cut off what does not fill a whole
-        pixel of it: less than one pixel is missing on the right and below.
+        A pyramid level of that size is returned as it is stored, and not copied where it is held in memory, so none may
+        write to it. The file may have cut off what does not fill a whole pixel of it: less than one pixel is missing on
+        the right and below.
         """
         self._check_open()
         for number, stored in enumerate(self.pyramid):
