@@ -25,9 +25,9 @@ from tnet_cli.synth.patterns import blotches, grain
 OVERLAP = 1 / 7
 """Neighbouring tiles fade into each other over this share of a tile's side."""
 
-GROUND_ORIGINS = {"slide": 14, "biopsy": 5, "core": 3, "field": 2}
+GROUND_ORIGINS = {"slide": 8, "biopsy": 3, "core": 2, "field": 1}
 FOCUS_ORIGINS = 2
-COPIES_ORIGINS = 8
+COPIES_ORIGINS = 7
 """Where each origin is one tile, as many give the variety of a patient."""
 
 STAININGS = 3
@@ -53,7 +53,10 @@ class Composer:
         self.design, self.artefacts = design, artefacts
         rng = np.random.default_rng([design.seed, 2])
         many = COPIES_ORIGINS if design.collection.origin == "source_tile" else 1
-        ground, taken = draw_tiles(files, CLASS_NAMES[0], GROUND_ORIGINS[design.kind] * many // 2 + 1, rng)
+        # Half of the origins at most, so that some are left for foci.
+        most = len({file.origin for file in files if file.label == CLASS_NAMES[0]}) // 2
+        origins = min(most, GROUND_ORIGINS[design.kind] * many)
+        ground, taken = draw_tiles(files, CLASS_NAMES[0], origins, rng)
         beside, _ = draw_tiles(files, CLASS_NAMES[0], FOCUS_ORIGINS * many, rng, taken)
         foci = {CLASS_NAMES[0]: beside}
         if design.label != CLASS_NAMES[0]:
