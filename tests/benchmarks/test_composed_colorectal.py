@@ -181,6 +181,16 @@ def test_a_window_is_the_same_whatever_is_painted_around_it(tiles):
     assert np.array_equal(large, composer_of(tiles, design, artefacts).window(x - 200, y - 200, 400, 400))
 
 
+@pytest.mark.parametrize("collection", list(COLLECTIONS))
+def test_the_stain_tells_nothing_of_the_label(tiles, collection):
+    labels = sorted(set(LABELS[collection]))
+    stains = [composer_of(tiles, design_of("core", label, 6, collection)).stain for label in labels]
+    for stain in stains[1:]:
+        assert stain.density.tolist() == stains[0].density.tolist()
+        assert stain.glass == stains[0].glass
+        assert stain.gamma == stains[0].gamma
+
+
 def coarseness(pixels):
     """Large blocks change less often from one pixel to the next."""
     return np.abs(np.diff(pixels.astype(int), axis=1)).mean()
