@@ -114,6 +114,19 @@ def test_patches_of_several_encoders_are_seen_as_each_by_itself():
         distilled.look(torch.rand(2, 3, 64, 64), places[:2])
 
 
+def test_an_encoder_without_a_patch_can_compute_beside_another():
+    torch.manual_seed(3)
+    network = TNet(config_of(SMALL, RESNET)).eval()
+    computed: list[int] = []
+    extraction_of(network).encoder(0).backbone.register_forward_hook(lambda *_: computed.append(0))
+    patches, allowed = torch.rand(2, 3, 48, 48), torch.ones(2, 4, dtype=torch.bool)
+    beside = network.look(patches, positions(2), allowed, through=[0])
+    assert computed == [0]
+    assert torch.equal(beside.features, network.look(patches, positions(2), allowed).features)
+    nothing = network.look(patches[:0], positions(2)[:0], allowed[:0], through=[0])
+    assert nothing.features.shape == (0, 512)
+
+
 def test_a_frozen_encoder_learns_nothing():
     network = TNet(config_of(SMALL, RESNET))
     frozen = {name for name, each in network.named_parameters() if not each.requires_grad}
