@@ -123,6 +123,47 @@ class TNet(nn.Module):
         """Look with one encoder."""
         processing_level = self.config.encoders[number].processing_levels[0] if number else 0
         vectors, location_features = self.feature(patches, processing_level)
+        return self._found(number, vectors, location_features, positions, allowed, detach_location=detach_location)
+
+    def look_at_encoded(
+        self,
+        processing_level: int,
+        vectors: Tensor,
+        location_features: Tensor | None,
+        positions: Tensor,
+        allowed: Tensor | None = None,
+        *,
+        detach_location: bool = True,
+    ) -> Look:
+        """Look at regions of one processing level of which an encoder of its own has seen the patches.
+
+        Args:
+            vectors: (N, D), as ``FeatureExtractionByLevel.encode`` gives them.
+            location_features: (N, C, n, n), likewise; None where there are no maps.
+            positions: As of ``look``, and so are the other arguments and the result.
+
+        Raises:
+            TypeError: one encoder serves all processing levels.
+        """
+        if not isinstance(self.feature, FeatureExtractionByLevel):
+            raise TypeError("one encoder serves all processing levels")
+        number, projected = (
+            self.config.encoder_number(processing_level),
+            self.feature.project(vectors, processing_level),
+        )
+        return self._found(number, projected, location_features, positions, allowed, detach_location=detach_location)
+
+    def _found(
+        self,
+        number: int,
+        vectors: Tensor,
+        location_features: Tensor | None,
+        positions: Tensor,
+        allowed: Tensor | None,
+        *,
+        detach_location: bool,
+    ) -> Look:
+        """Make of vectors and maps what was seen."""
         features = vectors if self.config.is_distilled else self.position(vectors, positions)
         if allowed is None:
             return Look(features=features, cell_log_probs=None)
