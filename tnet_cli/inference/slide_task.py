@@ -55,6 +55,8 @@ class SlideTask:
             self._started = time.monotonic()
         try:
             self._want(next(job.traversal), threads)
+        except StopIteration as end:
+            self._end(TraversalResult(traversal=end.value, patches=()))  # it had all that it wanted
         except caught as exc:
             self._end(exc)
 
