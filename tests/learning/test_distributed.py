@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tnet_cli.learning.feature_store import list_features
+
 ROOT = Path(__file__).resolve().parents[2]
 
 DRIVER = """
@@ -233,7 +235,10 @@ from tnet_cli.training.train import train
 torch.set_num_threads(1)
 folder, manifest, *ports = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
 # Of two patches a step each process has one: of five steps some leave a process without a coarse one.
-settings = settings_with(warmup_steps=5, rounds=1, batch_patches=2, hard_epochs=0, warmup_learning_rate=1e-9)
+settings = settings_with(
+    warmup_steps=5, rounds=1, batch_patches=2, hard_epochs=1, warmup_learning_rate=1e-9, hard_learning_rate=1e-9,
+    features=str(folder / "features"),
+)
 
 def child(name, **environment):
     number = os.fork()
@@ -259,3 +264,7 @@ def test_a_process_without_a_patch_of_an_encoder_takes_part_in_its_statistics(tm
     assert any(".encoders.0." in name for name in statistics)
     for name in statistics:
         torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-4)
+    # All three have kept what they saw in one place, at once.
+    (kept,) = list_features(tmp_path / "features")
+    assert kept["slides"] == 4
+    assert not list((tmp_path / "features").rglob(".*"))  # no draft
