@@ -18,7 +18,7 @@ from tnet_cli.learning.distributed import ProcessGroup
 from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.learning.slides import PackedMask, TrainingSlide, load_training_slides
 from tnet_cli.learning.state import Precision, TrainingState
-from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.config import EncoderConfig, TNetConfig
 from tnet_cli.model.tnet import TNet
 from tnet_cli.places import Place
 from tnet_cli.synth.synthesis import CLASS_NAMES
@@ -29,6 +29,16 @@ CONFIG = TNetConfig.slide(CLASS_NAMES).model_copy(
     update={"base_px": 64, "processing_levels": 3, "mpp": (16.0, 4.0, 1.0), "locations": (3, 4)}
 )
 STILL = CONFIG.model_copy(update={"dropout": 0.0})
+OWN = TNetConfig.model_validate(
+    CONFIG.model_dump()
+    | {
+        "encoders": (
+            EncoderConfig(backbone="tnet_small", processing_levels=(0, 1), input_px=64),
+            EncoderConfig(backbone="timm:resnet10t", processing_levels=(2,), input_px=64, frozen=True),
+        )
+    }
+)
+"""An encoder that learns to look for places, and a frozen one for the finest view."""
 SETTINGS = TrainingSettings(
     normal_class="benign",
     patches_per_slide=4,

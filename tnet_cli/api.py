@@ -153,6 +153,7 @@ def train(
     device: str = "auto",
     backbone: str | None = None,
     finest: str | None = None,
+    features: str | Path | None = None,
     classes: str | Sequence[str] | None = None,
     normal_class: str | None = None,
     folds: int | None = None,
@@ -172,6 +173,7 @@ def train(
         device: Where the network runs.
         backbone: ``tnet_small``, a torchvision classifier, or ``timm:NAME``.
         finest: An encoder for the finest view alone, frozen: a preset of ``tnet models encoders``, a folder or a file.
+        features: Folder in which the features of frozen encoders are kept, which runs share.
         classes: All classes in the order of the model.
         normal_class: Class of what is not annotated; comes first.
         folds: Cross-validate: train so many models, by patient.
@@ -202,6 +204,7 @@ def train(
         device=device,
         backbone=backbone,
         finest=finest,
+        features=None if features is None else str(path_given(features, "--features")),
         classes=None if classes is None else _several(classes),
         normal_class=normal_class,
         folds=folds,

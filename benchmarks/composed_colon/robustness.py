@@ -14,7 +14,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.composed_colon.compose import KINDS, TEST_PX, VALIDATION_PX, difficulty_of
-from benchmarks.composed_colon.distortion import DISTORTIONS, Distortion, distort
+from benchmarks.composed_colorectal.distortion import DISTORTIONS, Distortion, distort
 from tnet_cli.inference.classify import classify_slides
 from tnet_cli.inputs.inputs import SlideInput, read_manifest
 from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model

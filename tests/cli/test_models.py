@@ -168,7 +168,7 @@ def test_a_whole_file_is_verified_and_a_damaged_one_is_not(tnet, tmp_path, image
     assert "changed.safetensors: damaged: its tensors have changed" in refused.err
 
 
-@pytest.mark.parametrize("command", ["list", "show", "verify", "import"])
+@pytest.mark.parametrize("command", ["list", "show", "verify", "import", "features"])
 def test_every_command_has_help(tnet, command):
     ran = tnet("models", command, "--help")
     assert ran.code == 0

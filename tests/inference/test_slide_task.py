@@ -66,7 +66,8 @@ def test_it_wants_the_roots_then_the_chosen_cells_and_ends_with_the_record(threa
     ended = task.proceed(threads, SlideError)
     assert isinstance(ended, TraversalResult)
     assert ended.traversal.location_count == 2
-    assert [patches.shape for patches in ended.patches] == ([(1, 4, 4, 3), (2, 4, 4, 3)] if keeps_patches else [])
+    shapes = [[patch.shape for patch in patches] for patches in ended.patches]
+    assert shapes == ([[(4, 4, 3)], [(4, 4, 3)] * 2] if keeps_patches else [])
 
 
 def test_nothing_to_look_at_and_an_error_while_opening_are_ends(threads):

@@ -15,6 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tnet_cli.learning.feature_store import list_features
+
 ROOT = Path(__file__).resolve().parents[2]
 
 DRIVER = """
@@ -220,3 +222,49 @@ def test_processes_stop_after_the_same_step_and_go_on_from_it(tmp_path, labelled
     ours, theirs = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("stopped", "whole"))
     assert set(ours) == set(theirs)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+OWN_ENCODERS = """
+import json, os, sys
+from pathlib import Path
+import torch, torch._dynamo  # once for all processes
+from tests.tiny_training import OWN, Told, settings_with
+from tnet_cli.inputs.inputs import read_manifest
+from tnet_cli.training.train import train
+
+torch.set_num_threads(1)
+folder, manifest, *ports = Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:]
+# Of two patches a step each process has one: of five steps some leave a process without a coarse one.
+settings = settings_with(
+    warmup_steps=5, rounds=1, batch_patches=2, hard_epochs=1, warmup_learning_rate=1e-9, hard_learning_rate=1e-9,
+    features=str(folder / "features"),
+)
+
+def child(name, **environment):
+    number = os.fork()
+    if number == 0:
+        os.environ.update(environment, MASTER_PORT=ports[0])
+        train(read_manifest(manifest), OWN, settings, folder=folder / name)
+        os._exit(0)
+    return number
+
+here = {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2"}
+children = [child("alone"), child("shared", RANK="0", LOCAL_RANK="0", **here)]
+children.append(child("shared", RANK="1", LOCAL_RANK="1", **here))
+print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]) for number in children]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_process_without_a_patch_of_an_encoder_takes_part_in_its_statistics(tmp_path, labelled_slides):
+    assert ends_of(OWN_ENCODERS, tmp_path, labelled_slides) == [0, 0, 0]
+    ours, theirs = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("shared", "alone"))
+    statistics = [name for name in theirs if name.endswith(("running_mean", "running_var"))]
+    assert any(".encoders.0." in name for name in statistics)
+    for name in statistics:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-4)
+    # All three have kept what they saw in one place, at once.
+    (kept,) = list_features(tmp_path / "features")
+    assert kept["slides"] == 4
+    assert not list((tmp_path / "features").rglob(".*"))  # no draft

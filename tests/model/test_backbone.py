@@ -10,8 +10,9 @@ from torchvision.models import get_model
 from torchvision.ops import StochasticDepth
 
 from tests.model import oracles
-from tnet_cli.model.backbone import SamePaddingConv2d, TappedBackbone, build_backbone, pad_like_tensorflow
+from tnet_cli.model.backbone import TappedBackbone, build_backbone
 from tnet_cli.model.small_backbone import SmallBackbone
+from tnet_cli.model.tensorflow_padding import SamePaddingConv2d, pad_like_tensorflow
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,12 @@ def test_the_tap_can_be_chosen():
 @pytest.mark.parametrize(
     ("name", "base_px", "tap", "message"),
     [
-        ("resnet_18", 64, None, "expected tnet_small, tf_efficientnet_b0 to b4, a torchvision classifier or timm:NAME"),
+        (
+            "resnet_18",
+            64,
+            None,
+            "expected tnet_small, tf_efficientnet_lite0, tf_efficientnet_b0 to b4, a torchvision classifier",
+        ),
         ("fasterrcnn_resnet50_fpn", 64, None, "a torchvision classifier or timm:NAME"),
         ("squeezenet1_1", 64, None, "no linear layer"),
         ("alexnet", 64, None, "no map at stride 16 of 64 px"),

@@ -87,6 +87,17 @@ def test_a_projection_brings_vectors_of_other_lengths_to_that_of_the_finest():
     assert network.classify([torch.cat([coarse.features, fine.features])]).logits.shape == (1, 2)
 
 
+@pytest.mark.parametrize("length", [16, 23, 24, 47, 48])
+def test_features_may_be_as_short_as_the_configuration_lets_them(length):
+    torch.manual_seed(0)
+    network = TNet(config_of(SMALL, RESNET, feature_length=length, position_axes="yxs")).eval()
+    places = torch.tensor([[0, 0, 2], [1, 0, 2]])
+    features = network.look(torch.rand(1, 3, 48, 48).expand(2, -1, -1, -1), places).features
+    assert features.shape == (2, length)
+    assert not torch.equal(features[0], features[1])  # the place is told
+    assert bool(torch.isfinite(features).all())
+
+
 def test_patches_of_several_encoders_are_seen_as_each_by_itself():
     torch.manual_seed(4)
     network = TNet(config_of(SMALL, RESNET.model_copy(update={"input_px": 64}))).eval()
@@ -101,6 +112,19 @@ def test_patches_of_several_encoders_are_seen_as_each_by_itself():
     distilled = TNet(config_of(SMALL, TEACHER, response=True)).eval()
     with pytest.raises(ValueError, match="several encoders"):
         distilled.look(torch.rand(2, 3, 64, 64), places[:2])
+
+
+def test_an_encoder_without_a_patch_can_compute_beside_another():
+    torch.manual_seed(3)
+    network = TNet(config_of(SMALL, RESNET)).eval()
+    computed: list[int] = []
+    extraction_of(network).encoder(0).backbone.register_forward_hook(lambda *_: computed.append(0))
+    patches, allowed = torch.rand(2, 3, 48, 48), torch.ones(2, 4, dtype=torch.bool)
+    beside = network.look(patches, positions(2), allowed, through=[0])
+    assert computed == [0]
+    assert torch.equal(beside.features, network.look(patches, positions(2), allowed).features)
+    nothing = network.look(patches[:0], positions(2)[:0], allowed[:0], through=[0])
+    assert nothing.features.shape == (0, 512)
 
 
 def test_a_frozen_encoder_learns_nothing():
@@ -124,6 +148,20 @@ def test_one_encoder_given_as_such_sees_what_the_shared_one_sees():
     for one, other in [(alone.look(patches, positions(1), allowed), listed.look(patches, positions(1), allowed))]:
         assert torch.equal(one.features, other.features)
         assert torch.equal(torch.as_tensor(one.cell_log_probs), torch.as_tensor(other.cell_log_probs))
+
+
+def test_a_frozen_encoder_is_in_evaluation_mode_from_its_making_on():
+    extraction = extraction_of(TNet(config_of(SMALL, RESNET)))
+    assert not any(module.training for module in extraction.encoder(1).modules())
+    assert all(module.training for module in extraction.encoder(0).modules())
+
+
+def test_what_a_frozen_encoder_sees_of_a_patch_depends_on_no_other_patch_before_a_mode_was_set():
+    torch.manual_seed(5)
+    encoder, patches = extraction_of(TNet(config_of(SMALL, RESNET))).encoder(1), torch.rand(3, 3, 48, 48)
+    before = {name: values.clone() for name, values in encoder.named_buffers()}
+    assert torch.allclose(encoder.encode(patches)[0][:1], encoder.encode(patches[:1])[0], atol=1e-5)
+    assert all(torch.equal(values, before[name]) for name, values in encoder.named_buffers())
 
 
 def test_a_frozen_encoder_stays_in_evaluation_mode_while_the_rest_trains():

@@ -9,7 +9,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region
@@ -128,9 +128,38 @@ def png(kind: int, bits: int, rows: np.ndarray, height: int, transparent: int | 
     chunks += [] if transparent is None else [(b"tRNS", struct.pack(">H", transparent))]
     lines = b"".join(b"\x00" + row.tobytes() for row in rows.astype(f">u{bits // 8}"))
     chunks += [(b"IDAT", zlib.compress(lines)), (b"IEND", b"")]
-    parts = (struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-             for name, data in chunks)  # fmt: skip
-    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+EXIF_6 = b"MM\x00*\x00\x00\x00\x08\x00\x01\x01\x12\x00\x03\x00\x00\x00\x01\x00\x06\x00\x00\x00\x00\x00\x00"
+AS_TEXT = b"\nexif\n%8d\n" % (6 + len(EXIF_6)) + (b"Exif\x00\x00" + EXIF_6).hex().encode()
+XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+TURNING = {
+    "exif": chunk(b"eXIf", EXIF_6),
+    "text": chunk(b"tEXt", b"Raw profile type exif\x00" + AS_TEXT),
+    "packed text": chunk(b"zTXt", b"Raw profile type exif\x00\x00" + zlib.compress(AS_TEXT)),
+    "xmp": chunk(b"iTXt", b"XML:com.adobe.xmp\x00\x00\x00\x00\x00" + XMP),
+    "a comment": chunk(b"tEXt", b"Comment\x00no eXIf, no Raw profile type exif, no XML:com.adobe.xmp"),
+}
+
+
+@pytest.mark.parametrize("where", [b"IDAT", b"IEND"])
+@pytest.mark.parametrize("what", TURNING)
+def test_a_png_is_turned_as_pillow_turns_it_whatever_chunk_says_so(tmp_path, coded, what, where):
+    path, pixels = tmp_path / "said.png", coded(40, 24)
+    Image.fromarray(pixels).save(path)
+    data = path.read_bytes()
+    at = data.index(where) - 4
+    path.write_bytes(data[:at] + TURNING[what] + data[at:])
+    with Image.open(path) as picture:
+        picture.load()
+        expected = np.asarray(ImageOps.exif_transpose(picture))
+    assert (expected.shape == (40, 24, 3)) == (what != "a comment")
+    np.testing.assert_array_equal(shown(path), expected)
 
 
 @pytest.mark.parametrize(("kind", "bits", "samples"), [(2, 8, 3), (0, 8, 1), (0, 16, 1), (4, 8, 2), (2, 16, 3)])

@@ -90,7 +90,7 @@ class _Bench:
             self.preparation = prepare(slide, self.config)
             warm = self._drive(self._job(slide, self.preparation))
         self.traversal = warm.traversal
-        self.patches = warm.patches if request.arm in FLOOR else ()
+        self.patches = [np.stack(some) for some in warm.patches] if request.arm in FLOOR else []
 
     def attend(self) -> Measurement:
         """Traverse the slide, by attention or by chance, to the end or until the answer stands still."""

@@ -11,7 +11,7 @@ from tnet_cli.errors import UsageError
 
 models = typer.Typer(
     name="models",
-    help="List, show, verify, import and export models, and list encoders.",
+    help="List, show, verify, import and export models; list encoders, and the features that are kept of them.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -149,6 +149,42 @@ def encoders(as_json: AsJson = False) -> None:
         gated = "gated" if each.gated else "open"
         answer(f"{each.name} ({each.dim} numbers, {gated}, {each.licence}): {each.loads}")
         answer(f"  {each.page}")
+
+
+@models.command()
+def features(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="As given to tnet train --features.")],
+    remove: Annotated[
+        str | None,
+        typer.Option("--remove", metavar="ENCODER", help="Remove what is kept of one: the beginning of its name."),
+    ] = None,
+    remove_all: Annotated[bool, typer.Option("--all", help="Remove what is kept of every encoder.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the features of frozen encoders that training has kept, or remove them; other files stay as they are."""
+    load("learning.feature_store")
+    from tnet_cli.learning.feature_store import list_features, remove_features
+
+    if remove is not None and remove_all:
+        raise UsageError("--remove and --all: give one of them")
+    left: list[str] = []
+    if remove is not None or remove_all:
+        listed, left = remove_features(folder, remove)
+    else:
+        listed = list_features(folder)
+    what = "removed" if remove is not None or remove_all else "kept"
+    if as_json:
+        answer_json({what: listed})
+    for each in listed if not as_json else ():
+        shown, how = each["encoder"], each["transform"]
+        size = f"{each['slides']} slides, {each['regions']} regions, {_megabytes(each['bytes'])}"
+        answer(f"{each['name']} ({shown.get('backbone')}, {shown.get('input_px')} px, {how.get('device')}): {size}")
+    if not listed:
+        note(f"no features are kept in {folder}")
+    elif what == "removed":
+        note(f"removed from {folder}: {_megabytes(sum(each['bytes'] for each in listed))}")
+    for name in left:
+        note(f"{folder / name} stays: something that tnet did not write is in it")
 
 
 def _megabytes(size_bytes: int) -> str:

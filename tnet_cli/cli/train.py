@@ -46,6 +46,13 @@ def train(
             help="Frozen encoder of the finest view: tnet models encoders.  [model.finest]",
         ),
     ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Keep what frozen encoders see of slides here, for this run and others.  [training.features]",
+        ),
+    ] = None,
     classes: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="All classes in the order of the model.  [data.classes]")
     ] = None,
@@ -85,6 +92,7 @@ def train(
                 device=device,
                 backbone=backbone,
                 finest=finest,
+                features=features,
                 classes=None if classes is None else [name.strip() for name in classes.split(",") if name.strip()],
                 normal_class=normal_class,
                 folds=folds,

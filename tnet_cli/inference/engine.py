@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tnet_cli.errors import SlideError
-from tnet_cli.inference.reader_threads import ReaderThreads
+from tnet_cli.inference.reader_threads import Call, ReaderThreads
 from tnet_cli.inference.slide_task import SlideTask
 from tnet_cli.inference.traversal_job import OpenJob, TraversalJob, TraversalResult
 from tnet_cli.model.traversal import Look
@@ -95,7 +95,6 @@ def drive(
                     tasks.append(_set_out(position, job, threads, caught))
                 if not tasks:
                     return
-                seen = threads.finished
                 _give_up_hung(tasks, timeout_s, threads)
                 batch = batcher.next_batch(tasks)
                 ended = [(task.position, end) for task in tasks if (end := task.proceed(threads, caught))]
@@ -109,7 +108,7 @@ def drive(
                     further = [task for task in _slides_of(batch) if task.advance(threads, caught)]
                     tasks = [task for task in tasks if task not in further] + further
                 elif not ended:
-                    threads.wait(seen, TICK_S)
+                    threads.wait(batcher.awaited(tasks), TICK_S)
         finally:
             for task in tasks:
                 task.abandon(threads)
@@ -163,19 +162,33 @@ class _Batcher:
                 batch.extend((task, index, pixels) for index, pixels in task.take(share))
         return batch
 
+    def awaited(self, tasks: list[SlideTask]) -> list[list[Call]]:
+        """Return groups of calls, of which one must have ended before any of these tasks can go on."""
+        pending = [task for task in tasks if task.is_pending]
+        groups = [task.awaited(task.left) for task in tasks if not task.is_pending]
+        if self._batching == "in_order":
+            shares = self._shares_in_order(pending)
+            return [*groups, [call for task, share in shares for call in task.awaited(share)]] if shares else groups
+        most = self._batch_size if self._batching == "by_slide" else 1
+        return [*groups, *(task.awaited(min(most, task.left)) for task in pending)]
+
     def _next_in_order(self, pending: list[SlideTask]) -> list[_Read]:
-        shares: list[tuple[SlideTask, int]] = []
-        room = self._batch_size
-        for task in pending:
-            if room > 0 and task.group == pending[0].group:
-                shares.append((task, min(room, task.left)))
-                room -= shares[-1][1]
+        shares = self._shares_in_order(pending)
         if not all(task.has_read(share) for task, share in shares):
             return []
         failing = [task for task, share in shares if task.fails_within(share)]
         if failing:
             return self._next_in_order([task for task in pending if task not in failing])
         return [(task, index, pixels) for task, share in shares for index, pixels in task.take(share)]
+
+    def _shares_in_order(self, pending: list[SlideTask]) -> list[tuple[SlideTask, int]]:
+        shares: list[tuple[SlideTask, int]] = []
+        room = self._batch_size
+        for task in pending:
+            if room > 0 and task.group == pending[0].group:
+                shares.append((task, min(room, task.left)))
+                room -= shares[-1][1]
+        return shares
 
     def look_at(self, batch: list[_Read]) -> None:
         """Send a batch through the network, and give each slide what was seen of it.

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 STALLED_AFTER_S = 10.0
@@ -58,8 +58,10 @@ class ReaderThreads:
         self._ahead: deque[Call] = deque()
         self._running: dict[threading.Thread, Call] = {}
         self._alive: set[threading.Thread] = set()
-        self._changed = threading.Condition()
-        self._finished = 0
+        self._lock = threading.Lock()
+        self._wanted = threading.Condition(self._lock)  # there is a call to take
+        self._ended = threading.Condition(self._lock)  # those that are waited for have ended
+        self._awaited: Sequence[Sequence[Call]] = ()
         self._closed = False
 
     def __enter__(self) -> Self:
@@ -67,55 +69,58 @@ class ReaderThreads:
 
     def __exit__(self, *_: object) -> None:
         """Drop what waits, and see off the threads that are not hung."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._urgent.clear()
             self._ahead.clear()
-            self._changed.notify_all()
+            self._wanted.notify_all()
             leaving = [thread for thread in self._alive if not self._is_given_up(thread)]
         until = time.monotonic() + GOODBYE_S
         for thread in leaving:
             thread.join(max(0.0, until - time.monotonic()))
 
-    @property
-    def finished(self) -> int:
-        """How many calls have ended so far; for ``wait``."""
-        return self._finished
-
     def submit(self, function: Callable[[], Any], *, urgent: bool = True) -> Call:
         """Have a thread call a function."""
         call = Call(function)
-        with self._changed:
+        with self._lock:
             (self._urgent if urgent else self._ahead).append(call)
             self._start_missing()
-            self._changed.notify_all()
+            self._wanted.notify_all()
         return call
 
     def cancel(self, call: Call) -> None:
         """See that a call is not started any more; one that runs is let be."""
-        with self._changed:
+        with self._lock:
             call.cancelled = True
 
     def give_up(self, call: Call) -> None:
         """Forget a call: it is not started any more, and if it runs its thread is replaced."""
-        with self._changed:
+        with self._lock:
             call.cancelled = call.given_up = True
             self._start_missing()
 
-    def wait(self, seen: int, timeout_s: float) -> None:
-        """Wait until more calls have ended than ``seen``, or the time is over."""
-        with self._changed:
+    def wait(self, groups: Sequence[Sequence[Call]], timeout_s: float) -> None:
+        """Wait until all calls of one of the groups have ended, or the time is over.
+
+        Whoever waits is not woken before: each time costs both threads more than a short read takes.
+        """
+        with self._lock:
             self._start_missing()
-            self._changed.wait_for(lambda: self._finished != seen, timeout_s)
+            self._awaited = groups
+            self._ended.wait_for(self._has_come, timeout_s)
+            self._awaited = ()
+
+    def _has_come(self) -> bool:
+        return any(all(call.finished for call in group) for group in self._awaited)
 
     def stalled(self) -> int:
         """Return how many threads have been at one call for long that is not given up yet."""
-        with self._changed:
+        with self._lock:
             return sum(self._is_stalled(call) for call in self._running.values() if not call.given_up)
 
     def hung(self) -> int:
         """Return how many threads are still at calls that were given up."""
-        with self._changed:
+        with self._lock:
             return sum(call.given_up for call in self._running.values())
 
     def _start_missing(self) -> None:
@@ -140,15 +145,15 @@ class ReaderThreads:
             call.took_s = time.monotonic() - (call.started or 0.0)
             # What the function holds on to must not live as long as the call is remembered.
             call.function = function = None
-            with self._changed:
+            with self._lock:
                 del self._running[this]
                 call.finished = True
-                self._finished += 1
-                self._changed.notify_all()
+                if self._has_come():
+                    self._ended.notify_all()
 
     def _take(self, this: threading.Thread) -> Call | None:
         """Wait for a call; None when there is no more work for this thread."""
-        with self._changed:
+        with self._lock:
             while True:
                 surplus = len(self._alive) - self._threads - sum(self._excused(call) for call in self._running.values())
                 if self._closed or surplus > 0:
@@ -163,7 +168,7 @@ class ReaderThreads:
                     call.started = time.monotonic()
                     self._running[this] = call
                     return call
-                self._changed.wait()
+                self._wanted.wait()
 
     def _excused(self, call: Call) -> bool:
         return call.given_up or self._is_stalled(call)

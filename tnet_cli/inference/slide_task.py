@@ -41,7 +41,7 @@ class SlideTask:
     _taken: int = 0  # wanted regions that went to the network
     _looks: list[Look] = field(default_factory=list)
     _pixels: list[np.ndarray] = field(default_factory=list)
-    _patches: list[np.ndarray] = field(default_factory=list)
+    _patches: list[list[np.ndarray]] = field(default_factory=list)
     _failing: BaseException | None = None  # it ends with this when the reads it asked for are over
 
     def open(self, open_job: OpenJob, threads: ReaderThreads) -> None:
@@ -55,6 +55,8 @@ class SlideTask:
             self._started = time.monotonic()
         try:
             self._want(next(job.traversal), threads)
+        except StopIteration as end:
+            self._end(TraversalResult(traversal=end.value, patches=()))  # it had all that it wanted
         except caught as exc:
             self._end(exc)
 
@@ -90,13 +92,17 @@ class SlideTask:
             raise ValueError("a slide that is not open wants nothing")
         return self._wanted
 
+    def awaited(self, count: int) -> list[Call]:
+        """Return the calls that bring the next so many of what it waits for."""
+        return self._calls[self._taken : self._taken + count]
+
     def has_read(self, count: int) -> bool:
         """Whether the next regions have been read, well or not."""
-        return all(call.finished for call in self._calls[self._taken : self._taken + count])
+        return all(call.finished for call in self.awaited(count))
 
     def fails_within(self, count: int) -> bool:
         """Begin to fail when one of the next regions, all of them read, could not be decoded; say whether it does."""
-        error = next((call.error for call in self._calls[self._taken : self._taken + count] if call.error), None)
+        error = next((call.error for call in self.awaited(count) if call.error), None)
         if error is not None:
             self.fail(error)
         return error is not None
@@ -173,7 +179,7 @@ class SlideTask:
         )
         try:
             if self._pixels:
-                self._patches.append(np.stack(self._pixels))
+                self._patches.append(self._pixels)
             self._looks, self._pixels = [], []
             self._want(self._job.traversal.send(look), threads)
         except StopIteration as end:

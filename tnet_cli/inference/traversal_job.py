@@ -75,12 +75,12 @@ class TraversalResult:
 
     Attributes:
         traversal: The record of the traversal.
-        patches: The (N, H, W, 3) pixels the network saw, as they were read, one array for each processing level; none
-            where the job does not keep them.
+        patches: The pixels the network saw, as they were read, (H, W, 3) each, in a list for each processing level;
+            none where the job does not keep them.
     """
 
     traversal: Traversal
-    patches: tuple[np.ndarray, ...]
+    patches: tuple[list[np.ndarray], ...]
 
 
 def refuse_unfit(options: TraversalOptions, config: TNetConfig) -> None:

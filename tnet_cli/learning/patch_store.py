@@ -255,5 +255,5 @@ def attended_patches(
     for record, patches in zip(result.traversal.levels, result.patches, strict=True):
         is_finest = record.processing_level == slide.scale.processing_levels - 1
         allowed = [everything] * len(record.regions) if record.allowed is None else list(record.allowed)
-        found.add(targets, record.regions, record.positions, allowed, list(patches), is_finest=is_finest)
+        found.add(targets, record.regions, record.positions, allowed, patches, is_finest=is_finest)
     return found

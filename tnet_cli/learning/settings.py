@@ -16,12 +16,22 @@ class NotIdentity:
     """
 
 
+class OnlyWhether:
+    """Marks the settings of which it makes another run whether they are given, and not what they say: places."""
+
+
 def identity_of(settings: BaseModel) -> dict[str, Any]:
-    """Return the settings that make a run what it is, as JSON values: all that are not marked ``NotIdentity``."""
-    marked = {
-        name for name, field in type(settings).model_fields.items() if any(m is NotIdentity for m in field.metadata)
-    }
-    return settings.model_dump(mode="json", exclude=marked)
+    """Return the settings that make a run what it is, as JSON values.
+
+    They are all that are not marked ``NotIdentity``; of those marked ``OnlyWhether``, whether they are given.
+    """
+    values = settings.model_dump(mode="json", exclude=_marked(settings, NotIdentity))
+    return values | {name: values[name] is not None for name in _marked(settings, OnlyWhether)}
+
+
+def _marked(settings: BaseModel, mark: type) -> set[str]:
+    fields = type(settings).model_fields.items()
+    return {name for name, field in fields if any(each is mark for each in field.metadata)}
 
 
 class TrainingSettings(BaseModel):
@@ -56,6 +66,8 @@ class TrainingSettings(BaseModel):
             ``.safetensors`` file, or ``hf://owner/repo``; random when None.
         finest_weights: Of an encoder of the finest processing level's own, frozen: a preset of ``tnet models
             encoders``, or whatever else ``modelfile.encoders`` finds; None where one encoder serves all.
+        features: Folder in which the features of frozen encoders are kept, for other runs too; None to compute them
+            whenever they are needed. Runs with and without differ in the last digits.
         soft_steps: Steps of the warm-up with soft attention over random cells, which needs slide labels alone.
         exploration: Share of uniform choice in what locations are drawn from at the start of hard attention; it falls
             to zero in a straight line.
@@ -96,6 +108,7 @@ class TrainingSettings(BaseModel):
     normalisation: Literal["frozen", "none"] = "frozen"
     backbone_weights: str | None = Field(default=None, min_length=1)
     finest_weights: str | None = Field(default=None, min_length=1)
+    features: Annotated[str | None, OnlyWhether] = Field(default=None, min_length=1)
     soft_steps: int = Field(default=0, ge=0, le=10**8)
     soft_learning_rate: float = Field(default=1e-3, gt=0)
     exploration: float = Field(default=0.0, ge=0, lt=1)
@@ -120,7 +133,8 @@ class TrainingSettings(BaseModel):
         """Refuse a model that these settings do not fit.
 
         Raises:
-            UsageError: it is none of slides, or of other classes or processing levels.
+            UsageError: it is none of slides, or of other classes or processing levels, or features are to be kept and
+                no encoder of it is frozen.
         """
         if config.mpp is None:
             raise UsageError("training on slides needs a model with the micrometres per pixel of each processing level")
@@ -132,6 +146,11 @@ class TrainingSettings(BaseModel):
             )
         if self.normal_class is not None and self.normal_class not in config.class_names:
             raise UsageError(f"normal_class {self.normal_class!r} is not among {', '.join(config.class_names)}")
+        if self.features is not None and not any(encoder.frozen for encoder in config.encoders):
+            raise UsageError(
+                f"--features {self.features}: no encoder of this model is frozen, so there are no features to keep; "
+                "give one with --finest, or leave --features out"
+            )
         if any(depth >= views for depth, _ in self.staged_depth):
             raise UsageError(
                 f"staged_depth names processing levels before all {views} are used; "

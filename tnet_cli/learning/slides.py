@@ -21,7 +21,7 @@ from tnet_cli.inference.engine import LookFunction, drive
 from tnet_cli.inference.prepare import Preparation, Scale, prepare
 from tnet_cli.inference.traversal_job import ReadFunction, TraversalJob, TraversalResult, traversal_job
 from tnet_cli.inputs.annotation import read_annotation
-from tnet_cli.inputs.fingerprint import content_of, fingerprint_of
+from tnet_cli.inputs.fingerprint import Fingerprint, content_of, fingerprint_of
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.learning.kept import KeptReads, key_of
@@ -78,7 +78,8 @@ class TrainingSlide:
         annotated: Where its lesions are, or None when nobody drew any.
         identity: What makes it another slide to learn from, wherever it lies (``slide_identity``).
         doubts: Sentences about what its reader doubted of what was read so far.
-        read_as: Fingerprint of what was read of it; None where nobody can tell whether it changes.
+        read_as: Digest of what was read of it; None where nobody can tell whether it changes.
+        fingerprint: Its file's when it was prepared; None likewise.
     """
 
     entry: SlideInput
@@ -89,6 +90,7 @@ class TrainingSlide:
     annotated: PackedMask | None
     identity: str = ""
     read_as: str | None = None
+    fingerprint: Fingerprint | None = None
     doubts: set[str] = field(default_factory=set)
 
     @property
@@ -157,14 +159,18 @@ class TrainingSlide:
         *,
         batch_size: int,
         readers: int,
+        served: Callable[[TraversalJob, Slide], TraversalJob] = lambda job, _handle: job,
     ) -> TraversalResult:
         """Open and traverse the slide by itself; arguments as of ``job`` and of the engine.
+
+        Args:
+            served: Makes of the job the one that the engine is given; the slide is open.
 
         Raises:
             SlideError: it cannot be read.
         """
         with self.opened() as handle:
-            job = self.job(handle, config, locations, sampler)
+            job = served(self.job(handle, config, locations, sampler), handle)
             ((_, ended),) = drive([job], look, batch_size=batch_size, readers=readers)
         if not isinstance(ended, TraversalResult):
             raise ended
@@ -256,11 +262,12 @@ def load_training_slides(
 
     def load(entry: SlideInput) -> tuple[TrainingSlide, list[str]]:
         annotation = entry.annotation if annotations else None
-        marks = [fingerprint_of(entry.path), annotation and fingerprint_of(annotation)]
+        fingerprint = fingerprint_of(entry.path)
+        marks = [fingerprint, annotation and fingerprint_of(annotation)]
         key = key_of("slide", version(DISTRIBUTION), config.model_dump(mode="json"), entry.mpp, *marks)
-        found = store.get(key) if marks[0] is not None else None
+        found = store.get(key) if fingerprint is not None else None
         arrays, about = found or _read_slide(entry, config, annotation)
-        if found is None and marks[0] is not None:
+        if found is None and fingerprint is not None:
             store.put(key, arrays, about)
         slide = TrainingSlide(
             entry=entry,
@@ -270,7 +277,8 @@ def load_training_slides(
             tissue=_mask_from(arrays["tissue"], about["tissue"]),
             annotated=_mask_from(arrays["annotated"], about["annotated"]) if "annotated" in arrays else None,
             identity=slide_identity(entry, annotations=annotations),
-            read_as=key if marks[0] is not None else None,
+            read_as=key if fingerprint is not None else None,
+            fingerprint=fingerprint,
         )
         return slide, about["notes"]
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from tnet_cli.errors import SlideError
 from tnet_cli.inference.progress import Progress, StepReport
 from tnet_cli.learning.distributed import ProcessGroup
+from tnet_cli.learning.frozen_features import FrozenFeatures
 from tnet_cli.learning.interruption import Interruption
 from tnet_cli.learning.patch_store import PatchPool
 from tnet_cli.learning.settings import TrainingSettings
@@ -69,6 +70,7 @@ class TrainingState:
         interruption: Whether the user has asked to stop.
         pretrained: Whether the backbone began with pretrained weights.
         skip_bad: Leave slides out that cannot be read, instead of stopping.
+        features: What frozen encoders see, where it is kept; None where it is always computed.
         noted: Slides that were already named as unreadable, and sentences that are told once.
     """
 
@@ -84,6 +86,7 @@ class TrainingState:
     folder: Path | None = None
     pretrained: bool = False
     skip_bad: bool = False
+    features: FrozenFeatures | None = None
     noted: set[str] = field(default_factory=set)
     interruption: Interruption = field(default_factory=Interruption)
 

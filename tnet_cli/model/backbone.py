@@ -9,11 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from tnet_cli.errors import install_hint
+from tnet_cli.model.efficientnet_lite import EfficientNetLite0
 from tnet_cli.model.small_backbone import SmallBackbone
+from tnet_cli.model.tensorflow_padding import pad_like_tensorflow
 from tnet_cli.model.token_backbone import TokenBackbone, has_tokens
+
+LITE = "tf_efficientnet_lite0"
+"""As timm calls it, which is not needed for it."""
 
 MAP_STRIDE = 16
 
@@ -34,7 +38,8 @@ def build_backbone(
     """Build a backbone with random weights.
 
     Args:
-        name: ``tnet_small``, ``tf_efficientnet_b0`` to ``b4``, a torchvision classifier, or ``timm:NAME``.
+        name: ``tnet_small``, ``tf_efficientnet_lite0``, ``tf_efficientnet_b0`` to ``b4``, a torchvision classifier, or
+            ``timm:NAME``.
         base_px: Side of the patches it will see.
         tap: Module whose output is the location map; by default the last block with a map at stride 16.
         arguments: What else the network is built with.
@@ -85,6 +90,8 @@ def build_network(name: str, arguments: Mapping[str, Any] | None = None, num_cla
         return _transformers_network(name, arguments or {})
     if arguments:
         raise ValueError(f"backbone {name} takes no arguments, not {', '.join(arguments)}")
+    if name == LITE:
+        return EfficientNetLite0(num_classes)
     if num_classes:
         return _torchvision_network(name, num_classes)
     if re.fullmatch("tf_efficientnet_b[0-4]", name):
@@ -180,50 +187,14 @@ def _paper_efficientnet(name: str) -> nn.Module:
     return network
 
 
-class SamePaddingConv2d(nn.Conv2d):
-    """A convolution that pads as TensorFlow's "same" does: as much as its stride needs, the odd pixel at the end.
-
-    The published weights were trained with it. torchvision pads strided convolutions alike on both sides, which shifts
-    every map by half a pixel.
-    """
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Convolve (N, C, H, W) to (N, C', ceil(H / stride), ceil(W / stride))."""
-        pads: list[int] = []
-        for side, kernel, stride in zip(
-            (maps.shape[3], maps.shape[2]), self.kernel_size[::-1], self.stride[::-1], strict=True
-        ):
-            total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
-            pads += [total // 2, total - total // 2]
-        return functional.conv2d(
-            functional.pad(maps, pads), self.weight, self.bias, self.stride, 0, self.dilation, self.groups
-        )
-
-
-def pad_like_tensorflow(module: nn.Module) -> None:
-    """Replace every convolution that pads by one that pads like TensorFlow, in place, weights kept."""
-    for parent in list(module.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Conv2d and child.kernel_size != (1, 1):
-                same = SamePaddingConv2d(
-                    child.in_channels,
-                    child.out_channels,
-                    child.kernel_size,  # type: ignore[arg-type]
-                    stride=child.stride,  # type: ignore[arg-type]
-                    groups=child.groups,
-                    bias=child.bias is not None,
-                )
-                same.load_state_dict(child.state_dict())
-                setattr(parent, name, same)
-
-
 def _torchvision_network(name: str, num_classes: int = 0) -> nn.Module:
     # torchvision takes a second to import, which the small backbone must not cost.
     import torchvision.models
 
     if name not in torchvision.models.list_models(module=torchvision.models):
         raise ValueError(
-            f"backbone {name!r}: expected tnet_small, tf_efficientnet_b0 to b4, a torchvision classifier or timm:NAME"
+            f"backbone {name!r}: expected tnet_small, {LITE}, tf_efficientnet_b0 to b4, a torchvision classifier or "
+            "timm:NAME"
         )
     with warnings.catch_warnings():
         # Two old networks announce another initialisation to come.

@@ -193,8 +193,8 @@ class _Seen:
 
     def closest(self) -> np.ndarray:
         """Return which of these are of the closest processing level that was reached, bool (K,)."""
-        levels = np.array([place.processing_level for place in self.places])
-        return np.asarray(levels == levels.max())
+        reached = np.array([place.processing_level for place in self.places])
+        return np.asarray(reached == reached.max())
 
     def traversal(self) -> Traversal:
         """Put what was seen in the order of a record: by processing level, then parent, then cell."""

@@ -123,7 +123,8 @@ class TNetConfig(BaseModel):
     resizes the whole image to ``image_px`` and has one root.
 
     Attributes:
-        backbone: ``tnet_small``, ``tf_efficientnet_b0`` to ``b4``, a torchvision classifier, or ``timm:NAME``.
+        backbone: ``tnet_small``, ``tf_efficientnet_lite0``, ``tf_efficientnet_b0`` to ``b4``, a torchvision classifier,
+            or ``timm:NAME``.
         tap: Module of the backbone whose output is the location map; its last block at stride 16 when None.
         class_names: The classes, in the order of the logits.
         base_px: Side of the patch the network sees.
@@ -139,7 +140,7 @@ class TNetConfig(BaseModel):
         location_pool: How the map is brought to n x n: every ``location_slice`` step, the mean, or the maximum.
         location_slice: First row and step of the slice, and the row to stop before where the map goes on.
         location_softmax: ``plain``, ``temperature`` (learned) or ``l2`` (unit-norm logits, as the paper's code has it).
-        position_length: Length of the positional code; a quarter of the feature when None.
+        position_length: Length of the positional code; a quarter of the feature, and at least 12, when None.
         position_axes: ``yxs`` codes place and scale; ``s`` the scale alone, for slides, where place means nothing.
         weighting: Whether the feature weighting module combines the features; otherwise their mean does.
         verdict_from: Which features the slide is classified by: ``all`` that were looked at, as in the paper, or those

@@ -5,7 +5,7 @@ Framework for Detecting Out-of-Distribution Samples", NeurIPS 2018, Sec. 2.1; th
 principal components, Tipping and Bishop, 1999, Sec. 3: free along the main directions, the same along all others.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
@@ -31,6 +31,13 @@ class FeatureDomain:
     mean: Tensor
     directions: Tensor
     rest: Tensor
+    _wide: tuple[Tensor, Tensor, Tensor, Tensor] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Prepare in float64 what every distance needs: mean, directions, their squared lengths, the other variance."""
+        directions = self.directions.double()
+        wide = self.mean.double(), directions, directions.square().sum(dim=1), self.rest.double().square()
+        object.__setattr__(self, "_wide", wide)
 
     @classmethod
     def fit(cls, features: Tensor) -> Self:
@@ -57,13 +64,12 @@ class FeatureDomain:
 
         It is about one for features of the Gaussian's own kind.
         """
-        wide = features.double()
-        away = wide - self.mean.double()
-        directions = self.directions.double()
-        along = away @ directions.T  # (N, r), in standard deviations
-        inside = (along.square() / directions.square().sum(dim=1)).sum(dim=1)
-        outside = (away.square().sum(dim=1) - inside).clamp(min=0) / self.rest.double().square()
-        return ((along.square().sum(dim=1) + outside) / wide.shape[1]).sqrt()
+        mean, directions, squared_lengths, rest_variance = self._wide
+        away = features.double() - mean
+        along = (away @ directions.T).square()  # (N, r), in variances
+        inside = (along / squared_lengths).sum(dim=1)
+        outside = (away.square().sum(dim=1) - inside).clamp(min=0) / rest_variance
+        return ((along.sum(dim=1) + outside) / features.shape[1]).sqrt()
 
     def state(self) -> dict[str, Tensor]:
         """Return its tensors by name, as a model file holds them."""

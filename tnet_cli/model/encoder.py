@@ -16,6 +16,8 @@ from tnet_cli.model.config import EncoderConfig
 class Encoder(nn.Module):
     """One encoder.
 
+    A frozen one is in evaluation mode always: neither batches nor dropout change what it sees.
+
     Args:
         needs_map: Whether its maps locate cells; a patch model with classes of its own has none.
 
@@ -49,6 +51,7 @@ class Encoder(nn.Module):
             self.requires_grad_(requires_grad=False)
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(config.pixel_std).view(1, 3, 1, 1), persistent=False)
+        self.train()  # which leaves a frozen one in evaluation mode; modules begin in training mode
 
     def encode(self, patches: Tensor) -> tuple[Tensor, Tensor | None]:
         """Encode patches.
@@ -62,6 +65,8 @@ class Encoder(nn.Module):
         """
         pixels, greatest = patches.float(), 255.0 if patches.dtype == torch.uint8 else 1.0
         side_px = self.settings.input_px
+        if not len(pixels):
+            pixels = pixels.new_empty(0, 3, side_px, side_px)  # nothing cannot be resized
         if pixels.shape[2:] != (side_px, side_px):
             # Bilinear without antialiasing, as the published weights of the paper were trained.
             is_cubic = self.settings.interpolation == "bicubic"

@@ -96,11 +96,19 @@ class FeatureExtractionByLevel(nn.Module):
         Returns:
             Vectors (N, D) float32, and location features (N, C, n, n) float32 where the encoder has maps.
         """
-        number = self.config.encoder_number(processing_level)
-        vectors, maps = self.encoder(number).encode(patches)
-        if str(number) in self.projections:
-            vectors = self.projections[str(number)](vectors)
+        vectors, cells = self.encode(patches, processing_level)
+        return self.project(vectors, processing_level), cells
+
+    def encode(self, patches: Tensor, processing_level: int) -> tuple[Tensor, Tensor | None]:
+        """Return what ``forward`` does, the vectors as the encoder gives them, of its own length."""
+        vectors, maps = self.encoder(self.config.encoder_number(processing_level)).encode(patches)
         return vectors, None if maps is None else cells_of_map(maps, self.config)
+
+    def project(self, vectors: Tensor, processing_level: int) -> Tensor:
+        """Bring the vectors of a processing level's encoder to the length of all, (N, D)."""
+        number = str(self.config.encoder_number(processing_level))
+        projected: Tensor = self.projections[number](vectors) if number in self.projections else vectors
+        return projected
 
 
 def cells_of_map(maps: Tensor, config: TNetConfig) -> Tensor:

@@ -10,6 +10,9 @@ from tnet_cli.model.config import TNetConfig
 
 LARGEST_PERIOD = 100.0
 
+SHORTEST_CODE = 12
+"""Two sines and two cosines for each of y, x and scale."""
+
 
 class Position(nn.Module):
     """Adds a projection of the sine and cosine code of y, x and scale to the feature vector, then the non-linearity.
@@ -19,7 +22,7 @@ class Position(nn.Module):
 
     def __init__(self, config: TNetConfig, feature_length: int) -> None:
         super().__init__()
-        self.length = config.position_length or feature_length // 4
+        self.length = config.position_length or max(feature_length // 4, SHORTEST_CODE)
         self.axes = config.position_axes
         self.project = nn.Linear(self.length, feature_length)
 
@@ -39,7 +42,7 @@ def encode_position(positions: Tensor, length: int) -> Tensor:
 
     Args:
         positions: (N, 3) int64: y, x, scale; indices in the nominal grid of the processing level.
-        length: Of the code, at least 12.
+        length: Of the code, at least ``SHORTEST_CODE``.
 
     Returns:
         (N, length) float32.

@@ -3,7 +3,7 @@
 Axes: S slides, N regions of a processing level, K features of a slide, G cells of a grid, D features, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,7 +70,13 @@ class TNet(nn.Module):
         self.classification = Classification(length, len(config.class_names), config.dropout)
 
     def look(
-        self, patches: Tensor, positions: Tensor, allowed: Tensor | None = None, *, detach_location: bool = True
+        self,
+        patches: Tensor,
+        positions: Tensor,
+        allowed: Tensor | None = None,
+        *,
+        detach_location: bool = True,
+        through: Collection[int] = (),
     ) -> Look:
         """Look at regions: features (N, D) and, when ``allowed`` is given, log-probabilities (N, G).
 
@@ -80,16 +86,19 @@ class TNet(nn.Module):
             allowed: (N, G) bool: cells that may be attended next; None to leave the location module out. At the finest
                 processing level, where nothing lies below, all allowed cells are alike.
             detach_location: Keep the location module's gradients out of the extractor, as the paper does.
+            through: Numbers of encoders that compute though none of the patches is theirs, as where they exchange the
+                statistics of their batches with those of other processes.
 
         Raises:
             ValueError: patches of a distilled model are of several encoders.
         """
         numbers = self._encoders_of(positions)
-        if len(set(numbers)) == 1:
-            return self._look(numbers[0], patches, positions, allowed, detach_location=detach_location)
+        wanted = sorted({*numbers, *through})
+        if len(wanted) == 1:
+            return self._look(wanted[0], patches, positions, allowed, detach_location=detach_location)
         if self.config.is_distilled:
             raise ValueError("patches of several encoders cannot be looked at in one batch of a distilled model")
-        rows = {number: [row for row, each in enumerate(numbers) if each == number] for number in sorted(set(numbers))}
+        rows = {number: [row for row, each in enumerate(numbers) if each == number] for number in wanted}
         looks = [
             self._look(
                 number,
@@ -101,7 +110,8 @@ class TNet(nn.Module):
             for number, mine in rows.items()
         ]
         log_probs = [look.cell_log_probs for look in looks if look.cell_log_probs is not None]
-        back = torch.tensor([row for mine in rows.values() for row in mine], device=positions.device).argsort()
+        order = [row for mine in rows.values() for row in mine]
+        back = torch.tensor(order, dtype=torch.int64, device=positions.device).argsort()
         return Look(
             features=torch.cat([look.features for look in looks])[back],
             cell_log_probs=torch.cat(log_probs)[back] if log_probs else None,
@@ -113,6 +123,47 @@ class TNet(nn.Module):
         """Look with one encoder."""
         processing_level = self.config.encoders[number].processing_levels[0] if number else 0
         vectors, location_features = self.feature(patches, processing_level)
+        return self._found(number, vectors, location_features, positions, allowed, detach_location=detach_location)
+
+    def look_at_encoded(
+        self,
+        processing_level: int,
+        vectors: Tensor,
+        location_features: Tensor | None,
+        positions: Tensor,
+        allowed: Tensor | None = None,
+        *,
+        detach_location: bool = True,
+    ) -> Look:
+        """Look at regions of one processing level of which an encoder of its own has seen the patches.
+
+        Args:
+            vectors: (N, D), as ``FeatureExtractionByLevel.encode`` gives them.
+            location_features: (N, C, n, n), likewise; None where there are no maps.
+            positions: As of ``look``, and so are the other arguments and the result.
+
+        Raises:
+            TypeError: one encoder serves all processing levels.
+        """
+        if not isinstance(self.feature, FeatureExtractionByLevel):
+            raise TypeError("one encoder serves all processing levels")
+        number, projected = (
+            self.config.encoder_number(processing_level),
+            self.feature.project(vectors, processing_level),
+        )
+        return self._found(number, projected, location_features, positions, allowed, detach_location=detach_location)
+
+    def _found(
+        self,
+        number: int,
+        vectors: Tensor,
+        location_features: Tensor | None,
+        positions: Tensor,
+        allowed: Tensor | None,
+        *,
+        detach_location: bool,
+    ) -> Look:
+        """Make of vectors and maps what was seen."""
         features = vectors if self.config.is_distilled else self.position(vectors, positions)
         if allowed is None:
             return Look(features=features, cell_log_probs=None)

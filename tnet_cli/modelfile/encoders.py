@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from tnet_cli.errors import ModelFileError, UsageError, install_hint
+from tnet_cli.model.backbone import LITE
 from tnet_cli.model.config import EncoderConfig
 from tnet_cli.modelfile.modelfile import fetch_from_hub, read_card
 from tnet_cli.modelfile.presets import IMAGENET_MEAN, IMAGENET_STD, PRESETS, Preset
@@ -149,9 +150,10 @@ def _of_timm_config(held: dict[str, Any]) -> EncoderConfig:
         arguments["global_pool"] = pooled
     size = stated.get("input_size") or (3, 224, 224)
     mean, std = stated.get("mean", IMAGENET_MEAN), stated.get("std", IMAGENET_STD)
+    is_own = held["architecture"] == LITE and arguments in ({}, {"global_pool": "avg"})
     return EncoderConfig(
-        backbone=f"timm:{held['architecture']}",
-        arguments=arguments,
+        backbone=LITE if is_own else f"timm:{held['architecture']}",
+        arguments={} if is_own else arguments,
         input_px=int(size[1]),
         interpolation="bicubic" if stated.get("interpolation") == "bicubic" else "bilinear",
         pixel_mean=(mean[0], mean[1], mean[2]),

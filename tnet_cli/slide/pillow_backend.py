@@ -58,8 +58,8 @@ MOST_PACKED = {b"tEXt": 1000, b"zTXt": 1000, b"iTXt": 1000, b"iCCP": 100_000}
 EXIF_TEXT = b"Raw profile type exif"
 """Begins the text in which some programs keep which way up a picture is."""
 
-MAY_TURN_PNG = (b"eXIf", EXIF_TEXT, b"XML:com.adobe.xmp")
-"""Begin what may say which way up a PNG is."""
+MAY_TURN_PNG = (EXIF_TEXT, b"XML:com.adobe.xmp")
+"""Begin texts that may say which way up a PNG is, as its chunk ``eXIf`` does."""
 
 LARGE_PICTURES: dict[bytes, type[ImageFile.ImageFile]] = {
     PNG_START: PngImagePlugin.PngImageFile,
@@ -88,6 +88,7 @@ class PillowSlide(Slide):
         content: bytes | None = None,
     ) -> None:
         self._pixels, doubt = _decode(path, content)
+        self._pixels.flags.writeable = False  # since others are shown them as they are held
         height, width = self._pixels.shape[:2]
         facts = SlideFacts(
             pyramid=(PyramidLevel(Size(width, height), 1.0),),
@@ -293,13 +294,23 @@ def _plain_png(picture: Image.Image, path: str, content: bytes | None) -> np.nda
     if not _fits(picture, STRAIGHT_PIXEL_BYTES, Path(path).stat().st_size if content is None else len(content)):
         return None
     data = _bytes_of(path, content)
-    if any(mark in data for mark in MAY_TURN_PNG):
+    if _may_turn(data):
         return None
     try:
         pixels: np.ndarray = imagecodecs.png_decode(data)
     except (ValueError, RuntimeError):
         return None
     return pixels if pixels.shape == (picture.height, picture.width, 3) and pixels.dtype == np.uint8 else None
+
+
+def _may_turn(data: bytes) -> bool:
+    """Tell whether a PNG has a chunk that may say which way up it is."""
+    at = len(PNG_START)
+    while at + 8 <= len(data):
+        if data[at + 4 : at + 8] == b"eXIf" or data.startswith(MAY_TURN_PNG, at + 8):
+            return True
+        at += 12 + int.from_bytes(data[at : at + 4])  # with the length itself, the kind and the check sum
+    return False
 
 
 def _as_rgb(picture: Image.Image, path: str, content: bytes | None) -> tuple[np.ndarray, str | None]:

@@ -165,13 +165,14 @@ class Slide(ABC):
     def thumbnail(self, max_px: int) -> np.ndarray:
         """Read the whole slide so that its longest side has at most ``max_px`` pixels, uint8 (H, W, 3).
 
-        A pyramid level of that size is returned as it is stored. The file may have cut off what does not fill a whole
-        pixel of it: less than one pixel is missing on the right and below.
+        A pyramid level of that size is returned as it is stored, and not copied where it is held in memory, so none may
+        write to it. The file may have cut off what does not fill a whole pixel of it: less than one pixel is missing on
+        the right and below.
         """
         self._check_open()
         for number, stored in enumerate(self.pyramid):
             if max(stored.size.width, stored.size.height) == max_px:
-                pixels = _own(self._read_stored(number, 0, 0, stored.size.width, stored.size.height))
+                pixels = self._read_stored(number, 0, 0, stored.size.width, stored.size.height)
                 break
         else:
             shrink = max(1.0, max(self.size.width, self.size.height) / max_px)

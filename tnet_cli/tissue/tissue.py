@@ -243,6 +243,8 @@ def _stained_on_glass(shrunk: Averages, mpp: float | None) -> np.ndarray:
     stained &= ~ink
     smallest_px = min(_area_px(MIN_PEN_UM2, mpp, MIN_OBJECT_PX), 0.005 * stained.size)
     strokes = ink | (is_black & ~stained)
+    if not strokes.any():
+        return stained
     pen = strokes & without_specks(closed(strokes, 1), smallest_px)
     return _without_pen(stained, pen) if pen.any() else stained
 

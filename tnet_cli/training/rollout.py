@@ -14,6 +14,7 @@ from tnet_cli.errors import SlideError
 from tnet_cli.geometry import Region
 from tnet_cli.inference.engine import drive
 from tnet_cli.inference.traversal_job import TraversalResult
+from tnet_cli.learning.frozen_features import FrozenFeatures, SlideFeatures
 from tnet_cli.learning.loop import Stage, StepOutput
 from tnet_cli.learning.patch_store import PatchPool
 from tnet_cli.learning.slides import TrainingSlide, doubts_of, read_many
@@ -43,6 +44,8 @@ class OpenedSlide:
     Attributes:
         rng: Source of what is random in this slide's traversal.
         handle: The open file.
+        roots: Pixels of the roots, without those of which what a frozen encoder sees is kept.
+        features: What frozen encoders see of the slide; None where that is not kept.
     """
 
     slide: TrainingSlide
@@ -50,21 +53,26 @@ class OpenedSlide:
     base_px: int
     handle: Slide
     roots: dict[Region, np.ndarray]
+    features: SlideFeatures | None = None
 
     @classmethod
-    def open(cls, slide: TrainingSlide, rng: np.random.Generator, base_px: int) -> Self:
-        """Open the file and read the roots.
+    def open(
+        cls, slide: TrainingSlide, rng: np.random.Generator, base_px: int, frozen: FrozenFeatures | None = None
+    ) -> Self:
+        """Open the file and read the roots, and what is kept of the features of frozen encoders.
 
         Raises:
             SlideError: that is not possible.
         """
         handle = slide.open()
         try:
-            roots = {region: handle.read(region, base_px, base_px) for region in slide.root_regions}
+            features = None if frozen is None else frozen.of_slide(slide, handle)
+            wanted = [each for each in slide.root_regions if features is None or not features.has_seen(each)]
+            roots = {region: handle.read(region, base_px, base_px) for region in wanted}
         except SlideError:
             handle.close()
             raise
-        return cls(slide, rng, base_px, handle, roots)
+        return cls(slide, rng, base_px, handle, roots, features)
 
     def read(self, region: Region) -> np.ndarray:
         """Return the pixels of a region, uint8 (base_px, base_px, 3)."""
@@ -130,7 +138,7 @@ class SlideStage(Stage[SlideBatch]):
 
         def opened(drawn: tuple[int, np.random.Generator]) -> OpenedSlide:
             index, source = drawn
-            return OpenedSlide.open(state.slides[index].down_to(self.depth), source, base_px)
+            return OpenedSlide.open(state.slides[index].down_to(self.depth), source, base_px, state.features)
 
         errors: list[SlideError] = []
         slides = list(read_many(opened, mine, self.settings.readers, errors.append))
@@ -153,6 +161,10 @@ class SlideStage(Stage[SlideBatch]):
             each.slide.job(each.handle, state.network.config, locations, self.sampler(each.rng), each.read)
             for each in batch.opened
         ]
+        if (frozen := state.features) is not None:
+            finish = partial(self.finish, batch.exploration)
+            pairs = zip(jobs, [each.features for each in batch.opened], strict=True)
+            jobs = [job if kept is None else frozen.serve(job, kept, finish) for job, kept in pairs]
         for each in batch.opened:
             state.tell_doubts(each.slide)  # what was doubted when it was read the time before
         ended = drive(
@@ -177,23 +189,52 @@ class SlideStage(Stage[SlideBatch]):
     def look(self, exploration: float, patches: Tensor, positions: np.ndarray, allowed: np.ndarray | None) -> Look:
         """Look at patches as the engine asks for it: with gradients, and a share of uniform choice mixed in.
 
+        Of a frozen encoder whose features are kept it gives these alone, and ``finish`` what follows.
+
         Raises:
             FloatingPointError: the network's features or probabilities are not finite.
         """
         state = self.state
-        may_attend = None if allowed is None else torch.from_numpy(allowed).to(state.device)
         with state.precision.autocast():
+            if state.features is not None and (encoded := state.features.encode(patches, positions)) is not None:
+                return encoded
             seen = state.network.look(
                 patches.to(state.device, non_blocking=True),
                 torch.from_numpy(positions).to(state.device),
-                may_attend,
+                None if allowed is None else torch.from_numpy(allowed).to(state.device),
                 detach_location=self.detach_location,
             )
+        return self._mixed(exploration, seen, allowed)
+
+    def finish(
+        self,
+        exploration: float,
+        processing_level: int,
+        vectors: Tensor,
+        cells: Tensor | None,
+        positions: np.ndarray,
+        allowed: np.ndarray | None,
+    ) -> Look:
+        """Go on where a frozen encoder has ended (``learning.frozen_features.FinishFunction``), as ``look`` does."""
+        state = self.state
+        with state.precision.autocast():
+            seen = state.network.look_at_encoded(
+                processing_level,
+                vectors,
+                cells,
+                torch.from_numpy(positions).to(state.device),
+                None if allowed is None else torch.from_numpy(allowed).to(state.device),
+                detach_location=self.detach_location,
+            )
+        return self._mixed(exploration, seen, allowed)
+
+    def _mixed(self, exploration: float, seen: Look, allowed: np.ndarray | None) -> Look:
+        """Return what was seen in float32, with a share of uniform choice in its log-probabilities."""
         if not bool(torch.isfinite(seen.features).all()):
             raise FloatingPointError("the network's features are not finite")
         log_probs = seen.cell_log_probs
-        if log_probs is not None and may_attend is not None:
-            log_probs = mix_uniform(log_probs.float(), may_attend, exploration)
+        if log_probs is not None and allowed is not None:
+            log_probs = mix_uniform(log_probs.float(), torch.from_numpy(allowed).to(self.state.device), exploration)
             if bool(torch.isnan(log_probs).any()):
                 raise FloatingPointError("the location module's probabilities are not finite")
         return Look(features=seen.features.float(), cell_log_probs=log_probs)

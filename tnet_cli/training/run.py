@@ -47,6 +47,7 @@ class TrainRequest:
     device: str = "auto"
     backbone: str | None = None
     finest: str | None = None
+    features: str | None = None
     classes: tuple[str, ...] | None = None
     normal_class: str | None = None
     folds: int | None = None
@@ -56,7 +57,7 @@ class TrainRequest:
 
     def over_the_configuration(self) -> dict[str, Any]:
         """Return the options that are keys of the configuration too."""
-        training, data = ("seed", "normal_class"), ("classes", "folds", "validation_share", "skip_bad")
+        training, data = ("seed", "normal_class", "features"), ("classes", "folds", "validation_share", "skip_bad")
         options = {f"training.{name}": getattr(self, name) for name in training}
         options |= {f"data.{name}": getattr(self, name) for name in data}
         return options | {f"model.{name}": getattr(self, name) for name in ("backbone", "finest")}

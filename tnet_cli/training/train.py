@@ -14,6 +14,8 @@ from tnet_cli.inference.progress import Progress
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.learning.checkpoint import Checkpoint, StoredRun, load_checkpoint, save_checkpoint
 from tnet_cli.learning.distributed import own_device, process_group
+from tnet_cli.learning.feature_store import FeatureStore
+from tnet_cli.learning.frozen_features import FrozenFeatures
 from tnet_cli.learning.kept import KeptReads, key_of
 from tnet_cli.learning.loop import Stage, StageRun
 from tnet_cli.learning.patch_store import PatchPool, restored_pool
@@ -72,9 +74,12 @@ def train(
         ModelFileError: the checkpoint or the pretrained weights cannot be used.
         SlideError: a slide cannot be read.
         TrainingError: the loss is not finite any more, or memory does not suffice.
-        UsageError: the settings do not fit the model, or the folder holds the checkpoint of another run.
+        UsageError: the settings do not fit the model, the folder holds the checkpoint of another run, or features
+            cannot be kept where they are to be.
     """
     settings.check_fit(config)
+    if settings.features is not None:
+        FeatureStore(Path(settings.features)).check_usable()
     device = own_device(device)
     seed_torch(settings.seed)
     network = TNet(config)
@@ -172,16 +177,25 @@ def _run_stages(
     validation_slides: Sequence[TrainingSlide],
     stored: StoredRun | None,
 ) -> None:
-    first = 0
+    first, settings = 0, state.settings
     if stored is not None:
         state.network.load_state_dict(stored.network)
         first = stored.checkpoint.stage
         where = "the end" if first == len(stages) else f"{stages[first].name}, step {stored.checkpoint.step}"
         state.note(f"going on from the checkpoint at {where}")
         if stored.pool:
-            px, readers = state.network.config.base_px, state.settings.readers
+            px, readers = state.network.config.base_px, settings.readers
             state.pool = restored_pool(stored.pool, stored.pool_keys, state.pool.kept, state.slides, px, readers)
     state.group.synchronise(state.network)
+    if settings.features is not None:
+        # Of the weights as they are now: those of a run that goes on are its checkpoint's.
+        state.features = FrozenFeatures.of(
+            state.network,
+            Path(settings.features),
+            state.device,
+            side_px=lambda _number: state.network.config.base_px,
+            arithmetic=state.precision.dtype,
+        )
     metrics = partial(validation_metrics, state, validation_slides) if validation_slides else None
     for stage in stages[first:]:
         run = StageRun(stage, metrics)

@@ -3,21 +3,30 @@
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from tnet_cli.errors import SlideError
 from tnet_cli.files import table_text
 from tnet_cli.inference.classify import EngineOptions, classify_slides, look_with
 from tnet_cli.inference.device import reader_threads
+from tnet_cli.inference.traversal_job import TraversalJob
+from tnet_cli.learning.frozen_features import FrozenFeatures
 from tnet_cli.learning.slides import TrainingSlide
 from tnet_cli.learning.state import TrainingState
 from tnet_cli.metrics.estimate import wilson
 from tnet_cli.model.choice import TopK
+from tnet_cli.model.tnet import TNet
+from tnet_cli.model.traversal import Look
 from tnet_cli.modelfile.modelfile import LoadedModel
 from tnet_cli.results.result import SlideResult, prediction_columns
+from tnet_cli.slide.slide import Slide
 from tnet_cli.training.manifest import LabelledSlide
 from tnet_cli.training.rollout import all_features
 
@@ -44,14 +53,20 @@ def validation_metrics(
         SlideError: a slide cannot be read, and bad slides are not to be skipped.
     """
     network, readers = state.network.eval(), state.settings.readers
-    look = look_with(network, state.device)
+    kept = _Kept.of(state)
     tally = torch.zeros(3, dtype=torch.float64)  # slides, right ones, summed loss
     for slide in state.group.share(slides):
         if state.interruption.requested:
             break
         try:
             result = slide.down_to(depth).traverse(
-                look, network.config, (), TopK(), batch_size=BATCH_PATCHES, readers=readers
+                kept.look,
+                network.config,
+                (),
+                TopK(),
+                batch_size=BATCH_PATCHES,
+                readers=readers,
+                served=partial(kept.serve, slide),
             )
         except SlideError as error:
             state.leave_out(error)
@@ -71,6 +86,64 @@ def validation_metrics(
     if not count:
         return {"accuracy": float("nan"), "loss": float("nan")}
     return {"accuracy": right / count, "loss": loss_sum / count}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kept:
+    """Looks at validation slides in evaluation mode, and at what is kept of the features of frozen encoders.
+
+    Patches are read and computed here as they are when slides are classified, not as in a step of training.
+    """
+
+    network: TNet
+    device: torch.device
+    features: FrozenFeatures | None
+
+    @classmethod
+    def of(cls, state: TrainingState) -> Self:
+        """Return what looks with a run's network."""
+        network, device, of_steps = state.network, state.device, state.features
+        if of_steps is None or state.settings.features is None:
+            return cls(network, device, None)
+        features = FrozenFeatures.of(
+            network,
+            Path(state.settings.features),
+            device,
+            side_px=lambda number: network.config.encoders[number].input_px,
+            digests=of_steps.digests,
+        )
+        return cls(network, device, features)
+
+    def look(self, patches: Tensor, positions: np.ndarray, allowed: np.ndarray | None) -> Look:
+        """Look as the engine asks for it."""
+        if self.features is not None and (encoded := self.features.encode(patches, positions)) is not None:
+            return encoded
+        return look_with(self.network, self.device)(patches, positions, allowed)
+
+    def serve(self, slide: TrainingSlide, job: TraversalJob, handle: Slide) -> TraversalJob:
+        """Return the job with what is kept of its slide."""
+        if self.features is None:
+            return job
+        return self.features.serve(job, self.features.of_slide(slide, handle), self._finish)
+
+    def _finish(
+        self,
+        processing_level: int,
+        vectors: Tensor,
+        cells: Tensor | None,
+        positions: np.ndarray,
+        allowed: np.ndarray | None,
+    ) -> Look:
+        with torch.inference_mode():
+            seen = self.network.look_at_encoded(
+                processing_level,
+                vectors,
+                cells,
+                torch.from_numpy(positions).to(self.device),
+                None if allowed is None else torch.from_numpy(allowed).to(self.device),
+            )
+            log_probs = None if seen.cell_log_probs is None else seen.cell_log_probs.cpu()
+            return Look(features=seen.features, cell_log_probs=log_probs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The warm-up: extractor, location module and classifier learn from a pool of patches, taught by annotations."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import Self
@@ -16,6 +16,7 @@ from tnet_cli.learning.loop import Stage, StepOutput
 from tnet_cli.learning.patch_store import PIXELS, TARGETS, SlidePatches, attended_patches, guided_patches
 from tnet_cli.learning.slides import NO_LABEL, AnnotationTargets, read_many
 from tnet_cli.learning.state import TrainingState, digest_of, random_source
+from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.encoder import Encoder
 from tnet_cli.model.normalisation import freeze_normalisation
 
@@ -35,6 +36,7 @@ class PatchBatch:
         kept: float32 (N, D): what dropout keeps of each feature.
         taught: Patches of the step that hold annotations, those of all processes.
         labelled: Patches of the step with a label, likewise.
+        encoders: Numbers of the encoders that learn from patches of the step, those of all processes.
     """
 
     pixels: Tensor
@@ -45,6 +47,7 @@ class PatchBatch:
     kept: Tensor
     taught: int
     labelled: int
+    encoders: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -118,13 +121,16 @@ class WarmUp(Stage[PatchBatch]):
             kept=torch.cat([classification.draw_kept(1, source) for source in sources] or [torch.empty(0, 0)]),
             taught=int(columns["cell_targets"][chosen].any(axis=1).sum()),
             labelled=int((columns["labels"][chosen] != NO_LABEL).sum()),
+            encoders=_learning(self.state.network.config, columns["positions"][chosen, 2]),
         )
 
     def compute(self, batch: PatchBatch, share: float) -> StepOutput:  # noqa: ARG002 (the batch knows the counts)
         """Compute the location module's term and the classifier's."""
         state = self.state
-        learns_statistics = self.settings.normalisation == "frozen"
-        if len(batch) == 0 and not (learns_statistics and state.group.size > 1):
+        # Where statistics are exchanged, a process without a patch of an encoder must be met all the same.
+        exchanges = self.settings.normalisation == "frozen" and state.group.size > 1
+        met = batch.encoders if exchanges else ()
+        if not len(batch) and not met:
             return StepOutput({})
         targets, labels = batch.targets.to(state.device), batch.labels.to(state.device)
         with state.precision.autocast(), state.group.joined_statistics():
@@ -133,6 +139,7 @@ class WarmUp(Stage[PatchBatch]):
                 batch.positions.to(state.device),
                 batch.allowed.to(state.device),
                 detach_location=False,
+                through=met,
             )
             logits = state.network.classification(seen.features, batch.kept.to(state.device))
         terms: dict[str, Tensor] = {}
@@ -142,6 +149,14 @@ class WarmUp(Stage[PatchBatch]):
             summed = functional.cross_entropy(logits.float(), labels, ignore_index=NO_LABEL, reduction="sum")
             terms["patch"] = summed / batch.labelled
         return StepOutput(terms)
+
+
+def _learning(config: TNetConfig, processing_levels: np.ndarray) -> list[int]:
+    """Return the numbers of the encoders of these processing levels, without those that are frozen."""
+    if not config.encoders:
+        return [0]
+    numbers = {config.encoder_number(each) for each in np.unique(processing_levels).tolist()}
+    return sorted(number for number in numbers if not config.encoders[number].frozen)
 
 
 def fill_pool(state: TrainingState, rng: np.random.Generator, stage: int = 0) -> None:

@@ -1,13 +1,13 @@
 """What may happen to a slide on its way to the computer, done to a composed slide: the same tissue, other pixels."""
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageFilter
 
+from benchmarks.composed_colorectal.artefacts import Artefacts, bubbles, folds, pen
 from tnet_cli.files import written_whole
 from tnet_cli.geometry import Region, Size
 from tnet_cli.slide.opening import open_slide
@@ -24,8 +24,7 @@ from tnet_cli.synth.pyramid import (
 MARGIN_PX = 16
 """Read around a window, so that its edges blur into what lies beyond."""
 
-MARK_SIDE_PX = 1200
-"""Pen marks and folds are drawn at this size of the whole slide."""
+GLASS = (245.0, 245.0, 245.0)
 
 Paint = Callable[[np.ndarray], np.ndarray]
 
@@ -37,14 +36,14 @@ class Distortion:
     Attributes:
         name: In tables and of folders.
         paint: Pixels uint8 (H, W, 3) to the same, for what is the same everywhere.
-        marks: Pen marks or folds: ``pen``, ``fold`` or none.
+        befalls: Draws what befalls the slide.
         quality: Of the JPEG.
         coarser: The slide is scanned so many times coarser; below one it is finer.
     """
 
     name: str
     paint: Paint | None = None
-    marks: str | None = None
+    befalls: Callable[[Size, np.random.Generator], Artefacts] | None = None
     quality: int = JPEG_QUALITY
     coarser: float = 1.0
 
@@ -67,8 +66,9 @@ DISTORTIONS = (
     Distortion("stain: paler, bluer", paint=stain((0.85, 0.75, 0.6))),
     Distortion("JPEG quality 30", quality=30),
     Distortion("slight blur", paint=blur(1.2)),
-    Distortion("pen marks", marks="pen"),
-    Distortion("folds", marks="fold"),
+    Distortion("pen marks", befalls=lambda size, rng: Artefacts(size, passed=pen(size, rng))),
+    Distortion("folds", befalls=lambda size, rng: Artefacts(size, folded=folds(size, rng))),
+    Distortion("bubbles", befalls=lambda size, rng: Artefacts(size, passed=bubbles(size, rng))),
     Distortion("scanned 2x coarser", coarser=2.0),
     Distortion("scanned 2x finer", coarser=0.5),
 )
@@ -81,7 +81,7 @@ def distort(source: Path, target: Path, distortion: Distortion, seed: int) -> No
         source: A slide with mpp.
         target: The file to write.
         distortion: What happens.
-        seed: Of pen marks and folds.
+        seed: Of what befalls it.
     """
     with open_slide(str(source)) as slide, written_whole(target) as draft:
         mpp = slide.mpp
@@ -98,12 +98,12 @@ def distort(source: Path, target: Path, distortion: Distortion, seed: int) -> No
 
 
 def _windows(slide: Slide, size: Size, distortion: Distortion, seed: int) -> Iterator[EncodedWindow]:
-    marks = _marks(distortion.marks, np.random.default_rng([seed, 5]))
+    befallen = None if distortion.befalls is None else distortion.befalls(size, np.random.default_rng([seed, 5]))
     for x, y in window_places(size):
-        yield encode_window(_window(slide, x, y, size, distortion, marks), quality=distortion.quality)
+        yield encode_window(_window(slide, x, y, distortion, befallen), quality=distortion.quality)
 
 
-def _window(slide: Slide, x: int, y: int, size: Size, distortion: Distortion, marks: Image.Image | None) -> np.ndarray:
+def _window(slide: Slide, x: int, y: int, distortion: Distortion, befallen: Artefacts | None) -> np.ndarray:
     """Return a window of the distorted slide, uint8 (1024, 1024, 3)."""
     side = WINDOW_PX + 2 * MARGIN_PX
     scale = distortion.coarser
@@ -112,37 +112,5 @@ def _window(slide: Slide, x: int, y: int, size: Size, distortion: Distortion, ma
     if distortion.paint is not None:
         pixels = distortion.paint(pixels)
     pixels = pixels[MARGIN_PX:-MARGIN_PX, MARGIN_PX:-MARGIN_PX]
-    if marks is None:
-        return np.ascontiguousarray(pixels)
-    step = MARK_SIDE_PX / size.width
-    box = (x * step, y * step, (x + WINDOW_PX) * step, (y + WINDOW_PX) * step)
-    cut = marks.transform((WINDOW_PX, WINDOW_PX), Image.Transform.EXTENT, box, Image.Resampling.BILINEAR)
-    passed = np.asarray(cut, np.float32) / 255
-    if distortion.marks == "fold":
-        # Two layers of tissue absorb twice.
-        return np.asarray(245 * (pixels / 245.0) ** (2 - passed), dtype=np.uint8)
-    return np.asarray(pixels * passed, dtype=np.uint8)
-
-
-def _marks(kind: str | None, rng: np.random.Generator) -> Image.Image | None:
-    """Draw how much light passes pen marks, or the single layers between folds, over the whole slide."""
-    if kind is None:
-        return None
-    page = Image.new("RGB", (MARK_SIDE_PX, MARK_SIDE_PX), (255, 255, 255))
-    draw = ImageDraw.Draw(page)
-    for _ in range(3):
-        cx, cy = rng.uniform(0.25, 0.75, 2) * MARK_SIDE_PX
-        angle, length = rng.uniform(0, math.pi), rng.uniform(0.15, 0.35) * MARK_SIDE_PX
-        bend = rng.uniform(-0.5, 0.5)
-        along = np.linspace(-0.5, 0.5, 40) * length
-        across = bend * along**2 / length
-        line = [
-            (cx + a * math.cos(angle) - b * math.sin(angle), cy + a * math.sin(angle) + b * math.cos(angle))
-            for a, b in zip(along, across, strict=True)
-        ]
-        if kind == "fold":
-            draw.line(line, fill=(0, 0, 0), width=4, joint="curve")
-        else:
-            inks = ((40, 70, 170), (30, 110, 60), (50, 50, 55))
-            draw.line(line, fill=inks[int(rng.integers(len(inks)))], width=14, joint="curve")
-    return page.filter(ImageFilter.GaussianBlur(1))
+    pixels = np.ascontiguousarray(pixels)
+    return pixels if befallen is None else befallen.applied(pixels, x, y, GLASS)

@@ -1,0 +1,1 @@
+"""Slides composed of real colorectal tiles of two collections."""
