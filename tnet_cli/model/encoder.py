@@ -65,9 +65,9 @@ class Encoder(nn.Module):
         """
         pixels, greatest = patches.float(), 255.0 if patches.dtype == torch.uint8 else 1.0
         side_px = self.settings.input_px
-        if not len(pixels):
+        if pixels.shape[2:] != (side_px, side_px) and not len(pixels):
             pixels = pixels.new_empty(0, 3, side_px, side_px)  # nothing cannot be resized
-        if pixels.shape[2:] != (side_px, side_px):
+        elif pixels.shape[2:] != (side_px, side_px):
             # Bilinear without antialiasing, as the published weights of the paper were trained.
             is_cubic = self.settings.interpolation == "bicubic"
             pixels = functional.interpolate(
