@@ -11,6 +11,7 @@ from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.model.best_first import BestFirstPlan, traverse_best_first
 from tnet_cli.model.choice import TopK
 from tnet_cli.model.config import EncoderConfig, TNetConfig, mpp_by_level
+from tnet_cli.model.encoder import PART_PATCHES
 from tnet_cli.model.feature import FeatureExtractionByLevel
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Look, Traversal, TraversalPlan, traverse
@@ -162,6 +163,20 @@ def test_what_a_frozen_encoder_sees_of_a_patch_depends_on_no_other_patch_before_
     before = {name: values.clone() for name, values in encoder.named_buffers()}
     assert torch.allclose(encoder.encode(patches)[0][:1], encoder.encode(patches[:1])[0], atol=1e-5)
     assert all(torch.equal(values, before[name]) for name, values in encoder.named_buffers())
+
+
+def test_a_frozen_encoder_sees_in_parts_what_it_sees_at_once():
+    torch.manual_seed(6)
+    frozen = EncoderConfig(backbone="timm:resnet10t", processing_levels=(0, 1), input_px=48, frozen=True)
+    encoder, patches = extraction_of(TNet(config_of(frozen, RESNET))).encoder(0), torch.rand(11, 3, 48, 48)
+    sizes: list[int] = []
+    encoder.backbone.register_forward_pre_hook(lambda _module, given: sizes.append(len(given[0])))
+    vectors, maps = encoder.encode(patches)
+    assert max(sizes) <= PART_PATCHES < sum(sizes) == 11
+    vectors_at_once, maps_at_once = encoder.backbone((patches - 0.5) / 0.5)
+    assert torch.allclose(vectors, vectors_at_once, atol=1e-5)
+    assert maps is not None
+    assert torch.allclose(maps, maps_at_once, atol=1e-5)
 
 
 def test_a_frozen_encoder_stays_in_evaluation_mode_while_the_rest_trains():
