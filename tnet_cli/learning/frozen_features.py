@@ -149,12 +149,8 @@ class FrozenFeatures:
         number = self.network.config.encoder_number(processing_level)
         if number not in self.folders:
             return None
-        with torch.no_grad():
-            vectors, cells = _extraction_of(self.network).encode(
-                patches.to(self.device, non_blocking=True), processing_level
-            )
-        parts = [vectors] if _cells_of(self.network, number) is None or cells is None else [vectors, cells.flatten(1)]
-        return Look(features=torch.cat([each.float() for each in parts], dim=1), cell_log_probs=None)
+        rows = encoded_rows(self.network, patches.to(self.device, non_blocking=True), processing_level)
+        return Look(features=rows, cell_log_probs=None)
 
     def serve(self, job: TraversalJob, kept: SlideFeatures, finish: FinishFunction) -> TraversalJob:
         """Return a job whose traversal has the engine look only at what is not kept; it keeps no patches.
@@ -177,17 +173,27 @@ class FrozenFeatures:
                 number = self.network.config.encoder_number(wanted.processing_level)
                 if number in self.folders:
                     rows = yield from _rows(wanted, number, kept)
-                    vectors, cells = self._parted(number, torch.from_numpy(rows).to(self.device))
+                    vectors, cells = parted_rows(self.network, number, torch.from_numpy(rows).to(self.device))
                     look = finish(wanted.processing_level, vectors, cells, wanted.positions, wanted.allowed)
                 else:
                     look = yield wanted
 
-    def _parted(self, number: int, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        length = _extraction_of(self.network).encoder(number).feature_length
-        shape = _cells_of(self.network, number)
-        if shape is None:
-            return rows, None
-        return rows[:, :length], rows[:, length:].reshape(-1, *shape["shape"])
+
+def encoded_rows(network: TNet, patches: Tensor, processing_level: int) -> Tensor:
+    """Return what a frozen encoder sees of patches of a processing level, vectors and cells in rows float32 (N, L)."""
+    number = network.config.encoder_number(processing_level)
+    with torch.no_grad():
+        vectors, cells = _extraction_of(network).encode(patches, processing_level)
+    parts = [vectors] if cells is None or _cells_of(network, number) is None else [vectors, cells.flatten(1)]
+    return torch.cat([each.float() for each in parts], dim=1)
+
+
+def parted_rows(network: TNet, number: int, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Part rows of an encoder as ``encoded_rows`` made them: vectors (N, D), and cells (N, C, n, n) or None."""
+    length, shape = _extraction_of(network).encoder(number).feature_length, _cells_of(network, number)
+    if shape is None:
+        return rows, None
+    return rows[:, :length], rows[:, length:].reshape(-1, *shape["shape"])
 
 
 def _rows(wanted: Wanted, number: int, kept: SlideFeatures) -> Generator[Wanted, Look, np.ndarray]:

@@ -64,6 +64,8 @@ class TrainingSettings(BaseModel):
             levels.
         backbone_weights: Pretrained weights of the backbone: ``torchvision`` or ``torchvision:NAME``, ``timm``, a
             ``.safetensors`` file, or ``hf://owner/repo``; random when None.
+        views: In the warm-up, how many ways of turning, mirroring and tinting each patch has, so that what frozen
+            encoders see of it is computed so many times at most; 0 for a new way whenever it is drawn.
         finest_weights: Of an encoder of the finest processing level's own, frozen: a preset of ``tnet models
             encoders``, or whatever else ``modelfile.encoders`` finds; None where one encoder serves all.
         features: Folder in which the features of frozen encoders are kept, for other runs too; None to compute them
@@ -108,6 +110,7 @@ class TrainingSettings(BaseModel):
     normalisation: Literal["frozen", "none"] = "frozen"
     backbone_weights: str | None = Field(default=None, min_length=1)
     finest_weights: str | None = Field(default=None, min_length=1)
+    views: int = Field(default=0, ge=0, le=1000)
     features: Annotated[str | None, OnlyWhether] = Field(default=None, min_length=1)
     soft_steps: int = Field(default=0, ge=0, le=10**8)
     soft_learning_rate: float = Field(default=1e-3, gt=0)

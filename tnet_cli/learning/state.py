@@ -14,6 +14,7 @@ from tnet_cli.errors import SlideError
 from tnet_cli.inference.progress import Progress, StepReport
 from tnet_cli.learning.distributed import ProcessGroup
 from tnet_cli.learning.frozen_features import FrozenFeatures
+from tnet_cli.learning.frozen_views import FrozenViews
 from tnet_cli.learning.interruption import Interruption
 from tnet_cli.learning.patch_store import PatchPool
 from tnet_cli.learning.settings import TrainingSettings
@@ -71,6 +72,7 @@ class TrainingState:
         pretrained: Whether the backbone began with pretrained weights.
         skip_bad: Leave slides out that cannot be read, instead of stopping.
         features: What frozen encoders see, where it is kept; None where it is always computed.
+        views: What they see of the views of the pool's patches; None where these have none.
         noted: Slides that were already named as unreadable, and sentences that are told once.
     """
 
@@ -87,6 +89,7 @@ class TrainingState:
     pretrained: bool = False
     skip_bad: bool = False
     features: FrozenFeatures | None = None
+    views: FrozenViews | None = None
     noted: set[str] = field(default_factory=set)
     interruption: Interruption = field(default_factory=Interruption)
 

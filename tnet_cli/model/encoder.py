@@ -104,7 +104,7 @@ class Encoder(nn.Module):
         if len(normalised) <= PART_PATCHES or not self.settings.frozen:
             vectors, maps = self.backbone(normalised)
             return vectors, maps
-        parts = [self.backbone(part) for part in normalised.split(PART_PATCHES)]
+        parts = [self.backbone(part) for part in torch.split(normalised, PART_PATCHES)]
         maps = None if parts[0][1] is None else torch.cat([each for _, each in parts])
         return torch.cat([each for each, _ in parts]), maps
 

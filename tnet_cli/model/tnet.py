@@ -109,13 +109,7 @@ class TNet(nn.Module):
             )
             for number, mine in rows.items()
         ]
-        log_probs = [look.cell_log_probs for look in looks if look.cell_log_probs is not None]
-        order = [row for mine in rows.values() for row in mine]
-        back = torch.tensor(order, dtype=torch.int64, device=positions.device).argsort()
-        return Look(
-            features=torch.cat([look.features for look in looks])[back],
-            cell_log_probs=torch.cat(log_probs)[back] if log_probs else None,
-        )
+        return joined_looks(list(rows.values()), looks)
 
     def _look(
         self, number: int, patches: Tensor, positions: Tensor, allowed: Tensor | None, *, detach_location: bool
@@ -241,3 +235,19 @@ class TNet(nn.Module):
         rows = torch.from_numpy(np.flatnonzero(counted)).to(features.device)
         weights: Tensor = self.weighting(features[rows])
         return weights.new_zeros(len(features)).index_copy(0, rows, weights)
+
+
+def joined_looks(rows: Sequence[Sequence[int]], looks: Sequence[Look]) -> Look:
+    """Put together what was seen of the parts of a batch, none of it of a distilled network.
+
+    Args:
+        rows: Of each part in the batch.
+        looks: What was seen of it.
+    """
+    log_probs = [look.cell_log_probs for look in looks if look.cell_log_probs is not None]
+    order = [row for mine in rows for row in mine]
+    back = torch.tensor(order, dtype=torch.int64, device=looks[0].features.device).argsort()
+    return Look(
+        features=torch.cat([look.features for look in looks])[back],
+        cell_log_probs=torch.cat(log_probs)[back] if log_probs else None,
+    )

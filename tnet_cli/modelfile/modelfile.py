@@ -221,9 +221,9 @@ def _domain_of(
 def save_model(network: TNet, card: ModelCard, path: Path, *, halve: bool = True) -> None:
     """Write a model file and, beside it, its card as readable Markdown.
 
-    Weights are stored as float16, which halves the file; statistics, frozen encoders, whose answers others rely on, and
-    everything that is not a weight stay as they are. The header carries the digest of the tensors, so that damage is
-    noticed.
+    Weights are stored as float16, which halves the file; statistics and everything that is not a weight stay as they
+    are, and so do frozen encoders, whose answers others rely on, where float16 would change them. The header carries
+    the digest of the tensors, so that damage is noticed.
 
     Args:
         network: ``card.network`` must be its configuration.
@@ -240,8 +240,9 @@ def save_model(network: TNet, card: ModelCard, path: Path, *, halve: bool = True
     for name, tensor in network.state_dict().items():
         stored = tensor.detach().cpu().contiguous()
         # Running variances can exceed the range of float16, so only weights are halved.
-        is_weight = stored.dtype == torch.float32 and stored.ndim > 1 and not name.startswith(frozen)
-        tensors[name] = stored.half() if halve and is_weight else stored
+        is_weight = stored.dtype == torch.float32 and stored.ndim > 1
+        must_stay = name.startswith(frozen) and not torch.equal(stored.half().float(), stored)
+        tensors[name] = stored.half() if halve and is_weight and not must_stay else stored
     _write(tensors, card, path)
 
 

@@ -122,7 +122,7 @@ class SlideStage(Stage[SlideBatch]):
 
     def _drop_patches(self) -> None:
         group, kept = self.state.group, self.state.pool.kept
-        self.state.pool = PatchPool(kept)
+        self.state.pool, self.state.views = PatchPool(kept), None
         # Others may still be reading of what is removed.
         if group.agreed(0) == 0 and group.rank == 0:
             kept.clear()

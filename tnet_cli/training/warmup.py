@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tnet_cli.learning.augment import augment_patch
+from tnet_cli.learning.frozen_views import FrozenViews
 from tnet_cli.learning.kept import key_of
 from tnet_cli.learning.loop import Stage, StepOutput
 from tnet_cli.learning.patch_store import PIXELS, TARGETS, SlidePatches, attended_patches, guided_patches
@@ -19,8 +20,11 @@ from tnet_cli.learning.state import TrainingState, digest_of, random_source
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.encoder import Encoder
 from tnet_cli.model.normalisation import freeze_normalisation
+from tnet_cli.model.tnet import joined_looks
+from tnet_cli.model.traversal import Look
 
 MEASURED_PATCHES = 256
+NO_PIXELS = np.zeros((1, 1, 3), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +41,7 @@ class PatchBatch:
         taught: Patches of the step that hold annotations, those of all processes.
         labelled: Patches of the step with a label, likewise.
         encoders: Numbers of the encoders that learn from patches of the step, those of all processes.
+        views: int64 (N,): numbers of the views that the patches are; -1 where each is one of its own.
     """
 
     pixels: Tensor
@@ -45,6 +50,7 @@ class PatchBatch:
     targets: Tensor
     labels: Tensor
     kept: Tensor
+    views: Tensor
     taught: int
     labelled: int
     encoders: Sequence[int] = ()
@@ -54,7 +60,7 @@ class PatchBatch:
 
     def part(self, rows: slice) -> Self:
         """Return some of the patches."""
-        names = ("pixels", "positions", "allowed", "targets", "labels", "kept")
+        names = ("pixels", "positions", "allowed", "targets", "labels", "kept", "views")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def close(self) -> None:
@@ -100,18 +106,29 @@ class WarmUp(Stage[PatchBatch]):
         self.weights = self.state.pool.sampling_weights()
         if self.settings.normalisation == "none":
             freeze_normalisation(self.state.network)
+        state, encoders = self.state, self.state.network.config.encoders
+        if self.settings.views and state.views is None and any(each.frozen for each in encoders):
+            state.views = FrozenViews(state.network, state.device, state.folder)
 
     def prepare(self, rng: np.random.Generator, step: int) -> PatchBatch:  # noqa: ARG002 (every step draws alike)
         """Draw patches; this process's are turned, mirrored and tinted, each by its own source of randomness."""
         pool, share, jitter = self.state.pool, self.state.group.share, self.settings.colour_jitter
+        kept = self.state.views
         columns = {name: pool.column(name) for name in TARGETS}
         chosen = rng.choice(len(pool), size=self.settings.batch_patches, p=self.weights)
         mine, sources = list(share(chosen.tolist())), share(rng.spawn(len(chosen)))
         px, classification = self.state.network.config.base_px, self.state.network.classification
-        pixels = np.empty((len(mine), px, px, 3), np.uint8)
+        pixels, views = np.zeros((len(mine), px, px, 3), np.uint8), np.full(len(mine), -1)
         cells = np.stack([columns["allowed"][mine], columns["cell_targets"][mine]], axis=1)  # (N, 2, G)
         for row, (index, source) in enumerate(zip(mine, sources, strict=True)):
-            pixels[row], cells[row] = augment_patch(pool.pixels(index), cells[row], jitter, source)
+            way, processing_level = source, int(columns["positions"][index, 2])
+            if kept is not None and kept.serves(processing_level):
+                views[row] = index * self.settings.views + int(source.integers(self.settings.views))
+                way = random_source(self.settings.seed, 0, 0, int(views[row]))
+                if kept.holds(int(views[row]), processing_level):
+                    cells[row] = augment_patch(NO_PIXELS, cells[row], jitter, way)[1]
+                    continue
+            pixels[row], cells[row] = augment_patch(pool.pixels(index), cells[row], jitter, way)
         return PatchBatch(
             pixels=torch.from_numpy(pixels).permute(0, 3, 1, 2),
             positions=torch.from_numpy(columns["positions"][mine]),
@@ -119,6 +136,7 @@ class WarmUp(Stage[PatchBatch]):
             targets=torch.from_numpy(cells[:, 1].astype(np.float32)),
             labels=torch.from_numpy(columns["labels"][mine]),
             kept=torch.cat([classification.draw_kept(1, source) for source in sources] or [torch.empty(0, 0)]),
+            views=torch.from_numpy(views),
             taught=int(columns["cell_targets"][chosen].any(axis=1).sum()),
             labelled=int((columns["labels"][chosen] != NO_LABEL).sum()),
             encoders=_learning(self.state.network.config, columns["positions"][chosen, 2]),
@@ -134,13 +152,7 @@ class WarmUp(Stage[PatchBatch]):
             return StepOutput({})
         targets, labels = batch.targets.to(state.device), batch.labels.to(state.device)
         with state.precision.autocast(), state.group.joined_statistics():
-            seen = state.network.look(
-                batch.pixels.to(state.device),
-                batch.positions.to(state.device),
-                batch.allowed.to(state.device),
-                detach_location=False,
-                through=met,
-            )
+            seen = self._look(batch, met)
             logits = state.network.classification(seen.features, batch.kept.to(state.device))
         terms: dict[str, Tensor] = {}
         if seen.cell_log_probs is not None:
@@ -149,6 +161,24 @@ class WarmUp(Stage[PatchBatch]):
             summed = functional.cross_entropy(logits.float(), labels, ignore_index=NO_LABEL, reduction="sum")
             terms["patch"] = summed / batch.labelled
         return StepOutput(terms)
+
+    def _look(self, batch: PatchBatch, met: Sequence[int]) -> Look:
+        """Look at the patches of a step: at views by what is held of them, at others by the network."""
+        network, device, kept = self.state.network, self.state.device, self.state.views
+        positions, allowed, views = batch.positions.to(device), batch.allowed.to(device), batch.views.numpy()
+        plain, rows, looks = np.flatnonzero(views < 0).tolist(), list[list[int]](), list[Look]()
+        if plain or met:
+            pixels = batch.pixels[plain].to(device)
+            rows.append(plain)
+            looks.append(network.look(pixels, positions[plain], allowed[plain], detach_location=False, through=met))
+        if kept is not None:
+            encoders = np.array([network.config.encoder_number(n) for n in batch.positions[:, 2].tolist()])
+            for number in np.unique(encoders[views >= 0]).tolist():
+                mine = np.flatnonzero((encoders == number) & (views >= 0)).tolist()
+                numbers, pixels = views[mine].tolist(), batch.pixels[mine]
+                rows.append(mine)
+                looks.append(kept.look(numbers, pixels, positions[mine], allowed[mine], detach_location=False))
+        return looks[0] if len(looks) == 1 else joined_looks(rows, looks)
 
 
 def _learning(config: TNetConfig, processing_levels: np.ndarray) -> list[int]:
