@@ -330,16 +330,18 @@ def open_for_appending(path: Path) -> int:
 
 
 @contextmanager
-def scratch_file(size_bytes: int) -> Iterator[IO[bytes]]:
-    """Give an unnamed file of that size, which is gone when it is closed and no memory is mapped to it any more.
+def scratch_file(size_bytes: int = 0, folder: Path | None = None) -> Iterator[IO[bytes]]:
+    """Give an unnamed file of that size, in a folder or the system's place for such files.
+
+    It is gone when it is closed and no memory is mapped to it any more.
 
     Raises:
         OSError: there is no room for it, or less than a tenth of the free room would be left.
     """
-    if size_bytes > 0.9 * shutil.disk_usage(tempfile.gettempdir()).free:
+    if size_bytes > 0.9 * shutil.disk_usage(folder or tempfile.gettempdir()).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with tempfile.TemporaryFile(prefix="tnet-") as file:
-        if hasattr(os, "posix_fallocate"):
+    with tempfile.TemporaryFile(prefix="tnet-", dir=folder) as file:
+        if size_bytes and hasattr(os, "posix_fallocate"):
             # Claimed now, a full disk is an error; found full while a map of it is written, it would end the process.
             os.posix_fallocate(file.fileno(), 0, size_bytes)
         yield file

@@ -6,15 +6,16 @@ alone: then it does not depend, not even in its last digits, on what else was dr
 it would have done.
 """
 
-import tempfile
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tnet_cli.files import scratch_file
 from tnet_cli.learning.frozen_features import encoded_rows, parted_rows
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Look
@@ -24,16 +25,15 @@ class _Rows:
     """Rows of float32 by number, in a file that is gone when nobody needs it any more.
 
     Args:
-        folder: Where the file lies; None for the system's own place of such files.
+        folder: There already; None for the system's own place of such files.
     """
 
     def __init__(self, folder: Path | None) -> None:
         self.held: set[int] = set()
         self._bytes = 0
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (open for as long as the rows)
-        weakref.finalize(self, self._file.close)
+        stack = ExitStack()
+        self._file = stack.enter_context(scratch_file(folder=folder))
+        weakref.finalize(self, stack.close)
 
     def put(self, number: int, row: np.ndarray) -> None:
         """Keep a row, as long as all others.
