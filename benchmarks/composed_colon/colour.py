@@ -9,34 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from benchmarks.composed_colon.compose import difficulty_of
 from benchmarks.composed_colon.design import MPP
 from benchmarks.composed_colon.tiles import CLASS_NAMES, Tile, draw_stain, load_tile, tiles_of_split
+from benchmarks.composed_colorectal.colour import GLASS, histogram, score
 from tnet_cli.geometry import Region
 from tnet_cli.inputs.inputs import SlideInput, read_manifest
 from tnet_cli.slide.opening import open_slide
 
-BINS = 6
-GLASS = 225
 SCALES_MPP = (12.8, 51.2)
-
-
-def histogram(pixels: np.ndarray) -> np.ndarray:
-    """Return the shares of colours, ``BINS`` to the power of three, and the mean colour of pixels uint8 (N, 3)."""
-    place = (pixels.astype(np.int32) * BINS) >> 8
-    counts = np.bincount(place @ np.array([BINS * BINS, BINS, 1]), minlength=BINS**3)
-    return np.concatenate([np.sqrt(counts / max(1, len(pixels))), pixels.mean(axis=0) / 255])
-
-
-def score(train: np.ndarray, labels: Sequence[int], test: np.ndarray) -> np.ndarray:
-    """Fit a logistic regression and return its score of each row of ``test``."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
-    return np.asarray(model.fit(train, labels).decision_function(test))
 
 
 def tile_aurocs(folder: Path) -> dict[str, float]:

@@ -36,6 +36,12 @@ def histogram(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([np.sqrt(counts / len(pixels)), pixels.mean(axis=0) / 255])
 
 
+def score(train: np.ndarray, labels: Sequence[int] | np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Fit a logistic regression to histograms and their labels of two kinds; return its score of each of ``rows``."""
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    return np.asarray(model.fit(train, labels).decision_function(rows))
+
+
 def slide_histogram(path: Path, mpp: float) -> np.ndarray:
     """Return the histogram of what is not glass on a slide of so many micrometres per pixel."""
     with open_slide(path) as slide:
@@ -59,8 +65,7 @@ def aurocs(designs: Sequence[Mapping[str, str]], rows: np.ndarray) -> dict[str, 
         truth = np.isin(of["label"], positive)
         for trained in (*([name] for name in COLLECTIONS), list(COLLECTIONS)):
             train = (of["split"] == "train") & np.isin(of["collection"], trained)
-            model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
-            scores = model.fit(rows[train], truth[train]).decision_function(rows)
+            scores = score(rows[train], truth[train], rows)
             for tested in COLLECTIONS:
                 name = f"{task}: {' and '.join(trained)} to {tested}"
                 for group in GROUPS:

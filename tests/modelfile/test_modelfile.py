@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from tnet_cli.errors import ModelFileError
 from tnet_cli.metrics.predictions import softmax
-from tnet_cli.model.config import TNetConfig
+from tnet_cli.model.config import EncoderConfig, TNetConfig
 from tnet_cli.model.tnet import TNet
 from tnet_cli.modelfile.card import CARD_KEY, ModelCard, TrainingData, calibration_words
 from tnet_cli.modelfile.modelfile import bundled_models, find_model, load_model, read_card, save_model
@@ -45,6 +45,25 @@ def saved(tmp_path: Path) -> tuple[TNet, Path]:
     network = TNet(CONFIG)
     save_model(network, made_card(), tmp_path / "made.safetensors")
     return network, tmp_path / "made.safetensors"
+
+
+@pytest.mark.parametrize("is_rounded", [True, False])
+def test_a_frozen_encoder_comes_back_to_the_bit_in_half_the_room_where_that_loses_nothing(tmp_path, is_rounded):
+    torch.manual_seed(0)
+    frozen = EncoderConfig(backbone="tnet_small", processing_levels=(0, 1, 2, 3), input_px=256, frozen=True)
+    config = TNetConfig.model_validate(CONFIG.model_dump() | {"encoders": (frozen,)})
+    network = TNet(config)
+    if is_rounded:
+        with torch.no_grad():
+            for weights in network.feature.parameters():
+                weights.copy_(weights.half())
+    save_model(network, made_card(network=config), tmp_path / "made.safetensors")
+    stored = load_file(tmp_path / "made.safetensors")
+    back = load_model(tmp_path / "made.safetensors").network.state_dict()
+    own = {name: each for name, each in network.state_dict().items() if name.startswith("feature.encoders.0.")}
+    assert all(torch.equal(back[name], each) for name, each in own.items())
+    kinds = {stored[name].dtype for name, each in own.items() if each.ndim > 1 and each.any()}
+    assert kinds == {torch.float16 if is_rounded else torch.float32}
 
 
 def test_weights_and_card_come_back(saved):

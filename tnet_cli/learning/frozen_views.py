@@ -74,10 +74,8 @@ class FrozenViews:
         """Whether what the processing level's encoder sees of a view is there, so that its pixels are not needed."""
         return view in self._rows[self.network.config.encoder_number(processing_level)].held
 
-    def look(
-        self, views: Sequence[int], pixels: Tensor, positions: Tensor, allowed: Tensor, *, detach_location: bool
-    ) -> Look:
-        """Look at views of one frozen encoder, as ``TNet.look`` does.
+    def look(self, views: Sequence[int], pixels: Tensor, positions: Tensor, allowed: Tensor) -> Look:
+        """Look at views of one frozen encoder, as ``TNet.look`` does; no gradient can pass into what is frozen.
 
         Args:
             views: Their numbers.
@@ -97,6 +95,4 @@ class FrozenViews:
                 rows.put(view, seen[0].cpu().numpy())
         found = torch.from_numpy(np.stack([rows.get(view) for view in views])).to(self.device)
         vectors, cells = parted_rows(self.network, number, found)
-        return self.network.look_at_encoded(
-            processing_level, vectors, cells, positions, allowed, detach_location=detach_location
-        )
+        return self.network.look_at_encoded(processing_level, vectors, cells, positions, allowed)

@@ -83,10 +83,8 @@ class Encoder(nn.Module):
             if is_cubic:
                 pixels = pixels.clamp(0, greatest)  # which it may overshoot
         normalised = self._normalised(pixels, greatest)
-        if normalised.device.type != "cuda":
+        if self.settings.precision == "float32" or normalised.device.type != "cuda":
             vectors, maps = self._in_parts(normalised)
-        elif self.settings.precision == "float32":
-            vectors, maps = self.backbone(normalised)
         else:
             with torch.autocast("cuda", dtype=getattr(torch, self.settings.precision)):
                 vectors, maps = self.backbone(normalised)
@@ -97,11 +95,11 @@ class Encoder(nn.Module):
         return vectors, maps
 
     def _in_parts(self, normalised: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Run the network on a processor, a few patches at a time where they do not depend on each other.
+        """Run the network, on a processor a few patches at a time where they do not depend on each other.
 
         What the first blocks make of 32 patches of 224 px is 50 MB a layer: in parts it stays in the cache.
         """
-        if len(normalised) <= PART_PATCHES or not self.settings.frozen:
+        if len(normalised) <= PART_PATCHES or not self.settings.frozen or normalised.device.type != "cpu":
             vectors, maps = self.backbone(normalised)
             return vectors, maps
         parts = [self.backbone(part) for part in torch.split(normalised, PART_PATCHES)]

@@ -240,9 +240,11 @@ def save_model(network: TNet, card: ModelCard, path: Path, *, halve: bool = True
     for name, tensor in network.state_dict().items():
         stored = tensor.detach().cpu().contiguous()
         # Running variances can exceed the range of float16, so only weights are halved.
-        is_weight = stored.dtype == torch.float32 and stored.ndim > 1
-        must_stay = name.startswith(frozen) and not torch.equal(stored.half().float(), stored)
-        tensors[name] = stored.half() if halve and is_weight and not must_stay else stored
+        if halve and stored.dtype == torch.float32 and stored.ndim > 1:
+            halved = stored.half()
+            if not name.startswith(frozen) or torch.equal(halved.float(), stored):
+                stored = halved
+        tensors[name] = stored
     _write(tensors, card, path)
 
 

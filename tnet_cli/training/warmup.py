@@ -177,7 +177,7 @@ class WarmUp(Stage[PatchBatch]):
                 mine = np.flatnonzero((encoders == number) & (views >= 0)).tolist()
                 numbers, pixels = views[mine].tolist(), batch.pixels[mine]
                 rows.append(mine)
-                looks.append(kept.look(numbers, pixels, positions[mine], allowed[mine], detach_location=False))
+                looks.append(kept.look(numbers, pixels, positions[mine], allowed[mine]))
         return looks[0] if len(looks) == 1 else joined_looks(rows, looks)
 
 
