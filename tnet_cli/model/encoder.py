@@ -99,7 +99,8 @@ class Encoder(nn.Module):
 
         What the first blocks make of 32 patches of 224 px is 50 MB a layer: in parts it stays in the cache.
         """
-        if len(normalised) <= PART_PATCHES or not self.settings.frozen or normalised.device.type != "cpu":
+        # Their number is asked last: a graph that is exported would be of that number alone.
+        if not self.settings.frozen or normalised.device.type != "cpu" or len(normalised) <= PART_PATCHES:
             vectors, maps = self.backbone(normalised)
             return vectors, maps
         parts = [self.backbone(part) for part in torch.split(normalised, PART_PATCHES)]
