@@ -45,6 +45,10 @@ LABELS = {
 """In turn: half of each collection is not neoplastic."""
 
 SIDES_MM = {"train": (5.0, 11.0), "val": (6.0, 14.0), "test": (8.0, 20.0)}
+CROWDED_MM = (4.0, 7.0)
+FIRST_CROWDED = 5_000
+"""Number of the first slide with many foci, which is there to teach where to look."""
+
 LARGEST_MM = (45.0, 50.0)
 LARGEST_EVERY = 24
 """One in so many test slides takes up a whole glass."""
@@ -85,6 +89,8 @@ class Wanted:
         """Key of ``design.SHARES``."""
         if self.kind == "field":
             return "field"
+        if self.number >= FIRST_CROWDED:
+            return "crowded"
         return "training" if self.split == "train" else ("easy", "hard")[self.number // 8 % 2]
 
     def design(self) -> ComposedDesign:
@@ -96,7 +102,7 @@ class Wanted:
             self.kind,
             self.label,
             self.difficulty,
-            sides_mm=LARGEST_MM if is_largest else SIDES_MM[self.split],
+            sides_mm=CROWDED_MM if self.difficulty == "crowded" else LARGEST_MM if is_largest else SIDES_MM[self.split],
         )
 
 
@@ -105,6 +111,15 @@ def wanted_of(split: str, collection: str, count: int) -> list[Wanted]:
     kinds, labels = KINDS[split], LABELS[collection]
     return [
         Wanted(number, collection, split, kinds[number // len(labels) % len(kinds)], labels[number % len(labels)])
+        for number in range(count)
+    ]
+
+
+def crowded_slides(collection: str, count: int) -> list[Wanted]:
+    """Return slides of many foci to be trained on."""
+    labels = LABELS[collection]
+    return [
+        Wanted(FIRST_CROWDED + number, collection, "train", "slide", labels[number % len(labels)])
         for number in range(count)
     ]
 

@@ -14,13 +14,22 @@ from tnet_cli.synth.outline import Outline
 SCALE_SPREAD = 0.25
 """A collection's scale is only estimated: that of a slide's tiles may be so much larger or smaller."""
 
-SHARES = {"easy": (0.01, 0.05), "hard": (0.001, 0.01), "training": (0.003, 0.08), "field": (0.25, 0.9)}
+SHARES = {
+    "easy": (0.01, 0.05),
+    "hard": (0.001, 0.01),
+    "training": (0.003, 0.08),
+    "crowded": (0.05, 0.2),
+    "field": (0.25, 0.9),
+}
 """Area of the foci over that of the tissue, by difficulty."""
 
 WHOLE_FIELD = 0.6
 """Share of fields that are of one class from edge to edge."""
 
 MOST_FOCI = 4
+MOST_CROWDED = 20
+"""Foci on a slide that teaches where to look: each region beside one teaches it."""
+
 LEAST_RADIUS_UM = 110.0
 WAVES = np.array([0.12, 0.08, 0.05, 0.04])[:, None]
 MOST_FIELD_PX = 3600
@@ -89,13 +98,15 @@ def design_composed(
     depth_um, anchors = _tissue(kind, shape, map_um, rng)
     foci: list[Focus] = []
     whole = kind == "field" and rng.random() < WHOLE_FIELD
-    share = SHARES["field" if kind == "field" else difficulty]
+    share, most = SHARES["field" if kind == "field" else difficulty], MOST_FOCI
+    if difficulty == "crowded":
+        most = MOST_CROWDED
     if not whole:
-        outlines = _place_foci(depth_um, map_um, share, anchors, rng)
+        outlines = _place_foci(depth_um, map_um, share, most, anchors, rng)
         foci += [Focus(outline, label) for outline in outlines]
-        if label != CLASS_NAMES[0] and rng.random() < 0.5:
+        if label != CLASS_NAMES[0] and (difficulty == "crowded" or rng.random() < 0.5):
             # On some positives too, so that a change of patient tells nothing.
-            beside = _place_foci(depth_um, map_um, SHARES["training"], (), rng)
+            beside = _place_foci(depth_um, map_um, SHARES["training"] if most == MOST_FOCI else share, most, (), rng)
             foci += [
                 Focus(each, CLASS_NAMES[0]) for each in beside if all(_are_apart(each, other) for other in outlines)
             ]
@@ -207,17 +218,19 @@ def _place_foci(
     depth_um: np.ndarray,
     map_um: float,
     share: tuple[float, float],
+    most: int,
     anchors: tuple[tuple[float, float], ...],
     rng: np.random.Generator,
 ) -> list[Outline]:
-    """Place one to four foci whose areas add up to a share of the tissue, log-uniform within its bounds.
+    """Place foci, at most so many, whose areas add up to a share of the tissue, log-uniform within its bounds.
 
     Of serial sections each has the same foci.
     """
     copies = anchors or ((0.0, 0.0),)
     wanted = math.exp(rng.uniform(*np.log(share))) * float((depth_um > 0).sum()) * map_um**2 / len(copies)
-    most = max(1, min(MOST_FOCI, int(wanted / (math.pi * LEAST_RADIUS_UM**2))))
-    parts = rng.dirichlet(np.full(int(rng.integers(1, most + 1)), 4.0))
+    room = max(1, min(most, int(wanted / (math.pi * LEAST_RADIUS_UM**2))))
+    count = int(rng.integers(1 if most == MOST_FOCI else (room + 1) // 2, room + 1))
+    parts = rng.dirichlet(np.full(count, 4.0))
     placed: list[Outline] = []
     for part in sorted(parts, reverse=True):
         # Where there is little tissue one focus is larger than its share.
