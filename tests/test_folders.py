@@ -18,7 +18,7 @@ from tnet_cli.errors import TnetError, UsageError
 from tnet_cli.evaluation.agreement import COMPARISON, AgreementRequest, run_agreement
 from tnet_cli.evaluation.folder import EVALUATION
 from tnet_cli.files import STATE, FolderKind, claim, held_by_command, path_given
-from tnet_cli.inputs.names import SLIDE_FILES
+from tnet_cli.inputs.names import OVERLAY, SLIDE_FILES
 from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.modelfile.export_onnx import EXPORT
 from tnet_cli.modelfile.export_wsinfer import WSINFER_EXPORT
@@ -278,10 +278,10 @@ def test_no_link_is_followed_on_the_way_to_a_slide(name, tmp_path):
         target.mkdir()
     (directory.path / name).symlink_to(target)
     with pytest.raises(OSError, match=f"{name} is a link"):
-        directory.write_slide(result, b"png")
+        directory.write_slide(result, {OVERLAY: b"png"})
     assert target.read_text() == "somebody's" if is_file else not any(target.rglob("*"))
     (directory.path / name).unlink()
-    directory.write_slide(result, b"png")
+    directory.write_slide(result, {OVERLAY: b"png"})
     assert (directory.path / SLIDES / "deep" / "a" / "overlay.png").read_bytes() == b"png"
 
 

@@ -70,6 +70,11 @@ def classify(
     stop_at: float | None = None,
     mpp: float | None = None,
     reader: str | None = None,
+    roi: str | Path | None = None,
+    roi_class: str | None = None,
+    per_roi: bool = False,
+    mask: str | Path | None = None,
+    save_mask: bool = False,
     device: str = "auto",
     batch_size: int = 16,
     workers: int | None = None,
@@ -96,6 +101,12 @@ def classify(
         stop_at: Attend the most probable locations first, and end when the probabilities move by less than this.
         mpp: Micrometres per pixel of all slides, in place of what their files say.
         reader: Forces a backend: ``openslide``, ``tifffile`` or ``pillow``.
+        roi: GeoJSON, as QuPath exports it, of the regions of interest on the only slide; of several a manifest's column
+            of that name. Nothing outside is looked at.
+        roi_class: Only annotations of this class are regions of interest.
+        per_roi: A row for each of them, named ``SLIDE#REGION``, in place of one for the slide.
+        mask: PNG or GeoJSON of where the tissue of the only slide is, or a manifest's column.
+        save_mask: Write what could be attended, ``mask.png``, for each slide.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; several, with commas, share the slides.
         batch_size: Patches in one forward pass.
         workers: Threads that read and decode, or processes of ``cluster="local"``; one a core when None.
@@ -122,12 +133,20 @@ def classify(
     """
     from tnet_cli.classification.run import RunRequest, run_classify
     from tnet_cli.files import path_given
+    from tnet_cli.inputs.roi import WhereToLook
 
     request = RunRequest(
         inputs=[Place(each) for each in ([inputs] if isinstance(inputs, str | Path) else inputs)],
         out=path_given(out),
         model=named_model(model),
         traversal=TraversalOptions(locations=locations, budget=budget, stop_at=stop_at, mpp=mpp, reader=reader),
+        where=WhereToLook(
+            roi=None if roi is None else Path(roi),
+            roi_class=roi_class,
+            per_roi=per_roi,
+            mask=None if mask is None else Path(mask),
+        ),
+        save_mask=save_mask,
         device=device,
         batch_size=batch_size,
         workers=workers,

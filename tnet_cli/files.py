@@ -34,7 +34,7 @@ STATE = ".tnet"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
 """Opens neither what a link leads to nor, for ever waiting, a pipe."""
 
-PATH_COLUMNS = frozenset({"slide", "path", "annotation"})
+PATH_COLUMNS = frozenset({"slide", "path", "annotation", "roi", "mask"})
 _NUMBER = re.compile(r"[+-]\d+(\.\d*)?(e[+-]?\d+)?|[+-]inf", re.IGNORECASE)
 
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES}

@@ -21,6 +21,7 @@ from PIL import Image
 
 from tests.results.runs_made_by_hand import RECORD, done, failed_result
 from tnet_cli.geometry import Size
+from tnet_cli.inputs.names import OVERLAY
 from tnet_cli.report.thumbnail import overlay_file
 from tnet_cli.results.layout import RunDirectory
 from tnet_cli.slide.opening import open_slide
@@ -48,7 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     picture = Image.new("RGB", (160, 120), (200, 100, 150))
     for result in results:
-        directory.write_slide(result, overlay_file(picture) if result.status == "ok" else None)
+        directory.write_slide(result, {OVERLAY: overlay_file(picture)} if result.status == "ok" else {})
     directory.write_predictions([result.row() for result in results], ("benign", "lesion"))
     directory.write_run(RECORD)
     (folder / "secret.png").write_bytes(b"secret")

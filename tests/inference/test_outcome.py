@@ -86,7 +86,7 @@ def test_doubts_of_the_reader_reach_the_result_its_notes_and_its_file(small_labe
     with open_slide(str(small_labelled_slides.parent / "synth-12-0000.tif")) as slide:
         slide.doubt("missing_tiles", "lacks 3 tiles")
         result = without_tissue(ENTRY, CARD, slide)
-    RunDirectory(tmp_path).write_slide(result, overlay=None)
+    RunDirectory(tmp_path).write_slide(result, {})
     details = json.loads((tmp_path / "slides" / "a" / "result.json").read_text())
     expected = {"name": "missing_tiles", "sentence": "lacks 3 tiles", "may_change_answer": True}
     assert (details["doubts"], details["notes"]) == ([expected], ["lacks 3 tiles"])

@@ -22,6 +22,7 @@ from tests.full_disk import files_end_at
 from tests.results.runs_made_by_hand import RECORD, done, failed_result
 from tnet_cli.errors import TnetError, UsageError
 from tnet_cli.geometry import Region, Size
+from tnet_cli.inputs.names import OVERLAY
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.modelfile.card import CARD_KEY, ModelCard
 from tnet_cli.report.attended import AttendedRegion
@@ -41,9 +42,9 @@ def run(tmp_path: Path) -> Callable[..., RunDirectory]:
     def write(*, record: dict[str, Any] | None = RECORD) -> RunDirectory:
         directory = RunDirectory(tmp_path / "out")
         results = [done("a"), failed_result("b"), done("c")]
-        directory.write_slide(results[0], overlay_file(overlay()))
-        directory.write_slide(results[1], None)
-        directory.write_slide(results[2], None)
+        directory.write_slide(results[0], {OVERLAY: overlay_file(overlay())})
+        directory.write_slide(results[1], {})
+        directory.write_slide(results[2], {})
         directory.write_predictions([result.row() for result in results], ("benign", "lesion"))
         if record is not None:
             directory.write_run(record)
@@ -150,7 +151,7 @@ def test_a_run_cut_off_before_its_end_shows_what_was_finished(run):
 
 def test_slides_without_a_row_come_after_those_with_one(run):
     directory = run()
-    directory.write_slide(done("deep/er/d"), None)
+    directory.write_slide(done("deep/er/d"), {})
     slides = read_run(directory.path).slides
     assert [slide.slide for slide in slides] == ["a", "b", "c", "deep/er/d"]
     assert slides[-1].number("probability") == 0.9

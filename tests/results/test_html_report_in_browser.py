@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests.results.runs_made_by_hand import RECORD, done, failed_result
 from tnet_cli.geometry import Size
+from tnet_cli.inputs.names import OVERLAY
 from tnet_cli.report.thumbnail import overlay_file, overlay_note
 from tnet_cli.results.html_report import write_report
 from tnet_cli.results.layout import RunDirectory
@@ -92,7 +93,7 @@ def watched(browser: "Browser") -> Iterator[Watched]:
 def a_run(folder: Path, results: list[SlideResult], *, picture: Image.Image | None = None) -> Path:
     directory = RunDirectory(folder)
     for result in results:
-        directory.write_slide(result, overlay_file(picture) if picture and result.status == "ok" else None)
+        directory.write_slide(result, {OVERLAY: overlay_file(picture)} if picture and result.status == "ok" else {})
     directory.write_predictions([result.row() for result in results], ("benign", "lesion"))
     directory.write_run(RECORD)
     return folder
@@ -322,7 +323,7 @@ def test_a_part_that_cannot_be_read_is_told(browser, shared, tmp_path):
     source = shared / "data" / "slides" / "broken" / "unreadable.svs"
     directory = RunDirectory(tmp_path / "run")
     result = SlideResult(slide="a", path=str(source), status="failed", class_names=("x",), error="cannot be decoded")
-    directory.write_slide(result, None)
+    directory.write_slide(result, {})
     directory.write_predictions([result.row()], ("x",))
     page = browser.new_page()
     with run_server(directory.path) as server:

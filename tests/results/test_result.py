@@ -12,6 +12,7 @@ from PIL import Image
 from tnet_cli.errors import UsageError
 from tnet_cli.files import table_text
 from tnet_cli.geometry import Region, Size
+from tnet_cli.inputs.names import OVERLAY
 from tnet_cli.metrics.predictions import softmax
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.report.thumbnail import overlay_file
@@ -71,8 +72,8 @@ def test_tables_and_documents_are_written(tmp_path: Path):
         SlideResult(slide="b", path="b.svs", status="failed", class_names=CLASSES, error='no, "b" is empty'),
     ]
     rows = [
-        directory.write_slide(results[0], overlay_file(Image.new("RGB", (4, 3)))),
-        directory.write_slide(results[1], None),
+        directory.write_slide(results[0], {OVERLAY: overlay_file(Image.new("RGB", (4, 3)))}),
+        directory.write_slide(results[1], {}),
     ]
     directory.write_predictions([row.values for row in rows], CLASSES)
 
@@ -102,11 +103,11 @@ def test_tables_and_documents_are_written(tmp_path: Path):
 
 def test_a_slides_files_are_replaced_together_and_the_users_own_are_kept(tmp_path: Path):
     directory = RunDirectory(tmp_path)
-    directory.write_slide(made_result(), overlay_file(Image.new("RGB", (4, 3))))
+    directory.write_slide(made_result(), {OVERLAY: overlay_file(Image.new("RGB", (4, 3)))})
     folder = tmp_path / "slides" / "a"
     (folder / "my notes.txt").write_text("look again")
     row = directory.write_slide(
-        SlideResult(slide="a", path="x/a.svs", status="failed", class_names=CLASSES, error="x/a.svs: gone"), None
+        SlideResult(slide="a", path="x/a.svs", status="failed", class_names=CLASSES, error="x/a.svs: gone"), {}
     )
     assert sorted(path.name for path in folder.iterdir()) == ["my notes.txt", "result.json"]
     assert list(row.files) == ["result.json"]

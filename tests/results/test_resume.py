@@ -11,6 +11,7 @@ from tests.results.runs_made_by_hand import done, failed_result
 from tnet_cli.errors import InterruptedRunError, RunStoppedError, UsageError
 from tnet_cli.inputs.fingerprint import fingerprint_of
 from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.inputs.names import OVERLAY
 from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.places import Place
 from tnet_cli.results.layout import FAILURES, PREDICTIONS, RunDirectory
@@ -41,7 +42,7 @@ def keep_all(store, inputs, *, overlay: bytes | None = b"png") -> None:
         entry = inputs[position]
         result = failed_result(entry.name) if entry.name == "c" else done(entry.name)
         row = store.directory.write_slide(
-            replace(result, path=entry.shown_path), overlay if result.status == "ok" else None
+            replace(result, path=entry.shown_path), {OVERLAY: overlay} if overlay and result.status == "ok" else {}
         )
         store.keep(position, row, fingerprint_of(entry.path))
 
@@ -94,11 +95,11 @@ def test_what_changed_or_lacks_a_file_is_done_again(run, tmp_path, inputs, happe
 
 def test_another_scale_in_the_manifest_and_a_missing_overlay_are_reasons_too(run, tmp_path, inputs):
     assert pending(tmp_path, [replace(inputs[0], mpp=0.5), *inputs[1:]]) == ["a", "c"]
-    assert pending(tmp_path, inputs, with_overlays=True) == ["c"]
+    assert pending(tmp_path, inputs, with_pictures=[OVERLAY]) == ["c"]
     with store_of(tmp_path, inputs, overwrite=True) as store:
         keep_all(store, inputs, overlay=None)
     assert pending(tmp_path, inputs) == ["c"]
-    assert pending(tmp_path, inputs, with_overlays=True) == ["a", "b", "c"]
+    assert pending(tmp_path, inputs, with_pictures=[OVERLAY]) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_slides_that_are_not_given_again_are_not_lost(run, tmp_path, inputs):
 def test_whatever_ends_a_run_its_tables_are_whole(tmp_path, inputs, ends, error, said):
     def write_one_and_end() -> None:
         with store_of(tmp_path, inputs) as store:
-            store.keep(1, store.directory.write_slide(replace(done("b"), path=inputs[1].shown_path), None), None)
+            store.keep(1, store.directory.write_slide(replace(done("b"), path=inputs[1].shown_path), {}), None)
             raise ends
 
     with pytest.raises(error, match=said):

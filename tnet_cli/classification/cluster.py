@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from tnet_cli.classification.worker import ClassificationPlan, classify_on_worker
-from tnet_cli.classification.writing import write_drawn
+from tnet_cli.classification.writing import Pictures, write_drawn
 from tnet_cli.errors import RunStoppedError, TnetError, UsageError, install_hint
 from tnet_cli.inference.device import usable_cores
 from tnet_cli.inference.outcome import failed
@@ -222,8 +222,8 @@ class _SlideQueue:
                 future.release()
                 self._hand_out(coming)
                 if ended is not None:
-                    result, overlay = ended
-                    row = write_drawn(self._store.directory, result, overlay)
+                    result, pictures = ended
+                    row = write_drawn(self._store.directory, result, pictures)
                     self._store.keep(position, row, result.fingerprint)
                     yield position, row
         finally:
@@ -247,13 +247,13 @@ class _SlideQueue:
             coming.add(future)
             room -= 1
 
-    def _result(self, future: "Future", position: int) -> tuple[SlideResult, bytes | None] | None:
+    def _result(self, future: "Future", position: int) -> tuple[SlideResult, Pictures] | None:
         """Return what a worker says of a slide; None of one that was with workers which were lost, now a suspect."""
         from distributed import KilledWorker
 
         entry = self._inputs[position]
         try:
-            result, overlay = future.result()
+            result, pictures = future.result()
         except KilledWorker:
             self._store.suspects.add(position)
             if self._sent_plan.status == "error":
@@ -270,8 +270,8 @@ class _SlideQueue:
                 "tnet on all of them"
             ) from exc
         except Exception as exc:  # noqa: BLE001 (whatever a worker raised over one slide is that slide's row)
-            return failed(entry, self._card, exc), None
-        return _as_given(result, entry), overlay
+            return failed(entry, self._card, exc), {}
+        return _as_given(result, entry), pictures
 
     def _resources(self) -> dict[str, Any]:
         """Ask for workers with a GPU where there are some, unless the user wants the processor."""

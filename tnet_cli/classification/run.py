@@ -19,7 +19,9 @@ from tnet_cli.inference.processes import rows_as_planned
 from tnet_cli.inference.progress import Progress
 from tnet_cli.inference.traversal_job import refuse_unfit
 from tnet_cli.inputs.inputs import SlideInput, find_inputs
+from tnet_cli.inputs.names import MASK, OVERLAY
 from tnet_cli.inputs.options import TraversalOptions, at_least
+from tnet_cli.inputs.roi import WhereToLook
 from tnet_cli.modelfile.card import calibration_words
 from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model
 from tnet_cli.places import Place, redacted
@@ -41,10 +43,12 @@ class RunRequest:
     out: Path
     model: str
     traversal: TraversalOptions = field(default_factory=TraversalOptions)
+    where: WhereToLook = field(default_factory=WhereToLook)
     device: str = "auto"
     batch_size: int = 16
     workers: int | None = None
     overlay: bool = True
+    save_mask: bool = False
     answer_anyway: bool = False
     report: bool = True
     overwrite: bool = False
@@ -111,17 +115,18 @@ def run_classify(request: RunRequest, progress: Progress | None = None) -> RunRe
     started = time.perf_counter()
     directory = RunDirectory(request.out)
     directory.check()
-    inputs = find_inputs(request.inputs, recursive=request.recursive, out=request.out, on_note=progress.note)
+    found = find_inputs(request.inputs, recursive=request.recursive, out=request.out, on_note=progress.note)
+    inputs = request.where.applied(found)
     devices = choose_devices(request.device) if request.cluster is None else [torch.device("cpu")]
     model = load_model(find_model(request.model))
     refuse_unfit(request.traversal, model.card.network)
     store_of_run = opened_store(
         directory,
-        RunIdentity(model.digest, request.traversal.record(model.card.network.locations)),
+        RunIdentity(model.digest, _options(request, model)),
         inputs,
         model.card.network.class_names,
         overwrite=request.overwrite,
-        with_overlays=request.overlay,
+        with_pictures=[OVERLAY] * request.overlay + [MASK] * request.save_mask,
         answer_anyway=request.answer_anyway,
     )
     with store_of_run as store:
@@ -211,8 +216,14 @@ def _plan(request: RunRequest, model: LoadedModel, weights: Path | bytes, engine
         engine=engine,
         device=request.device,
         overlay=request.overlay,
+        save_mask=request.save_mask,
         answer_anyway=request.answer_anyway,
     )
+
+
+def _options(request: RunRequest, model: LoadedModel) -> dict[str, Any]:
+    """Return the options that a result depends on."""
+    return request.traversal.record(model.card.network.locations) | request.where.record()
 
 
 def engine_options(request: RunRequest, device: torch.device, *, processes: int = 1) -> EngineOptions:
@@ -255,14 +266,15 @@ def run_record(
             "card": model.card.model_dump(mode="json"),
         },
         "intended_use": model.card.intended_use,
-        "options": request.traversal.record(model.card.network.locations)
+        "options": _options(request, model)
         | {
             "device": ",".join(str(device) for device in devices) if request.cluster is None else request.device,
             "cluster": request.cluster and redacted(request.cluster),
             "batch_size": request.batch_size,
             "workers": reader_threads(request.workers),
             "answer_anyway": request.answer_anyway,
-        },
+        }
+        | {name: str(file) for name in ("roi", "mask") if (file := getattr(request.where, name)) is not None},
         "machine": describe_machine(),
         "slides": {status: statuses.count(status) for status in STATUSES},
         "seconds": None if seconds is None else round(seconds, 3),

@@ -6,7 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from tnet_cli.classification.writing import drawn, write_drawn, written
+from tnet_cli.classification.writing import Pictures, drawn, write_drawn, written
 from tnet_cli.inference.classify import classify_slides
 from tnet_cli.inference.progress import Progress
 from tnet_cli.inference.worker import Keep, Rows, WorkerPlan
@@ -23,18 +23,20 @@ class ClassificationPlan(WorkerPlan):
 
     Attributes:
         overlay: Whether overlays are drawn.
+        save_mask: Whether what could be attended is kept as a picture.
         answer_anyway: Whether answers that do not count are given with the others.
         writers: Threads that draw and write, on the run's own machine.
     """
 
     overlay: bool
+    save_mask: bool
     answer_anyway: bool
     writers: int = 1
 
     @property
     def key(self) -> str:
         """Names everything a result depends on."""
-        shown = f"{self.overlay} {self.answer_anyway}"
+        shown = f"{self.overlay} {self.save_mask} {self.answer_anyway}"
         said = f"{self.digest} {self.options} {self.engine} {self.device} {shown} {self.package}"
         return hashlib.sha256(said.encode()).hexdigest()[:24]
 
@@ -55,18 +57,18 @@ class ClassificationPlan(WorkerPlan):
 
     def row_of(self, result: SlideResult, out: Path) -> SlideRow:
         """Write the folder of a slide that has failed, and return its row."""
-        return write_drawn(RunDirectory(out), result, None)
+        return write_drawn(RunDirectory(out), result, {})
 
-    def drawn(self, result: SlideResult, model: LoadedModel) -> tuple[SlideResult, bytes | None]:
-        """Return a result without what it is drawn from, and its overlay's file, as the plan wants them."""
-        return drawn(result, model.card, overlay=self.overlay, answer_anyway=self.answer_anyway)
+    def drawn(self, result: SlideResult, model: LoadedModel) -> tuple[SlideResult, Pictures]:
+        """Return a result without what it is drawn from, and its pictures, as the plan wants them."""
+        return drawn(result, model.card, overlay=self.overlay, mask=self.save_mask, answer_anyway=self.answer_anyway)
 
 
-def classify_on_worker(plan: ClassificationPlan, entry: SlideInput) -> tuple[SlideResult, bytes | None]:
+def classify_on_worker(plan: ClassificationPlan, entry: SlideInput) -> tuple[SlideResult, Pictures]:
     """Classify and draw one slide on a worker of a cluster.
 
     Returns:
-        The slide's result, and its overlay's file.
+        The slide's result, and its pictures.
 
     Raises:
         UsageError: the worker has another version of tnet, or not the device that is asked for.

@@ -2,7 +2,7 @@
 
 import errno
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -11,9 +11,10 @@ from PIL.Image import Image
 
 from tnet_cli.inference.outcome import sentence_of
 from tnet_cli.inputs.fingerprint import Fingerprint
+from tnet_cli.inputs.names import MASK, OVERLAY
 from tnet_cli.modelfile.card import ModelCard, calibration_words
 from tnet_cli.report.overlay import OverlayPatch, OverlaySubject, draw_overlay
-from tnet_cli.report.thumbnail import overlay_file
+from tnet_cli.report.thumbnail import mask_file, overlay_file
 from tnet_cli.results.layout import RunDirectory
 from tnet_cli.results.result import SlideResult, SlideRow
 
@@ -26,34 +27,43 @@ FAULTS_OF_A_NAME = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EINVA
 """Errors of one slide's folder, not of the disk."""
 
 
+Pictures = Mapping[str, bytes]
+"""Of one slide: name of a file, of ``inputs.names.SLIDE_FILES``, -> its bytes."""
+
+
 def drawn(
-    result: SlideResult, card: ModelCard, *, overlay: bool, answer_anyway: bool = False
-) -> tuple[SlideResult, bytes | None]:
-    """Return a slide's result without what it is drawn from, and the bytes of its overlay's file where one is wanted.
+    result: SlideResult, card: ModelCard, *, overlay: bool, mask: bool = False, answer_anyway: bool = False
+) -> tuple[SlideResult, Pictures]:
+    """Return a slide's result without what it is drawn from, and the pictures of it that are wanted.
 
     A slide that cannot be drawn has failed.
 
     Args:
+        mask: Whether what could be attended is kept as a picture.
         answer_anyway: Whether an answer that does not count is given with the others.
     """
     if answer_anyway and result.status == "abstained":
         result = result.answered()
-    bare = replace(result, evidence=None)
+    bare, seen = replace(result, evidence=None), result.evidence
+    pictures: dict[str, bytes] = {}
     try:
-        picture = overlay_of(result, card) if overlay else None
-        return bare, None if picture is None else overlay_file(picture)
+        if overlay and (picture := overlay_of(result, card)) is not None:
+            pictures[OVERLAY] = overlay_file(picture)
+        if mask and seen is not None and seen.tissue is not None:
+            pictures[MASK] = mask_file(seen.tissue.mask)
     except Exception as exc:  # noqa: BLE001 (one slide's picture must not end the run; its row names the error)
-        return _turned_into_failure(bare, sentence_of(result.path, exc)), None
+        return _turned_into_failure(bare, sentence_of(result.path, exc)), {}
+    return bare, pictures
 
 
-def write_drawn(directory: RunDirectory, result: SlideResult, overlay: bytes | None) -> SlideRow:
+def write_drawn(directory: RunDirectory, result: SlideResult, pictures: Pictures) -> SlideRow:
     """Write one slide's folder; one whose name the disk does not take has failed.
 
     Raises:
         OSError: the disk is full or gone.
     """
     try:
-        return directory.write_slide(result, overlay)
+        return directory.write_slide(result, pictures)
     except OSError as exc:
         if exc.errno not in FAULTS_OF_A_NAME:
             raise
@@ -88,7 +98,8 @@ def overlay_of(result: SlideResult, card: ModelCard) -> Image | None:
         calibration=calibration_words(result.calibration_error),
         score="" if result.score is None else result.score.words(),
     )
-    return draw_overlay(seen.thumbnail, subject, result.regions, shown[:PATCHES_SHOWN])
+    outlined = None if seen.outlined is None else seen.outlined.mask
+    return draw_overlay(seen.thumbnail, subject, result.regions, shown[:PATCHES_SHOWN], outlined)
 
 
 def _turned_into_failure(result: SlideResult, error: str) -> SlideResult:

@@ -28,6 +28,39 @@ def classify(
     out: Annotated[str, typer.Option("--out", "-o", metavar="DIR", help="Folder for the results.")] = "tnet-out",
     model: options.Model = None,
     traversal: TraversalOptions,
+    roi: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Look only into the annotations of this GeoJSON, as QuPath exports it; for several slides a "
+            "manifest's column 'roi'.",
+            rich_help_panel=options.WHERE_TO_LOOK,
+        ),
+    ] = None,
+    roi_class: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only those of this class.", rich_help_panel=options.WHERE_TO_LOOK),
+    ] = None,
+    per_roi: Annotated[
+        bool,
+        typer.Option(
+            "--per-roi", help="A row for each of them, named SLIDE#REGION.", rich_help_panel=options.WHERE_TO_LOOK
+        ),
+    ] = False,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PNG|GeoJSON",
+            help="Where the tissue is, in place of what is found; for several slides a manifest's column 'mask'.",
+            rich_help_panel=options.WHERE_TO_LOOK,
+        ),
+    ] = None,
+    save_mask: Annotated[
+        bool,
+        typer.Option(
+            "--save-mask", help="Write what could be looked at as mask.png.", rich_help_panel=options.WHERE_TO_LOOK
+        ),
+    ] = False,
     device: Annotated[
         str,
         typer.Option(
@@ -77,6 +110,11 @@ def classify(
             out=out,
             model=model,
             **asdict(traversal),
+            roi=roi,
+            roi_class=roi_class,
+            per_roi=per_roi,
+            mask=mask,
+            save_mask=save_mask,
             device=device,
             batch_size=batch_size,
             workers=workers,

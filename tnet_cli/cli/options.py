@@ -10,6 +10,9 @@ import typer
 from tnet_cli.errors import UsageError
 from tnet_cli.inputs.options import DEFAULT_MODEL, MODEL_VARIABLE, TraversalOptions
 
+WHERE_TO_LOOK = "Where to look"
+"""Group of options in the help."""
+
 Model = Annotated[
     str | None,
     typer.Option(

@@ -38,6 +38,7 @@ from tnet_cli.inference.progress import Progress, StepReport
 from tnet_cli.inference.trust import slide_sharpness
 from tnet_cli.inference.verdict import responses_of, values_of
 from tnet_cli.inputs.inputs import SlideInput, find_inputs
+from tnet_cli.inputs.roi import refuse_limits
 from tnet_cli.learning.agreement import AGREEMENT, compared, write_agreement
 from tnet_cli.learning.kept import KeptReads, key_of
 from tnet_cli.learning.settings import TrainingSettings
@@ -116,6 +117,7 @@ def run_distill(request: DistillRequest, progress: Progress | None = None) -> Di
         | {"slope": 1.0, "intercept": 0.0, "sample": drawn, "teacher": teacher.card()}
     )
     inputs = find_inputs(list(request.inputs), out=request.out, on_note=progress.note)
+    refuse_limits(inputs, "tnet distill")
     if len(inputs) < FEWEST_SLIDES:
         raise UsageError(f"{len(inputs)} slide is too few to learn from; give at least {FEWEST_SLIDES}")
     with opened_folder(request, config, verdict, inputs) as (record, was_done):

@@ -14,6 +14,7 @@ from tnet_cli.inference.device import choose_device, reader_threads
 from tnet_cli.inference.progress import Progress, StepReport
 from tnet_cli.inputs.inputs import find_inputs
 from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.inputs.roi import refuse_limits
 from tnet_cli.learning.agreement import AGREEMENT, AGREEMENT_PLOT, AGREEMENT_TABLE, compared, write_agreement
 from tnet_cli.learning.kept import KeptReads
 from tnet_cli.learning.teacher_scores import gather_scores
@@ -96,6 +97,7 @@ def run_agreement(request: AgreementRequest, progress: Progress | None = None) -
             f"(SHA-256 {teacher.digest[:12]}, not {verdict.teacher.digest[:12]}); give that one"
         )
     inputs = find_inputs(list(request.inputs), out=request.out, on_note=progress.note)
+    refuse_limits(inputs, "tnet evaluate --teacher")
     readers = reader_threads(request.workers)
     engine = EngineOptions(device=device, batch_size=request.batch_size, readers=readers)
     directory = RunDirectory(request.out, COMPARISON)

@@ -58,7 +58,7 @@ def every_cell_job(
     steps = _in_turn(regions, positions, preparation.scale.processing_levels - 1)
     return TraversalJob(
         traversal=steps,
-        read=reader_of(slide, config, preparation.scale),
+        read=reader_of(slide, config, preparation),
         keeps_patches=False,
         encoder_of=config.encoder_number,
     )

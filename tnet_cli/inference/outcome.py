@@ -76,6 +76,7 @@ def classified(
     if not np.isfinite(logits).all():
         raise ArithmeticError("the network's answer is not a number")
     facts = _facts(entry, card, slide)
+    within = preparation.within if isinstance(preparation, Preparation) else None
     return SlideResult(
         **facts | {"notes": (*scale.notes, *facts["notes"])},
         status="ok",
@@ -84,6 +85,7 @@ def classified(
         score=score,
         roots=len(traversal.levels[0].regions),
         locations=traversal.location_count,
+        roi_area_px=None if within is None else round(within.area_px),
         regions=_region_results(traversal, weights=weights, probabilities=of_regions, mpp=scale.mpp),
     ).answered()
 

@@ -8,11 +8,12 @@ from typing import Self
 import numpy as np
 import torch
 
-from tnet_cli.errors import MissingMppError, UsageError
+from tnet_cli.errors import MissingMppError, SlideError, UsageError
 from tnet_cli.geometry import Region, Size
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.traversal import AllowedFunction
 from tnet_cli.slide.slide import Slide
+from tnet_cli.tissue.limits import Limits
 from tnet_cli.tissue.roots import Root, cover_with_roots
 from tnet_cli.tissue.tissue import TissueMask, find_tissue
 
@@ -88,12 +89,19 @@ class Preparation:
     Attributes:
         thumbnail: uint8 (H, W, 3), the whole slide.
         roots: Where it begins; empty when the slide holds no tissue.
+        limits: What its user says of where to look; the tissue is what is left of it then.
     """
 
     scale: Scale
     thumbnail: np.ndarray
     tissue: TissueMask
     roots: tuple[Root, ...]
+    limits: Limits | None = None
+
+    @property
+    def within(self) -> TissueMask | None:
+        """Where the regions of interest are; None for the whole slide."""
+        return None if self.limits is None else self.limits.within
 
     def with_most_tissue(self, count: int) -> Self:
         """Return the preparation with no more roots than these: those with the most tissue, of equals the first."""
@@ -191,15 +199,17 @@ def thumbnail_side_px(slide: Slide) -> int:
     return stored if stored <= THUMBNAIL_AS_STORED_PX else THUMBNAIL_MAX_PX
 
 
-def prepare(slide: Slide, config: TNetConfig) -> Preparation:
+def prepare(slide: Slide, config: TNetConfig, limits: Limits | None = None) -> Preparation:
     """Find a slide's tissue and lay the roots over it.
 
     Args:
         config: A slide model's configuration.
+        limits: Where to look. A region of interest is begun at the processing level that it fills, as a slide of its
+            size would be: of several at that of the one which begins coarsest.
 
     Raises:
         MissingMppError: the slide's scale is unknown or too coarse.
-        SlideError: the thumbnail cannot be read.
+        SlideError: the thumbnail cannot be read, or there is no tissue where to look.
     """
     not_believed = next((doubt.sentence for doubt in slide.doubts if doubt.name == "scale"), None)
     if slide.mpp is None and not_believed is not None:
@@ -207,13 +217,20 @@ def prepare(slide: Slide, config: TNetConfig) -> Preparation:
     scale = fit_scale(slide.path, slide.mpp, config)
     thumbnail = slide.thumbnail(thumbnail_side_px(slide))
     thumbnail_mpp = None if slide.mpp is None else slide.mpp * slide.size.width / thumbnail.shape[1]
-    tissue = find_tissue(thumbnail, slide.size, thumbnail_mpp)
+    given = None if limits is None else limits.mask
+    tissue = find_tissue(thumbnail, slide.size, thumbnail_mpp) if given is None else given
+    if limits is not None:
+        tissue = limits.applied(tissue)
+        if tissue.is_empty:
+            raise SlideError(slide.path, f"no tissue was found in {limits.words}; give another that holds some")
     inward = config.starts_where_filled
     if inward:
-        scale = scale.where_filled(slide.size, config.grid)
+        parts = () if limits is None else limits.parts
+        filling = [Size(part.width, part.height) for part in parts] or [slide.size]
+        scale = min((scale.where_filled(size, config.grid) for size in filling), key=lambda each: each.start)
     step_px, least_px = max(1, scale.root_side_px // config.grid), scale.least_tissue_px if inward else 0.0
     roots = cover_with_roots(tissue, scale.root_side_px, step_px, inward=inward, least_px=least_px)
-    return Preparation(scale=scale, thumbnail=thumbnail, tissue=tissue, roots=tuple(roots))
+    return Preparation(scale=scale, thumbnail=thumbnail, tissue=tissue, roots=tuple(roots), limits=limits)
 
 
 def choose_locations(

@@ -17,9 +17,10 @@ from tnet_cli.inference.stopping import stopping_rule
 from tnet_cli.inference.traversal_job import TraversalJob, TraversalResult, Work
 from tnet_cli.inference.trust import decided, features_of
 from tnet_cli.inference.verdict import job_of
-from tnet_cli.inputs.fingerprint import Fingerprint, fingerprint_of
+from tnet_cli.inputs.fingerprint import Fingerprint
 from tnet_cli.inputs.inputs import SlideInput
 from tnet_cli.inputs.options import TraversalOptions
+from tnet_cli.inputs.roi import known_by, limits_of
 from tnet_cli.model.choice import LocationSampler
 from tnet_cli.modelfile.modelfile import LoadedModel
 from tnet_cli.results.result import SlideEvidence, SlideResult
@@ -78,12 +79,18 @@ class SlideSession:
     def _open(self) -> TraversalJob | None:
         entry, options, network = self._entry, self.options, self.model.card.network
         # Before the first read: a slide that changes while it is read does not bear the mark of its new content.
-        self._fingerprint = fingerprint_of(entry.path)
+        self._fingerprint = known_by(entry)
         slide = open_slide(
             entry.path, reader=options.reader, mpp=entry.mpp or options.mpp, on_progress=self._progress.reduce
         )
         self._hold(slide)
-        self._preparation = prepare(slide, network) if network.image_px is None else prepare_image(slide, network)
+        limits = limits_of(entry, slide)
+        if network.image_px is None:
+            self._preparation = prepare(slide, network, limits)
+        elif limits is None:
+            self._preparation = prepare_image(slide, network)
+        else:
+            raise UsageError(f"--roi, --mask and such columns: the model {self.model.card.name} takes whole images")
         job = self.job(slide, self._preparation)
         if job is not None:
             self._work = job.work
@@ -134,7 +141,11 @@ class SlideSession:
         if ended.traversal.order is not None:
             patches = tuple(patches[looked_at] for looked_at in ended.traversal.order)
         features = features_of(ended.traversal)
-        evidence = SlideEvidence(preparation.thumbnail, patches, features, self._sharpness)
+        tissue = outlined = None
+        if isinstance(preparation, Preparation):
+            tissue, limits = preparation.tissue, preparation.limits
+            outlined = None if limits is None else limits.within or limits.mask
+        evidence = SlideEvidence(preparation.thumbnail, patches, features, self._sharpness, tissue, outlined)
         return decided(replace(result, evidence=evidence), model, slide, preparation, ended.traversal)
 
     def close(self, *, may_hang: bool) -> None:

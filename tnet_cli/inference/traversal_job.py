@@ -11,6 +11,7 @@ from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.inference.prepare import Preparation, Scale, choose_locations
 from tnet_cli.inference.prepare_image import ImagePreparation
 from tnet_cli.inference.stopping import AT_ONCE
+from tnet_cli.inference.within import read_within
 from tnet_cli.inputs.options import TraversalOptions
 from tnet_cli.model.best_first import BestFirstPlan, StoppingRule, traverse_best_first
 from tnet_cli.model.choice import LocationSampler
@@ -53,14 +54,15 @@ class TraversalJob:
     encoder_of: Callable[[int], int] = lambda _processing_level: 0
 
 
-def reader_of(slide: Slide, config: TNetConfig, scale: Scale) -> ReadFunction:
+def reader_of(slide: Slide, config: TNetConfig, preparation: Preparation) -> ReadFunction:
     """Return what reads a slide's regions at the side that the encoder of their processing level sees."""
-    if len({config.input_px(number) for number in range(config.processing_levels)}) == 1:
+    scale, within = preparation.scale, preparation.within
+    if within is None and len({config.input_px(number) for number in range(config.processing_levels)}) == 1:
         return partial(slide.read, width_px=config.base_px, height_px=config.base_px)
 
     def read(region: Region) -> np.ndarray:
         side_px = config.input_px(scale.processing_level_of(region, config.grid))
-        return slide.read(region, side_px, side_px)
+        return slide.read(region, side_px, side_px) if within is None else read_within(slide, region, side_px, within)
 
     return read
 
@@ -153,4 +155,4 @@ def traversal_job(
     else:
         best_first = BestFirstPlan(grid, stop, most, AT_ONCE, start, by_response=config.response)
         steps = traverse_best_first(roots, shares, best_first, allowed, stopping)
-    return TraversalJob(steps, read or reader_of(slide, config, preparation.scale), encoder_of=config.encoder_number)
+    return TraversalJob(steps, read or reader_of(slide, config, preparation), encoder_of=config.encoder_number)

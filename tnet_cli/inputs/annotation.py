@@ -76,7 +76,22 @@ def rasterised(areas: Iterable[AnnotationArea], slide_size: Size, *, origin: tup
     """
     shrink = max(1.0, max(slide_size.width, slide_size.height) / MASK_PX)
     shape = (math.ceil(slide_size.height / shrink), math.ceil(slide_size.width / shrink))
-    return _filled([part for area in areas for part in area.polygons], _Raster(shape, origin, shrink))
+    return _filled([part for area in areas for part in area.polygons], _Raster(shape, origin, (shrink, shrink)))
+
+
+def mask_of(
+    areas: Iterable[AnnotationArea], slide_size: Size, *, origin: tuple[int, int] = (0, 0), longest_px: int
+) -> TissueMask:
+    """Fill areas into a mask whose pixels divide the slide exactly, the longest side into at most ``longest_px``.
+
+    Args:
+        areas: In the frame whose corner is ``origin``, level-0 pixels; parts outside the slide are left out.
+    """
+    size = slide_size
+    shrink = max(1.0, max(size.width, size.height) / longest_px)
+    shape = (max(1, round(size.height / shrink)), max(1, round(size.width / shrink)))
+    raster = _Raster(shape, origin, (size.width / shape[1], size.height / shape[0]))
+    return TissueMask(_filled([part for area in areas for part in area.polygons], raster), slide_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +101,12 @@ class _Raster:
     Attributes:
         shape: Rows and columns.
         origin: x and y of where rings count from, level-0 pixels.
-        shrink: Level-0 pixels a pixel.
+        shrink: Level-0 pixels a pixel, along x and y.
     """
 
     shape: tuple[int, int]
     origin: tuple[int, int]
-    shrink: float
+    shrink: tuple[float, float]
 
 
 def _filled(polygons: Sequence[AnnotationPolygon], raster: _Raster) -> np.ndarray:
@@ -166,7 +181,7 @@ class _Edges:
     @classmethod
     def of(cls, rings: Sequence[np.ndarray], raster: _Raster) -> Self:
         """Return the edges of rings, ring by ring; each ring is closed, whether or not it ends where it began."""
-        starts = (np.concatenate(rings) + raster.origin) / raster.shrink - 0.5
+        starts = (np.concatenate(rings) + raster.origin) / np.array(raster.shrink) - 0.5
         after = np.cumsum([len(ring) for ring in rings])
         following = np.arange(1, len(starts) + 1)
         following[after - 1] = np.concatenate([[0], after[:-1]])

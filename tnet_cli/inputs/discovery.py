@@ -25,7 +25,7 @@ from tnet_cli.inputs.formats import (
     parts_of_slides,
     suffix_of,
 )
-from tnet_cli.inputs.names import OVERLAY, REGIONS, RESULT
+from tnet_cli.inputs.names import MASK, OVERLAY, REGIONS, RESULT
 
 NoteFunction = Callable[[str], None]
 
@@ -324,7 +324,7 @@ class _Search:
 
     def _is_of_results(self, real: str, listing: _Listing) -> bool:
         """Tell whether a folder holds what tnet wrote of a slide: its pictures are no slides."""
-        if RESULT in listing.files and {REGIONS, OVERLAY} & listing.files.keys():
+        if RESULT in listing.files and {REGIONS, OVERLAY, MASK} & listing.files.keys():
             return True
         return self.results is not None and _holds(self.results, real)
 

@@ -62,11 +62,13 @@ class AnnotationArea:
     Attributes:
         class_name: Of its classification, such as ``Tumor``; None without one.
         is_computed: Whether a program made it: detections, cells, tiles.
+        name: As its author called it; None where it has none.
     """
 
     polygons: tuple[AnnotationPolygon, ...]
     class_name: str | None = None
     is_computed: bool = False
+    name: str | None = None
 
     @property
     def is_ignored(self) -> bool:
@@ -267,7 +269,9 @@ def _of_feature(feature: dict[str, Any], left_out: Counter[str]) -> Iterator[Ann
     if geometry is None:
         left_out["without geometry"] += 1
     elif polygons := tuple(_polygons(geometry, left_out)):
-        yield AnnotationArea(polygons, _class_name(properties.get("classification")), kind in COMPUTED)
+        named, class_name = properties.get("name"), _class_name(properties.get("classification"))
+        name = named if isinstance(named, str) and named.strip() else None
+        yield AnnotationArea(polygons, class_name, kind in COMPUTED, name)
     for child in properties.get("childObjects") or properties.get("children") or ():
         yield from _of_feature(child, left_out)
 

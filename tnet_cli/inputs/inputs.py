@@ -27,7 +27,7 @@ from tnet_cli.inputs.table import Cells, read_table
 from tnet_cli.model.config import problem_of_class_name
 from tnet_cli.places import Place, is_url
 
-MANIFEST_COLUMNS = ("slide", "label", "mpp", "patient", "split", "annotation", "error")
+MANIFEST_COLUMNS = ("slide", "label", "mpp", "patient", "split", "annotation", "roi", "mask", "error")
 
 NO_LABELS = frozenset({"na", "n/a", "nan", "null", "none", "?", "unknown"})
 """What tables have in cells where nothing is known."""
@@ -54,6 +54,10 @@ class SlideInput:
             joined by ``/``.
         annotation: GeoJSON of what is drawn on it.
         split: What it is set aside for.
+        roi: GeoJSON of the only places on it that count.
+        mask: PNG or GeoJSON of where its tissue is.
+        roi_class: Only annotations of this class are regions of interest; None for all of them.
+        roi_number: Only this one of them is, from 0; None for all of them.
     """
 
     path: Place
@@ -63,6 +67,10 @@ class SlideInput:
     annotation: Path | None = None
     patient: str | None = None
     split: str | None = None
+    roi: Path | None = None
+    mask: Path | None = None
+    roi_class: str | None = None
+    roi_number: int | None = None
 
     @property
     def shown_path(self) -> str:
@@ -72,7 +80,9 @@ class SlideInput:
     def from_anywhere(self) -> Self:
         """Return it with paths that hold whatever the working folder is; links in them stay, and so does a URL."""
         path = self.path if self.path.is_url else Place(os.path.abspath(self.path))  # noqa: PTH100  `absolute` keeps `..`
-        return replace(self, path=path, annotation=self.annotation and Path(os.path.abspath(self.annotation)))  # noqa: PTH100
+        beside = (self.annotation, self.roi, self.mask)
+        annotation, roi, mask = (each and Path(os.path.abspath(each)) for each in beside)  # noqa: PTH100
+        return replace(self, path=path, annotation=annotation, roi=roi, mask=mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +277,7 @@ def _completed(first: SlideInput, again: SlideInput) -> SlideInput:
 
 
 def _refuse_contradiction(manifest: Path, first: SlideInput, again: SlideInput) -> None:
-    for name in ("label", "patient", "split", "mpp", "annotation"):
+    for name in ("label", "patient", "split", "mpp", "annotation", "roi", "mask"):
         one, other = getattr(first, name), getattr(again, name)
         if one != other:
             how = "twice" if first.path == again.path else f"as {first.shown_path} too"
@@ -282,7 +292,7 @@ def _shown(value: object) -> str:
 
 
 def read_manifest(path: Path, *, on_note: NoteFunction = lambda _note: None) -> list[SlideInput]:
-    """Read a manifest: a table with a column ``slide`` and optionally label, mpp, patient, split, annotation.
+    """Read a manifest: a table with a column ``slide`` and optionally others of ``MANIFEST_COLUMNS``.
 
     Relative paths are relative to the manifest; URLs and absolute paths stay. A folder stands for the one slide in it.
 
@@ -337,7 +347,8 @@ def split_name(text: str) -> str:
 
 
 def _manifest_row(manifest: Path, line: int, cells: Cells) -> SlideInput:
-    slide, annotation, mpp = cells.get("slide"), cells.get("annotation"), cells.get("mpp")
+    slide, mpp = cells.get("slide"), cells.get("mpp")
+    beside = {name: manifest.parent / file for name in ("annotation", "roi", "mask") if (file := cells.get(name))}
     if not slide:
         raise ManifestError(f"{manifest}, line {line}: the column 'slide' is empty")
     path = Place(slide if is_url(slide) else _local_slide(manifest, line, slide))
@@ -346,9 +357,11 @@ def _manifest_row(manifest: Path, line: int, cells: Cells) -> SlideInput:
         name=_given(path).source.stem if path.is_url else Path(path).stem,
         mpp=_mpp(manifest, line, mpp) if mpp else None,
         label=cells.get("label"),
-        annotation=manifest.parent / annotation if annotation else None,
         patient=cells.get("patient"),
         split=split_name(cells.get("split") or "") or None,
+        annotation=beside.get("annotation"),
+        roi=beside.get("roi"),
+        mask=beside.get("mask"),
     )
 
 

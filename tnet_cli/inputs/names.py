@@ -20,7 +20,8 @@ RESULT = "result.json"
 REGIONS = "regions.csv"
 GEOJSON = "regions.geojson"
 OVERLAY = "overlay.png"
-SLIDE_FILES = (RESULT, REGIONS, GEOJSON, OVERLAY)
+MASK = "mask.png"
+SLIDE_FILES = (RESULT, REGIONS, GEOJSON, OVERLAY, MASK)
 """What a run writes of a slide into the folder of its name; a part of a name may become a folder beside them."""
 
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f-\x9f<>:"/\\|?*\ud800-\udfff\u2028\u2029]')
@@ -77,7 +78,7 @@ def unique_names(sources: Sequence[NameSource]) -> list[str]:
         for index in (index for group in groups for index in group):
             alike[names[index].casefold()].append(index)
         touched = list(dict.fromkeys(names[index].casefold() for index in lengthened))
-    return _numbered(names)
+    return numbered(names)
 
 
 def _lengthen(sources: Sequence[NameSource], group: list[int], depths: list[int], suffixed: list[bool]) -> list[int]:
@@ -96,7 +97,8 @@ def _lengthen(sources: Sequence[NameSource], group: list[int], depths: list[int]
     return changed
 
 
-def _numbered(names: list[str]) -> list[str]:
+def numbered(names: Sequence[str]) -> list[str]:
+    """Return names with a number after those that were there before, whatever their case."""
     taken: set[str] = set()
     counts: dict[str, int] = {}
     numbered = []
@@ -108,6 +110,12 @@ def _numbered(names: list[str]) -> list[str]:
         taken.add(name.casefold())
         numbered.append(name)
     return numbered
+
+
+def region_name(slide: str, region: str) -> str:
+    """Return the name of a region of a slide: the slide's, ``#`` and what the region is called, fit for a folder."""
+    *folders, last = slide.split("/")
+    return "/".join([*folders, _safe_part(f"{last}#{region}")])
 
 
 def safe_name(parts: Sequence[str]) -> str:

@@ -25,6 +25,9 @@ FAINT_INK: RGB = (98, 103, 110)
 RULE: RGB = (214, 217, 221)
 NOTICE: RGB = (150, 62, 0)
 NOTICE_GROUND: RGB = (253, 243, 232)
+ASKED_FOR: RGB = (0, 0, 0)
+"""Of the border of what a user says to look at."""
+
 BAR: RGB = (168, 174, 182)
 BAR_OF_THE_LABEL: RGB = (0, 90, 141)
 

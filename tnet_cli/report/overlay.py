@@ -14,7 +14,7 @@ from tnet_cli.geometry import Size
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.report.colours import FAINT_INK, INK
 from tnet_cli.report.drawing import blank, length, line_height, resample, stack, text_width, write
-from tnet_cli.report.panel import FRAME_PX, attended_panel, plain_panel
+from tnet_cli.report.panel import FRAME_PX, attended_panel, outlined, plain_panel
 from tnet_cli.report.sections import (
     GAP_PX,
     SMALL_PX,
@@ -60,7 +60,11 @@ class PanelPlan:
 
 
 def draw_overlay(
-    thumbnail: np.ndarray, subject: OverlaySubject, regions: Sequence[AttendedRegion], patches: Sequence[OverlayPatch]
+    thumbnail: np.ndarray,
+    subject: OverlaySubject,
+    regions: Sequence[AttendedRegion],
+    patches: Sequence[OverlayPatch],
+    asked_for: np.ndarray | None = None,
 ) -> Image.Image:
     """Draw the page.
 
@@ -68,6 +72,7 @@ def draw_overlay(
         thumbnail: uint8 (H, W, 3), the whole slide.
         regions: Everything the network looked at, roots included.
         patches: The patches to show, in order of rank.
+        asked_for: bool (H, W) of any size, the whole slide: where its user says to look, which is outlined; or None.
 
     Returns:
         An RGB image, 1600 px wide; ``info[PANEL_KEY]`` says where the slide with its boxes stands.
@@ -81,6 +86,8 @@ def draw_overlay(
     thumbnail_size = Size(thumbnail.shape[1], thumbnail.shape[0])
     plan = plan_panels(thumbnail_size, width_px)
     slide_image = resample(thumbnail, plan.size)
+    if asked_for is not None:
+        slide_image = outlined(slide_image, asked_for)
     ranked = [patch.attended for patch in patches]
     left = _captioned(plain_panel(slide_image), "The slide", plan, subject)
     right = _captioned(
@@ -88,7 +95,7 @@ def draw_overlay(
     )
     panels = stack([left, right], left.width, GAP_PX) if plan.is_stacked else _side_by_side(left, right, GAP_PX)
     key_width_px = width_px - panels.width - COLUMN_GAP_PX if plan.is_beside_patches else width_px
-    below = [legend(legend_entries(regions, subject.mpp), key_width_px)]
+    below = [legend(legend_entries(regions, subject.mpp, is_outlined=asked_for is not None), key_width_px)]
     if patches:
         below.append(patch_grid(patches, subject, key_width_px))
     top = header(subject, width_px)

@@ -9,13 +9,16 @@ from PIL import Image, ImageDraw
 
 from tnet_cli.geometry import Region, Size
 from tnet_cli.report.attended import AttendedRegion
-from tnet_cli.report.colours import PAGE, RGB, processing_level_colour
+from tnet_cli.report.colours import ASKED_FOR, PAGE, RGB, processing_level_colour
 from tnet_cli.report.drawing import blank, text_width, write
 
 FRAME_PX = 6
 """Page around the slide, over which the outlines of boxes at its edge may reach."""
 
 RANK_SIZE_PX = 15
+
+OUTLINE_PX = 2
+"""Width of the border of a mask, inside it."""
 
 _DIMMED = 0.5
 """What remains of brightness where the network did not look closer."""
@@ -69,6 +72,19 @@ def plain_panel(slide_image: Image.Image) -> Image.Image:
     page = blank(slide_image.width + 2 * FRAME_PX, slide_image.height + 2 * FRAME_PX)
     page.paste(slide_image, (FRAME_PX, FRAME_PX))
     return page
+
+
+def outlined(slide_image: Image.Image, asked_for: np.ndarray) -> Image.Image:
+    """Draw the border of a mask, bool (H, W) of any size over the whole slide, onto the slide."""
+    size = (slide_image.width, slide_image.height)
+    mask = np.asarray(Image.fromarray(asked_for).resize(size, Image.Resampling.NEAREST))
+    padded = np.pad(mask, OUTLINE_PX)
+    height, width = mask.shape
+    around = range(2 * OUTLINE_PX + 1)
+    inner = np.all([padded[y : y + height, x : x + width] for y in around for x in around], axis=0)
+    canvas = np.array(slide_image)
+    canvas[mask & ~inner] = ASKED_FOR
+    return Image.fromarray(canvas)
 
 
 def attended_panel(

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from tnet_cli.geometry import Size
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.report.colours import (
+    ASKED_FOR,
     BAR,
     BAR_OF_THE_LABEL,
     FAINT_INK,
@@ -202,13 +203,16 @@ def processing_level_words(members: Sequence[AttendedRegion], field: str = "") -
     return f"Processing level {first.processing_level}: {scale}{field}{count} {kind}{'' if count == 1 else 's'}"
 
 
-def legend_entries(regions: Sequence[AttendedRegion], slide_mpp: float | None) -> list[tuple[RGB, str]]:
+def legend_entries(
+    regions: Sequence[AttendedRegion], slide_mpp: float | None, *, is_outlined: bool = False
+) -> list[tuple[RGB, str]]:
     """Return colour and words of each processing level that was looked at, coarsest first.
 
     Args:
         slide_mpp: Micrometres per level-0 pixel, or None when unknown.
+        is_outlined: Whether the user said where to look.
     """
-    entries = []
+    entries = [(ASKED_FOR, "Where to look, as given")] if is_outlined else []
     for processing_level in sorted({region.processing_level for region in regions}):
         members = [region for region in regions if region.processing_level == processing_level]
         width_px = Counter(member.region.width for member in members).most_common(1)[0][0]

@@ -8,6 +8,7 @@ import base64
 import binascii
 from io import BytesIO
 
+import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -34,6 +35,13 @@ def overlay_file(overlay: Image.Image) -> bytes:
     """Return an overlay as the bytes of a PNG that carries its thumbnail."""
     data = BytesIO()
     overlay.save(data, format="PNG", compress_level=COMPRESSION, pnginfo=overlay_note(overlay))
+    return data.getvalue()
+
+
+def mask_file(mask: np.ndarray) -> bytes:
+    """Return a mask, bool (H, W), as the bytes of a PNG, white where it is set."""
+    data = BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * 255).save(data, format="PNG", optimize=True)
     return data.getvalue()
 
 

@@ -153,11 +153,11 @@ class RunDirectory:
         except OSError:
             return False
 
-    def write_slide(self, result: SlideResult, overlay: bytes | None) -> SlideRow:
+    def write_slide(self, result: SlideResult, pictures: Mapping[str, bytes]) -> SlideRow:
         """Write one slide's files: a new folder appears with all of them; in an old one they are replaced.
 
         Args:
-            overlay: Its file, or None for none.
+            pictures: Name of a file, of ``inputs.names.SLIDE_FILES``, -> its bytes.
 
         Returns:
             The slide's row, with the files that were written.
@@ -165,7 +165,7 @@ class RunDirectory:
         Raises:
             OSError: the disk is full or gone.
         """
-        contents = _contents(result, overlay)
+        contents = _contents(result) | dict(pictures)
         folder = self.slide_folder(result.slide)
         write_folder_whole(folder, contents, drafts=self._drafts, within=self.path, names=SLIDE_FILES)
         files = {name: len(content) for name, content in contents.items()}
@@ -198,7 +198,7 @@ def refuse_to_lose(out: Path, lost: Sequence[str]) -> None:
         )
 
 
-def _contents(result: SlideResult, overlay: bytes | None) -> dict[str, bytes]:
+def _contents(result: SlideResult) -> dict[str, bytes]:
     """Return what is written of a slide: name of a file -> its bytes."""
     details = result.row() | {
         "logits": list(result.logits),
@@ -215,8 +215,7 @@ def _contents(result: SlideResult, overlay: bytes | None) -> dict[str, bytes]:
     if result.was_looked_at:
         rows = [region_row(region, result.class_names) for region in result.regions]
         texts |= {REGIONS: table_text(list(rows[0]), rows), GEOJSON: json_text(_geojson(result))}
-    contents = {name: text.encode() for name, text in texts.items()}
-    return contents if overlay is None else contents | {OVERLAY: overlay}
+    return {name: text.encode() for name, text in texts.items()}
 
 
 def _geojson(result: SlideResult) -> dict[str, Any]:

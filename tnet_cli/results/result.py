@@ -12,6 +12,7 @@ from tnet_cli.inputs.fingerprint import Fingerprint
 from tnet_cli.modelfile.card import CalibrationError
 from tnet_cli.report.attended import AttendedRegion
 from tnet_cli.slide.slide import Doubt
+from tnet_cli.tissue.tissue import TissueMask
 
 Status = Literal["ok", "abstained", "no_tissue", "failed"]
 STATUSES: tuple[Status, ...] = ("ok", "abstained", "no_tissue", "failed")
@@ -73,6 +74,9 @@ class Score:
 SCORE_COLUMNS = ("score", "score_low", "score_high")
 """Of ``predictions.csv`` after the others, where a model has a rule."""
 
+ROI_COLUMN = "roi_area_px"
+"""Of ``predictions.csv`` at its end, where there are regions of interest: their area in level-0 pixels."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SlideEvidence:
@@ -83,12 +87,16 @@ class SlideEvidence:
         patches: uint8 (H, W, 3) for each of the result's regions; none where they were not kept.
         features: Processing level -> float32 (N, D), of every region looked at there.
         sharpness: Region -> ``inference.trust.patch_sharpness``, where that was measured and the patches not kept.
+        tissue: What could be attended: where the tissue is, in the regions of interest; None of an image.
+        outlined: Where its user says to look; None where nothing is said.
     """
 
     thumbnail: np.ndarray
     patches: tuple[np.ndarray, ...] = ()
     features: Mapping[int, np.ndarray] = field(default_factory=dict)
     sharpness: Mapping[Region, float | None] = field(default_factory=dict)
+    tissue: TissueMask | None = None
+    outlined: TissueMask | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +116,7 @@ class SlideResult:
         locations: Attended locations; roots are among them only where they are of the finest view.
         pixels_read: Every pixel decoded from the file, thumbnail and whole tiles included.
         fraction_read: ``pixels_read`` over the level-0 pixels; at most one.
+        roi_area_px: Of the regions of interest, level-0 pixels; None without any.
         seconds: Work on this slide: reading it, and its share of the network's time.
         error: One sentence when the slide failed.
         notes: Plain sentences the user should know of.
@@ -137,6 +146,7 @@ class SlideResult:
     pixels_read: int = 0
     bytes_read: int = 0
     fraction_read: float | None = None
+    roi_area_px: int | None = None
     seconds: float = 0.0
     error: str | None = None
     notes: tuple[str, ...] = ()
@@ -192,6 +202,7 @@ class SlideResult:
             "error": self.error,
             "qc": self.qc,
             **{name: rounded(each) for name, each in zip(SCORE_COLUMNS, score, strict=False)},
+            **({} if self.roi_area_px is None else {ROI_COLUMN: self.roi_area_px}),
         }
 
 
@@ -228,10 +239,10 @@ class SlideRow:
 
 
 def prediction_columns(class_names: Sequence[str], rows: Iterable[Mapping[str, Any]] = ()) -> list[str]:
-    """Return the columns of ``predictions.csv`` for a model's classes, and for these rows where some have a score."""
-    has_scores = any(SCORE_COLUMNS[0] in row for row in rows)
+    """Return the columns of ``predictions.csv`` for a model's classes, and those that only some of these rows have."""
+    found = {column for row in rows for column in (SCORE_COLUMNS[0], ROI_COLUMN) if column in row}
     columns = SlideResult(slide="", path="", status="failed", class_names=tuple(class_names)).row()
-    return [*columns, *(SCORE_COLUMNS if has_scores else ())]
+    return [*columns, *(SCORE_COLUMNS if SCORE_COLUMNS[0] in found else ()), *({ROI_COLUMN} & found)]
 
 
 def region_row(attended: AttendedRegion, class_names: tuple[str, ...]) -> dict[str, Any]:

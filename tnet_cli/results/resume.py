@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from typing import Any
 from tnet_cli.errors import InterruptedRunError, RunStoppedError, UsageError
 from tnet_cli.inputs.fingerprint import Fingerprint, fingerprint_of
 from tnet_cli.inputs.inputs import MANIFEST_COLUMNS, SlideInput
-from tnet_cli.inputs.names import OVERLAY
+from tnet_cli.inputs.roi import known_by
 from tnet_cli.places import Place
 from tnet_cli.results.layout import RunDirectory, refuse_to_lose
 from tnet_cli.results.ledger import Ledger, LedgerEntry, RunIdentity, SlideKey
@@ -73,13 +73,13 @@ class RunStore:
     def skip_what_is_done(
         self,
         is_whole: Callable[[SlideInput, SlideRow], bool],
-        known_by: Callable[[Place], Fingerprint | None] = fingerprint_of,
+        of_slide: Callable[[Place], Fingerprint | None] = fingerprint_of,
     ) -> None:
         """Take over the rows of slides that were done under this identity and have not changed.
 
         Args:
             is_whole: Whether what else was made of a slide is there.
-            known_by: What the content of a slide is known by now.
+            of_slide: What the content of a slide is known by now.
         """
 
         def is_done(position: int) -> bool:
@@ -92,7 +92,7 @@ class RunStore:
                 and (held.row.values["path"], held.given_mpp) == (entry.shown_path, entry.mpp)
                 and is_whole(entry, held.row)
                 and held.fingerprint is not None
-                and held.fingerprint == known_by(entry.path)
+                and held.fingerprint == known_by(entry, of_slide)
             )
 
         # A share answers slowly, not seldom: many slides are asked for at once.
@@ -234,14 +234,14 @@ def opened_store(
     class_names: Sequence[str],
     *,
     overwrite: bool = False,
-    with_overlays: bool = False,
+    with_pictures: Collection[str] = (),
     answer_anyway: bool = False,
 ) -> Iterator[RunStore]:
     """Open the folder of a run of ``tnet classify``; see ``opened_run``.
 
     Args:
         class_names: The model's classes.
-        with_overlays: Whether slides that are done but have no overlay are done again.
+        with_pictures: Names of files; slides that are done and looked at but have not all of them are done again.
         answer_anyway: Whether answers that do not count are given; where that has changed such slides are done again.
     """
 
@@ -251,7 +251,7 @@ def opened_store(
         directory.write_failures(failures, FAILURE_COLUMNS)
 
     def is_whole(_: SlideInput, row: SlideRow) -> bool:
-        is_drawn = OVERLAY in row.files or not with_overlays or not row.was_looked_at
+        is_drawn = not row.was_looked_at or all(name in row.files for name in with_pictures)
         # An answer that does not count is given or kept back in every file of the slide.
         is_as_wanted = row.status != "abstained" or (row.values["prediction"] is not None) == answer_anyway
         return is_drawn and is_as_wanted and directory.has_files(row)
@@ -342,8 +342,9 @@ def _refuse_to_lose(out: Path, ledger: Ledger, identity: RunIdentity, inputs: Se
     others = [entry for entry in done if entry.run != identity.digest]
     if others:
         earlier, here = ledger.identities.get(others[-1].run, {}), identity.facts()
-        differing = [name for name in here if earlier.get(name) != here[name]]
-        what = " and ".join(_difference(name, earlier.get(name), here[name]) for name in differing) or "other options"
+        differing = [name for name in {**here, **earlier} if earlier.get(name) != here.get(name)]
+        what = " and ".join(_difference(name, earlier.get(name), here.get(name)) for name in differing)
+        what = what or "other options"
         raise UsageError(
             f"{out}: holds results made with {what}; "
             "give another folder with --out, or have everything there done again with --overwrite"

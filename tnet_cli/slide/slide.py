@@ -187,6 +187,16 @@ class Slide(ABC):
             )
         return pixels
 
+    def decoded_together(self, wanted: float) -> tuple[float, float]:
+        """Return width and height, level-0 pixels, of the tiles that a read decodes; they begin at the slide's corner.
+
+        Args:
+            wanted: Level-0 pixels a pixel of what is read.
+        """
+        pyramid_level = self._pyramid_level_for(wanted)
+        unit, shrink = self._unit(pyramid_level), self.pyramid[pyramid_level].downsample
+        return unit.width * shrink, unit.height * shrink
+
     def close(self) -> None:
         """Release the file; further reads are errors."""
         self._closed = True

@@ -12,6 +12,7 @@ from tnet_cli.errors import ManifestError
 from tnet_cli.inputs.discovery import NoteFunction
 from tnet_cli.inputs.fingerprint import content_of
 from tnet_cli.inputs.inputs import SlideInput, read_labelled
+from tnet_cli.inputs.roi import refuse_limits
 from tnet_cli.places import Place
 
 Split = Literal["train", "validation", "test"]
@@ -78,6 +79,7 @@ class TrainingManifest:
             ManifestError: the file cannot be used, or its labels, patients, splits or slides contradict themselves.
         """
         entries = read_labelled(path, on_note=on_note)
+        refuse_limits(entries, "tnet train")
         _refuse_missing_labels(path, entries)
         class_names = _order_classes(path, [entry.label or "" for entry in entries], classes, normal_class)
         unsplit = [
