@@ -79,6 +79,7 @@ def classify(
     batch_size: int = 16,
     workers: int | None = None,
     answer_anyway: bool = False,
+    patient_rule: str | None = None,
     overlay: bool = True,
     report: bool = True,
     overwrite: bool = False,
@@ -111,6 +112,8 @@ def classify(
         batch_size: Patches in one forward pass.
         workers: Threads that read and decode, or processes of ``cluster="local"``; one a core when None.
         answer_anyway: Also give answers that do not count; their status stays ``abstained``.
+        patient_rule: What makes one answer of a patient's slides, where a manifest names patients: ``max``, the slide
+            least like the model's first class, or ``mean``; ``max`` when None.
         overlay: Draw an overlay for each slide.
         report: Write the run on one page, ``report.html``; without it one that an earlier run left is removed.
         overwrite: Do everything again, in place of what is in the folder.
@@ -151,6 +154,7 @@ def classify(
         batch_size=batch_size,
         workers=workers,
         answer_anyway=answer_anyway,
+        patient_rule=patient_rule,
         overlay=overlay,
         report=report,
         overwrite=overwrite,
@@ -247,6 +251,7 @@ def evaluate(
     split: str | None = None,
     calibrate: str | None = None,
     save_model: str | Path | None = None,
+    patient_rule: str | None = None,
     bootstrap: int = 1000,
     seed: int = 0,
     mpp: float | None = None,
@@ -271,6 +276,7 @@ def evaluate(
         split: Rows to judge; ``all`` for all, None for ``test`` where there are splits.
         calibrate: Split to fit probabilities, and what slides have an answer, on; stored in a new model file.
         save_model: That model file; None for ``model.safetensors`` in ``out``.
+        patient_rule: As of ``classify``, for the metrics by patient.
         bootstrap: Draws for the intervals; 0 for none.
         seed: Of the bootstrap and of random locations.
         mpp: Micrometres per pixel of all slides, in place of what their files say.
@@ -305,6 +311,7 @@ def evaluate(
         split=split,
         calibrate=calibrate,
         save_model=None if save_model is None else path_given(save_model, "--save-model"),
+        patient_rule=patient_rule,
         bootstrap=bootstrap,
         seed=seed,
         device=device,

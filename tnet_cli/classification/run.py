@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from tnet_cli.classification.worker import ClassificationPlan
-from tnet_cli.errors import DISTRIBUTION, raise_for_failed
+from tnet_cli.errors import DISTRIBUTION, UsageError, raise_for_failed
 from tnet_cli.inference.classify import EngineOptions
 from tnet_cli.inference.device import choose_devices, describe_machine, reader_threads, usable_cores
 from tnet_cli.inference.processes import rows_as_planned
@@ -22,6 +22,7 @@ from tnet_cli.inputs.inputs import SlideInput, find_inputs
 from tnet_cli.inputs.names import MASK, OVERLAY
 from tnet_cli.inputs.options import TraversalOptions, at_least
 from tnet_cli.inputs.roi import WhereToLook
+from tnet_cli.metrics.patients import DEFAULT_RULE, patient_rule
 from tnet_cli.modelfile.card import calibration_words
 from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model
 from tnet_cli.places import Place, redacted
@@ -50,6 +51,7 @@ class RunRequest:
     overlay: bool = True
     save_mask: bool = False
     answer_anyway: bool = False
+    patient_rule: str | None = None
     report: bool = True
     overwrite: bool = False
     fail_fast: bool = False
@@ -60,6 +62,7 @@ class RunRequest:
     def __post_init__(self) -> None:
         at_least(1, batch_size=self.batch_size, workers=self.workers)
         at_least(0, slide_timeout=self.slide_timeout_s)
+        patient_rule(self.patient_rule or DEFAULT_RULE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +120,8 @@ def run_classify(request: RunRequest, progress: Progress | None = None) -> RunRe
     directory.check()
     found = find_inputs(request.inputs, recursive=request.recursive, out=request.out, on_note=progress.note)
     inputs = request.where.applied(found)
+    if request.patient_rule is not None and not any(entry.patient for entry in inputs):
+        raise UsageError("--patient-rule: no slide has a patient; give a manifest with a column 'patient'")
     devices = choose_devices(request.device) if request.cluster is None else [torch.device("cpu")]
     model = load_model(find_model(request.model))
     refuse_unfit(request.traversal, model.card.network)
@@ -128,6 +133,7 @@ def run_classify(request: RunRequest, progress: Progress | None = None) -> RunRe
         overwrite=request.overwrite,
         with_pictures=[OVERLAY] * request.overlay + [MASK] * request.save_mask,
         answer_anyway=request.answer_anyway,
+        patient_rule=patient_rule(request.patient_rule or DEFAULT_RULE),
     )
     with store_of_run as store:
         directory.write_run(run_record(request, model, devices, store.rows(), None))

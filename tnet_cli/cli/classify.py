@@ -76,6 +76,7 @@ def classify(
         bool,
         typer.Option("--answer-anyway", help="Also give answers that do not count; their status stays 'abstained'."),
     ] = False,
+    patient_rule: options.PatientRule = None,
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Draw an overlay for each slide.")] = True,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write the run on one page, report.html.")
@@ -119,6 +120,7 @@ def classify(
             batch_size=batch_size,
             workers=workers,
             answer_anyway=answer_anyway,
+            patient_rule=patient_rule,
             overlay=overlay,
             report=report,
             overwrite=overwrite,

@@ -67,6 +67,7 @@ def evaluate(
     save_model: Annotated[
         str | None, typer.Option(metavar="FILE", help="That model file.  [default: model.safetensors in --out]")
     ] = None,
+    patient_rule: options.PatientRule = None,
     bootstrap: Annotated[int, typer.Option(min=0, help="Draws for the intervals; 0 for none.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap and of random locations.")] = 0,
     device: options.Device = "auto",
@@ -85,6 +86,7 @@ def evaluate(
         raise UsageError(f"--budgets {budgets}: a budget is at least 1")
     if teacher is not None:
         named = {"--budgets": budgets, "--split": split, "--calibrate": calibrate, "--save-model": save_model}
+        named |= {"--patient-rule": patient_rule}
         named |= {"--arms": None if arms == "tnet" else arms, "--overwrite": "given" if overwrite else None}
         if given := [option for option, value in named.items() if value is not None]:
             raise UsageError(f"{given[0]}: is for judging by labels, and does not go with --teacher")
@@ -111,6 +113,7 @@ def evaluate(
             split=split,
             calibrate=calibrate,
             save_model=save_model,
+            patient_rule=patient_rule,
             bootstrap=bootstrap,
             seed=seed,
             device=device,

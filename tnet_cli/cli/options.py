@@ -31,6 +31,16 @@ BatchSize = Annotated[int, typer.Option("--batch-size", "-b", min=1, help="Patch
 Workers = Annotated[int | None, typer.Option("--workers", "-j", min=1, help="Threads that read and decode.")]
 
 
+PatientRule = Annotated[
+    str | None,
+    typer.Option(
+        metavar="max|mean",
+        help="How slides make an answer for a patient, where a manifest names patients: the slide least like the "
+        "model's first class, or the mean.  [default: max]",
+    ),
+]
+
+
 def _traversal(
     locations: Annotated[
         str | None,

@@ -15,7 +15,7 @@ from tnet_cli.evaluation.judge import JudgedSlide
 from tnet_cli.evaluation.metrics import Metrics
 from tnet_cli.evaluation.plots import PLOTS
 from tnet_cli.files import STATE, FolderKind, read_record, table_text, write_bytes_whole, write_json, write_text_whole
-from tnet_cli.results.layout import OF_EVERY_RUN, PREDICTIONS, RUN_RECORD, RunDirectory
+from tnet_cli.results.layout import OF_EVERY_RUN, PATIENTS, PREDICTIONS, RUN_RECORD, RunDirectory
 from tnet_cli.results.result import prediction_columns
 
 METRICS = "metrics.json"
@@ -46,7 +46,9 @@ def predictions_name(arm: str, first: str) -> str:
     return PREDICTIONS if arm == first else f"predictions_{arm}.csv"
 
 
-FILES = frozenset({METRICS, PREDICTIONS, RUN_RECORD, *TABLES, *PLOTS, *(predictions_name(arm, "") for arm in ARMS)})
+FILES = frozenset(
+    {METRICS, PATIENTS, PREDICTIONS, RUN_RECORD, *TABLES, *PLOTS, *(predictions_name(arm, "") for arm in ARMS)}
+)
 """Every name that an evaluation writes, but for the calibrated model, which is not removed once it is there."""
 
 FEATURES = f"{STATE}/features"
@@ -125,6 +127,8 @@ class EvaluationFolder:
         for name, columns in TABLES.items():
             if rows[name]:
                 self._write_table(name, columns, [{column: row[column] for column in columns} for row in rows[name]])
+        if metrics.patients is not None:
+            self._write_table(PATIENTS, metrics.patients.columns, metrics.patients.rows)
         for name, draw in PLOTS.items():
             if (png := draw(metrics)) is not None:
                 write_bytes_whole(self.path / name, png)

@@ -8,6 +8,7 @@ import numpy as np
 
 from tnet_cli.evaluation.judge import ArmRun
 from tnet_cli.evaluation.localisation import Localisation, summarise_localisation
+from tnet_cli.evaluation.patients import PatientMetrics, patient_metrics
 from tnet_cli.files import rounded
 from tnet_cli.metrics.bootstrap import patient_or_slide, resample_patients
 from tnet_cli.metrics.calibration import (
@@ -29,6 +30,7 @@ from tnet_cli.metrics.discrimination import (
     per_class,
 )
 from tnet_cli.metrics.estimate import Estimate, wilson
+from tnet_cli.metrics.patients import DEFAULT_RULE, PatientRule
 from tnet_cli.metrics.predictions import Predictions
 from tnet_cli.modelfile.card import ModelCard
 
@@ -119,6 +121,7 @@ class Metrics:
         reliability: Bins of the reliability diagram.
         calibration_error: Over these bins.
         localisation: By arm; empty without annotations.
+        patients: Of patients in place of slides; None where no patient is named.
     """
 
     arms: tuple[ArmMetrics, ...]
@@ -133,9 +136,18 @@ class Metrics:
     brier: Estimate
     negative_log_likelihood: Estimate
     localisation: dict[str, Localisation]
+    patients: PatientMetrics | None
 
 
-def metrics_of(runs: Sequence[ArmRun], curve: Sequence[ArmRun], card: ModelCard, *, draws: int, seed: int) -> Metrics:
+def metrics_of(
+    runs: Sequence[ArmRun],
+    curve: Sequence[ArmRun],
+    card: ModelCard,
+    *,
+    draws: int,
+    seed: int,
+    rule: PatientRule = DEFAULT_RULE,
+) -> Metrics:
     """Compute everything.
 
     Args:
@@ -144,12 +156,15 @@ def metrics_of(runs: Sequence[ArmRun], curve: Sequence[ArmRun], card: ModelCard,
         card: Calibration and classes.
         draws: Of the bootstrap; 0 for none.
         seed: Names the draws.
+        rule: What makes one answer of those of a patient's slides.
     """
     first, predictions = runs[0], runs[0].predictions(card)
     resampling = resample_patients(predictions.truth, predictions.patients, count=draws, seed=seed)
     bins = reliability(*stated_and_true(predictions))
     over_patients = Estimate.undefined("the manifest names no patients")
+    patients: PatientMetrics | None = None
     if any(slide.entry.patient for slide in first.slides):
+        patients = patient_metrics(first, predictions, card.network.class_names, rule, draws=draws, seed=seed)
         over_patients = accuracy_over_patients(predictions, resampling)
     likelihood = Estimate.undefined()
     if len(predictions):
@@ -168,6 +183,7 @@ def metrics_of(runs: Sequence[ArmRun], curve: Sequence[ArmRun], card: ModelCard,
         brier=brier_score(predictions),
         negative_log_likelihood=likelihood,
         localisation={run.arm: _localisation(run, draws, seed) for run in runs if run.lesions},
+        patients=patients,
     )
 
 

@@ -133,6 +133,7 @@ def metrics_record(
         "fit": fit.record() if fit else None,
         "arms": [each.record() | {"looks_at": ARMS[each.arm]} for each in metrics.arms],
         "curve": [each.record() for each in metrics.curve],
+        "by_patient": metrics.patients and metrics.patients.record(),
         "localisation": _localisation(metrics),
     }
 

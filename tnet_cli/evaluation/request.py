@@ -8,6 +8,7 @@ from tnet_cli.evaluation.arms import ARMS, BUDGETED_ARMS, options_of
 from tnet_cli.evaluation.curve import CurvePoint
 from tnet_cli.inference.traversal_job import refuse_unfit
 from tnet_cli.inputs.options import TraversalOptions, at_least
+from tnet_cli.metrics.patients import DEFAULT_RULE, patient_rule
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.modelfile.card import MODEL_FILE
 from tnet_cli.slide.mpp import PLAUSIBLE
@@ -26,6 +27,7 @@ class EvaluateRequest:
         calibrate: The split to fit calibration, domain and sharpness on, or None.
         save_model: Where to write a copy of the model with these in its card; None for ``model.safetensors`` in
             ``out``.
+        patient_rule: What makes one answer of those of a patient's slides, or None for the default.
         bootstrap: Draws of the bootstrap; 0 for none.
         seed: Of the bootstrap and of the random arm.
         workers: Threads that read and decode; None for one a core.
@@ -40,6 +42,7 @@ class EvaluateRequest:
     split: str | None = None
     calibrate: str | None = None
     save_model: Path | None = None
+    patient_rule: str | None = None
     bootstrap: int = 1000
     seed: int = 0
     device: str = "auto"
@@ -77,6 +80,7 @@ class EvaluateRequest:
         if len(set(self.arms)) < len(self.arms):
             raise UsageError(f"--arms {','.join(self.arms)}: name each arm once")
         at_least(1, batch_size=self.batch_size, workers=self.workers, budgets=min(self.budgets, default=None))
+        patient_rule(self.patient_rule or DEFAULT_RULE)
         at_least(0, bootstrap=self.bootstrap, seed=self.seed)
         if self.save_model is not None and self.calibrate is None:
             raise UsageError("--save-model writes what --calibrate fits; give the split to calibrate on")

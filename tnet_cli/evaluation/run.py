@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tnet_cli.errors import printable, raise_for_failed
+from tnet_cli.errors import UsageError, printable, raise_for_failed
 from tnet_cli.evaluation.calibrate import Fit, check_model_target
 from tnet_cli.evaluation.folder import METRICS, EvaluationFolder
 from tnet_cli.evaluation.judge import JudgedSlide, failures_of
@@ -17,6 +17,7 @@ from tnet_cli.evaluation.selection import select_rows
 from tnet_cli.inference.device import choose_device
 from tnet_cli.inference.progress import Progress
 from tnet_cli.metrics.estimate import Estimate
+from tnet_cli.metrics.patients import DEFAULT_RULE, patient_rule
 from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import copy_model, find_model, load_model
 from tnet_cli.results.ledger import RunIdentity
@@ -90,6 +91,8 @@ def run_evaluation(request: EvaluateRequest, progress: Progress | None = None) -
         calibrate=request.calibrate,
         on_note=progress.note,
     )
+    if request.patient_rule is not None and not any(entry.patient for entry in selection.judged):
+        raise UsageError("--patient-rule: no slide to be judged has a patient; give the manifest a column 'patient'")
     slides = [*selection.calibration, *selection.judged]
     identity = RunIdentity(model.digest, options_record(request, model) | {"split": selection.split})
     with opened_run(folder.directory, identity, slides, overwrite=request.overwrite) as run:
@@ -100,7 +103,8 @@ def run_evaluation(request: EvaluateRequest, progress: Progress | None = None) -
         progress.start(passes.pending, model.card.introduction)
         fit, runs, curve = passes.go(progress)
         card = model.card if fit is None else fit.card
-        metrics = metrics_of(runs, curve, card, draws=request.bootstrap, seed=request.seed)
+        rule = patient_rule(request.patient_rule or DEFAULT_RULE)
+        metrics = metrics_of(runs, curve, card, draws=request.bootstrap, seed=request.seed, rule=rule)
         failures = failures_of([*([fit.run] if fit else []), *runs, *curve])
         folder.write_tables_and_plots(metrics)
         record = metrics_record(request, model, selection, metrics, card, fit=fit, failures=failures)

@@ -32,6 +32,7 @@ from tnet_cli.results.result import SlideResult, SlideRow, prediction_columns, r
 RUN_RECORD = "run.json"
 PREDICTIONS = "predictions.csv"
 FAILURES = "failures.csv"
+PATIENTS = "patients.csv"
 REPORT = "report.html"
 SLIDES = "slides"
 """Holds a folder for each slide, with ``inputs.names.SLIDE_FILES``."""
@@ -49,7 +50,7 @@ def _wrote_unclaimed(folder: Path) -> bool:
     return (is_record and is_of_a_model) or (holder.keys() == {"process", "host", "since"} and not record)
 
 
-CLASSIFICATION = FolderKind("classify", (*OF_EVERY_RUN, FAILURES, REPORT, f"{SLIDES}/"), _wrote_unclaimed)
+CLASSIFICATION = FolderKind("classify", (*OF_EVERY_RUN, FAILURES, PATIENTS, REPORT, f"{SLIDES}/"), _wrote_unclaimed)
 
 
 def is_finished(record: Mapping[str, Any]) -> bool:
@@ -175,6 +176,14 @@ class RunDirectory:
     def write_predictions(self, rows: Sequence[dict[str, Any]], class_names: Sequence[str]) -> None:
         """Write ``predictions.csv``: one row for every input that has ended, in input order."""
         write_text_whole(self.path / PREDICTIONS, table_text(prediction_columns(class_names, rows), rows))
+
+    def write_patients(self, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+        """Write ``patients.csv``; without rows one that an earlier run wrote is removed."""
+        table = self.path / PATIENTS
+        if rows:
+            write_text_whole(table, table_text(columns, rows))
+        elif table.is_file() and table.read_text(errors="replace").startswith("patient,status,prediction,"):
+            table.unlink()
 
     def write_failures(self, rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
         """Write ``failures.csv``: a manifest of the slides that failed, with the reason."""

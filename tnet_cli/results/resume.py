@@ -14,10 +14,12 @@ from tnet_cli.errors import InterruptedRunError, RunStoppedError, UsageError
 from tnet_cli.inputs.fingerprint import Fingerprint, fingerprint_of
 from tnet_cli.inputs.inputs import MANIFEST_COLUMNS, SlideInput
 from tnet_cli.inputs.roi import known_by
+from tnet_cli.metrics.patients import DEFAULT_RULE, PatientRule
 from tnet_cli.places import Place
 from tnet_cli.results.layout import RunDirectory, refuse_to_lose
 from tnet_cli.results.ledger import Ledger, LedgerEntry, RunIdentity, SlideKey
 from tnet_cli.results.lock import locked, unwritable
+from tnet_cli.results.patients import patient_columns, patient_rows
 from tnet_cli.results.result import SlideRow
 
 REFRESH_S = 3.0
@@ -236,6 +238,7 @@ def opened_store(
     overwrite: bool = False,
     with_pictures: Collection[str] = (),
     answer_anyway: bool = False,
+    patient_rule: PatientRule = DEFAULT_RULE,
 ) -> Iterator[RunStore]:
     """Open the folder of a run of ``tnet classify``; see ``opened_run``.
 
@@ -243,12 +246,15 @@ def opened_store(
         class_names: The model's classes.
         with_pictures: Names of files; slides that are done and looked at but have not all of them are done again.
         answer_anyway: Whether answers that do not count are given; where that has changed such slides are done again.
+        patient_rule: What makes one answer of those of a patient's slides.
     """
 
     def write_tables(rows: Sequence[tuple[int, SlideRow]]) -> None:
         directory.write_predictions([row.values for _, row in rows], class_names)
         failures = [_failure(inputs[position], row) for position, row in rows if row.status == "failed"]
         directory.write_failures(failures, FAILURE_COLUMNS)
+        of_patients = [(inputs[position].patient, row) for position, row in rows]
+        directory.write_patients(patient_rows(of_patients, class_names, patient_rule), patient_columns(class_names))
 
     def is_whole(_: SlideInput, row: SlideRow) -> bool:
         is_drawn = not row.was_looked_at or all(name in row.files for name in with_pictures)
