@@ -80,6 +80,7 @@ def classify(
     workers: int | None = None,
     answer_anyway: bool = False,
     patient_rule: str | None = None,
+    hash_names: str | Path | None = None,
     overlay: bool = True,
     report: bool = True,
     overwrite: bool = False,
@@ -114,6 +115,7 @@ def classify(
         answer_anyway: Also give answers that do not count; their status stays ``abstained``.
         patient_rule: What makes one answer of a patient's slides, where a manifest names patients: ``max``, the slide
             least like the model's first class, or ``mean``; ``max`` when None.
+        hash_names: File with a key: names and paths of slides and patients are written as keyed hashes.
         overlay: Draw an overlay for each slide.
         report: Write the run on one page, ``report.html``; without it one that an earlier run left is removed.
         overwrite: Do everything again, in place of what is in the folder.
@@ -155,6 +157,7 @@ def classify(
         workers=workers,
         answer_anyway=answer_anyway,
         patient_rule=patient_rule,
+        hash_names=None if hash_names is None else Path(hash_names),
         overlay=overlay,
         report=report,
         overwrite=overwrite,

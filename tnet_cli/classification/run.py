@@ -21,6 +21,7 @@ from tnet_cli.inference.traversal_job import refuse_unfit
 from tnet_cli.inputs.inputs import SlideInput, find_inputs
 from tnet_cli.inputs.names import MASK, OVERLAY
 from tnet_cli.inputs.options import TraversalOptions, at_least
+from tnet_cli.inputs.pseudonyms import Pseudonyms
 from tnet_cli.inputs.roi import WhereToLook
 from tnet_cli.metrics.patients import DEFAULT_RULE, patient_rule
 from tnet_cli.modelfile.card import calibration_words
@@ -52,6 +53,7 @@ class RunRequest:
     save_mask: bool = False
     answer_anyway: bool = False
     patient_rule: str | None = None
+    hash_names: Path | None = None
     report: bool = True
     overwrite: bool = False
     fail_fast: bool = False
@@ -119,6 +121,9 @@ def run_classify(request: RunRequest, progress: Progress | None = None) -> RunRe
     directory = RunDirectory(request.out)
     directory.check()
     found = find_inputs(request.inputs, recursive=request.recursive, out=request.out, on_note=progress.note)
+    if request.hash_names is not None:
+        pseudonyms = Pseudonyms.read(request.hash_names)
+        found = [pseudonyms.hidden(entry) for entry in found]
     inputs = request.where.applied(found)
     if request.patient_rule is not None and not any(entry.patient for entry in inputs):
         raise UsageError("--patient-rule: no slide has a patient; give a manifest with a column 'patient'")
@@ -232,6 +237,13 @@ def _options(request: RunRequest, model: LoadedModel) -> dict[str, Any]:
     return request.traversal.record(model.card.network.locations) | request.where.record()
 
 
+def _files(request: RunRequest) -> dict[str, Any]:
+    """Return the files that options name, where there are such and names are not hidden."""
+    if request.hash_names is not None:
+        return {"hash_names": True}
+    return {name: str(file) for name in ("roi", "mask") if (file := getattr(request.where, name)) is not None}
+
+
 def engine_options(request: RunRequest, device: torch.device, *, processes: int = 1) -> EngineOptions:
     """Return how slides are classified on one device, when several processes share this machine."""
     readers = max(1, reader_threads(request.workers) // processes)
@@ -280,7 +292,7 @@ def run_record(
             "workers": reader_threads(request.workers),
             "answer_anyway": request.answer_anyway,
         }
-        | {name: str(file) for name in ("roi", "mask") if (file := getattr(request.where, name)) is not None},
+        | _files(request),
         "machine": describe_machine(),
         "slides": {status: statuses.count(status) for status in STATUSES},
         "seconds": None if seconds is None else round(seconds, 3),

@@ -21,6 +21,7 @@ from tnet_cli.cli.distill import distill
 from tnet_cli.cli.evaluate import evaluate
 from tnet_cli.cli.info import info
 from tnet_cli.cli.models import models
+from tnet_cli.cli.names import names
 from tnet_cli.cli.synth import synth
 from tnet_cli.cli.terminal import lenient_streams, note
 from tnet_cli.cli.train import train
@@ -105,6 +106,7 @@ app.add_typer(models)
 app.command()(bench)
 app.command()(train)
 app.command()(distill)
+app.command()(names)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -77,6 +77,13 @@ def classify(
         typer.Option("--answer-anyway", help="Also give answers that do not count; their status stays 'abstained'."),
     ] = False,
     patient_rule: options.PatientRule = None,
+    hash_names: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEYFILE",
+            help="Write keyed hashes in place of names and paths of slides and patients; 'tnet names' has them back.",
+        ),
+    ] = None,
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Draw an overlay for each slide.")] = True,
     report: Annotated[
         bool, typer.Option("--report/--no-report", help="Write the run on one page, report.html.")
@@ -121,6 +128,7 @@ def classify(
             workers=workers,
             answer_anyway=answer_anyway,
             patient_rule=patient_rule,
+            hash_names=hash_names,
             overlay=overlay,
             report=report,
             overwrite=overwrite,

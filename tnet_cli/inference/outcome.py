@@ -1,5 +1,6 @@
 """What becomes of one slide: from the facts, the network's answer or an error to its result."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from tnet_cli.inference.prepare_image import ImagePreparation
 from tnet_cli.inference.slide_task import GivenUpError
 from tnet_cli.inference.verdict import judged
 from tnet_cli.inputs.inputs import SlideInput
+from tnet_cli.inputs.pseudonyms import without_names
 from tnet_cli.metrics.predictions import softmax
 from tnet_cli.model.traversal import Traversal
 from tnet_cli.modelfile.card import ModelCard
@@ -37,7 +39,21 @@ def failed(entry: SlideInput, card: ModelCard, problem: BaseException, slide: Sl
         problem: Why; turned into one sentence that names the slide.
         slide: Where it could be opened; it may be closed.
     """
-    return SlideResult(**_facts(entry, card, slide), status="failed", error=sentence_of(entry.shown_path, problem))
+    error = without_names(sentence_of(entry.shown_path, problem), entry)
+    return hidden(SlideResult(**_facts(entry, card, slide), status="failed", error=error), entry)
+
+
+def hidden(result: SlideResult, entry: SlideInput) -> SlideResult:
+    """Return a result without the names of a slide that is hidden in what is said of it."""
+    if entry.alias is None:
+        return result
+    return replace(
+        result,
+        notes=tuple(without_names(note, entry) for note in result.notes),
+        doubts=tuple(replace(doubt, sentence=without_names(doubt.sentence, entry)) for doubt in result.doubts),
+        checks=tuple(replace(check, sentence=without_names(check.sentence, entry)) for check in result.checks),
+        error=result.error and without_names(result.error, entry),
+    )
 
 
 def sentence_of(path: str, problem: BaseException) -> str:

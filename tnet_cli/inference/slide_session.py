@@ -8,7 +8,7 @@ import torch
 
 from tnet_cli.errors import SlideError, UsageError
 from tnet_cli.geometry import Region
-from tnet_cli.inference.outcome import classified, failed, without_tissue
+from tnet_cli.inference.outcome import classified, failed, hidden, without_tissue
 from tnet_cli.inference.prepare import Preparation, prepare
 from tnet_cli.inference.prepare_image import ImagePreparation, prepare_image, shown
 from tnet_cli.inference.progress import Progress
@@ -130,7 +130,7 @@ class SlideSession:
         # Of a slide that is still being opened nothing else is known than since when.
         opening_s = concluding - self._started if self._opening_s is None else self._opening_s
         seconds = opening_s + self._work.seconds + time.perf_counter() - concluding
-        return replace(result, fingerprint=self._fingerprint, seconds=seconds)
+        return hidden(replace(result, fingerprint=self._fingerprint, seconds=seconds), entry)
 
     def _classified(
         self, slide: Slide, preparation: Preparation | ImagePreparation, ended: TraversalResult

@@ -58,6 +58,7 @@ class SlideInput:
         mask: PNG or GeoJSON of where its tissue is.
         roi_class: Only annotations of this class are regions of interest; None for all of them.
         roi_number: Only this one of them is, from 0; None for all of them.
+        alias: What is shown and written in place of the path, where names are hidden.
     """
 
     path: Place
@@ -71,11 +72,12 @@ class SlideInput:
     mask: Path | None = None
     roi_class: str | None = None
     roi_number: int | None = None
+    alias: str | None = None
 
     @property
     def shown_path(self) -> str:
-        """The path as it may be shown and written down: the text of ``path``."""
-        return str(self.path)
+        """The path as it may be shown and written down: the text of ``path``, or its alias."""
+        return self.alias or str(self.path)
 
     def from_anywhere(self) -> Self:
         """Return it with paths that hold whatever the working folder is; links in them stay, and so does a URL."""

@@ -81,7 +81,8 @@ def _each_region(entry: SlideInput) -> list[SlideInput]:
         regions = regions_of(entry)
     except ManifestError:
         return [entry]
-    names = [region.name or "" for region in regions]
+    # What regions are called says as much as the name of a slide that is hidden.
+    names = ["" if entry.alias else region.name or "" for region in regions]
     # By number where two have one name, so that each name says which.
     called = [
         name if name and names.count(name) == 1 else f"{name} {number}".strip() for number, name in enumerate(names, 1)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,8 @@ FAILURE_COLUMNS = (*(column for column in MANIFEST_COLUMNS if column != "error")
 
 def _failure(entry: SlideInput, row: SlideRow) -> dict[str, Any]:
     """Return a failed slide's row of a manifest that can be read wherever it lies."""
-    entry = entry.from_anywhere()
+    # The files beside a slide that is hidden are named after it.
+    entry = entry.from_anywhere() if entry.alias is None else replace(entry, annotation=None, roi=None, mask=None)
     values = {column: getattr(entry, column, None) for column in FAILURE_COLUMNS}
     return values | {"slide": entry.shown_path, "error": row.values["error"]}
 
