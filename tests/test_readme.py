@@ -34,7 +34,8 @@ def files_in_the_table() -> set[str]:
 
 
 def test_the_files_of_the_results_are_those_that_are_written(drawn_slide, untrained_model, tmp_path):
-    slide = shutil.copy(drawn_slide(), tmp_path / "NAME.tif")
-    classify(slide, model=untrained_model, out=tmp_path / "out", device="cpu")
+    shutil.copy(drawn_slide(), tmp_path / "NAME.tif")
+    (tmp_path / "slides.csv").write_text("slide,patient\nNAME.tif,P1\n")
+    classify(tmp_path / "slides.csv", model=untrained_model, out=tmp_path / "out", device="cpu", save_mask=True)
     written = [path.relative_to(tmp_path / "out") for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert files_in_the_table() == {str(path) for path in written if path.parts[0] != ".tnet"}
