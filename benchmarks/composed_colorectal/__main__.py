@@ -11,14 +11,7 @@ import argparse
 import time
 from pathlib import Path
 
-from benchmarks.composed_colorectal.compose import (
-    compose_all,
-    crowded_slides,
-    join_manifests,
-    serrated_fields,
-    wanted_of,
-    write_tables,
-)
+from benchmarks.composed_colorectal.compose import compose_all, crowded_slides, join_manifests, serrated_fields, wanted_of, write_tables
 from benchmarks.composed_colorectal.tiles import COLLECTIONS, SPLITS
 
 
