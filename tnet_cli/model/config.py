@@ -37,8 +37,9 @@ class EncoderConfig(BaseModel):
         input_px: Side of the patch it sees.
         tap: As of ``TNetConfig``.
         arguments: What else its network is built with: JSON values, layers by name.
-        pooling: What becomes the vector: the network's ``own``, the mean of the ``map``, or of a transformer's tokens
-            the ``mean`` of its patches, its class token ``cls``, or both one after the other.
+        pooling: What becomes the vector: the network's ``own``, the mean of the ``map``, the same with what comes
+            after the map ``cut`` away, or of a transformer's tokens the ``mean`` of its patches, its class token
+            ``cls``, or both one after the other.
         first_token: The first patch token; the class token and registers come before.
         interpolation: Brings patches of another size to ``input_px``.
         pixel_mean, pixel_std: Of the normalisation, for values in [0, 1].
@@ -55,7 +56,7 @@ class EncoderConfig(BaseModel):
     input_px: int = Field(ge=16, le=8192)
     tap: str | None = Field(default=None, min_length=1)
     arguments: dict[str, Any] = Field(default_factory=dict)
-    pooling: Literal["own", "map", "mean", "cls", "cls+mean"] = "own"
+    pooling: Literal["own", "map", "cut", "mean", "cls", "cls+mean"] = "own"
     first_token: int = Field(default=1, ge=0, le=1024)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
