@@ -141,6 +141,8 @@ class TNetConfig(BaseModel):
         location_pool: How the map is brought to n x n: every ``location_slice`` step, the mean, or the maximum.
         location_slice: First row and step of the slice, and the row to stop before where the map goes on.
         location_softmax: ``plain``, ``temperature`` (learned) or ``l2`` (unit-norm logits, as the paper's code has it).
+            Or ``sigmoid``, of each cell on its own: then it can be said that there is nothing in any of a region's, and
+            cells of all regions are ranked alike.
         position_length: Length of the positional code; a quarter of the feature, and at least 12, when None.
         position_axes: ``yxs`` codes place and scale; ``s`` the scale alone, for slides, where place means nothing.
         weighting: Whether the feature weighting module combines the features; otherwise their mean does.
@@ -171,7 +173,7 @@ class TNetConfig(BaseModel):
     locations: tuple[int, ...]
     location_pool: Literal["slice", "mean", "max"] = "max"
     location_slice: tuple[int, int] | tuple[int, int, int] | None = None
-    location_softmax: Literal["plain", "temperature", "l2"] = "plain"
+    location_softmax: Literal["plain", "temperature", "l2", "sigmoid"] = "plain"
     position_length: int | None = Field(default=None, ge=12, le=65_536)
     position_axes: Literal["yxs", "s"] = "yxs"
     weighting: bool = False
@@ -294,6 +296,11 @@ class TNetConfig(BaseModel):
     def is_distilled(self) -> bool:
         """Whether a teacher looks at the finest processing level, whose probabilities are what counts."""
         return bool(self.encoders and self.encoders[-1].classes)
+
+    @property
+    def ranks_cells_alone(self) -> bool:
+        """Whether a cell is ranked by what is predicted of it alone, which is no share of its region's probability."""
+        return self.response or self.location_softmax == "sigmoid"
 
     def _check_scales(self, mpp: tuple[float, ...]) -> None:
         if len(mpp) != self.processing_levels or not all(math.isfinite(each) and each > 0 for each in mpp):
