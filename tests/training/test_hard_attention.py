@@ -53,6 +53,7 @@ def test_cells_that_stand_alone_are_drawn_and_credited_as_such(tiny_slides):
     output, traversals, network = hard_step(tiny_slides, settings, config=alone)
     for each in traversals:
         for above, record in itertools.pairwise(each.levels):
+            assert above.cell_log_probs is not None
             own = above.cell_log_probs[record.parents, record.cells]
             assert torch.equal(record.path_log_probs, own)
     assert float(output.terms["location"].detach()) > 0

@@ -18,7 +18,7 @@ from tests.tiny_training import (
 from tnet_cli.learning.augment import augment_patch
 from tnet_cli.training.hard_attention import HardAttention
 from tnet_cli.training.train import plan_stages
-from tnet_cli.training.warmup import fill_pool, location_loss, presence_loss
+from tnet_cli.training.warmup import WarmUp, fill_pool, location_loss, presence_loss
 
 
 def test_a_changed_patch_carries_its_cells_along(rng):
@@ -88,7 +88,7 @@ def test_what_holds_nothing_teaches_a_sigmoid_where_to_look(tiny_slides):
     config = CONFIG.model_copy(update={"location_softmax": "sigmoid"})
     for softmax, taught in ((config, True), (CONFIG, False)):
         state = state_of([slide for slide in tiny_slides if slide.label == 0], SETTINGS, softmax)
-        warmup = plan_stages(state)[0]
+        warmup = WarmUp(state, 1)
         warmup.begin()
         pool = state.pool
         coarse = pool.column("positions")[:, 2] < CONFIG.processing_levels - 1
