@@ -33,7 +33,7 @@ def cut_fields(path: Path, folder: Path, count: int) -> list[SlideInput]:
         As many as were found among ``TRIES`` places.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rng, found = np.random.default_rng(0), []
+    rng, found = np.random.default_rng(0), list[SlideInput]()
     with open_slide(str(path)) as slide:
         if slide.mpp is None:
             return []
