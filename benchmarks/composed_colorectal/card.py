@@ -1,16 +1,19 @@
-"""How often the closest view alone is right: single tiles of held-out origins, and their rates onto the model's card.
+"""The card of a model of both collections: whose tiles it has learnt from, what was measured, rates on single tiles.
 
-    python -m benchmarks.composed_colorectal.single_tiles MODEL --lc LC_TILES --ebhi EBHI_TILES [--out MODEL]
+    python -m benchmarks.composed_colorectal.card MODEL --lc LC_TILES --ebhi EBHI_TILES [--table JSON --out MODEL]
 
 Tiles of the test split, each seen as one patch of the model's finest view: of EBHI-Seg its middle, brought to that
 scale; of LC25000, whose tiles are a ninth smaller than a patch, the whole tile. Whoever looks at tiles drawn at random
-corrects the share that is called by these rates. With --out a copy of the model gets them.
+corrects the share that is called by these rates. With --out a copy of the model gets them, and the rows that ``.table``
+has written.
 """
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +23,7 @@ from benchmarks.composed_colorectal.tiles import CLASS_NAMES, COLLECTIONS, TILE_
 from tnet_cli.metrics.bootstrap import bootstrapped, resample_patients
 from tnet_cli.metrics.predictions import softmax
 from tnet_cli.model.traversal import origins
-from tnet_cli.modelfile.card import TileRate, TileRates
+from tnet_cli.modelfile.card import TileRate, TileRates, TrainingData
 from tnet_cli.modelfile.modelfile import LoadedModel, copy_model, find_model, load_model
 
 DRAWS, SEED = 1000, 0
@@ -106,6 +109,31 @@ def rates_of(tiles: CalledTiles, source: str) -> TileRates:
     return TileRates(source=source, sensitivity=sensitivity, specificity=specificity)
 
 
+def measured(table: Path) -> dict[str, Any]:
+    """Return the rows that ``.table`` has written as metrics of a card: by what was tested, arm and group of slides."""
+    found: dict[str, Any] = {}
+    for row in json.loads(table.read_text()):
+        name, arm, group = (str(row.pop(key)) for key in ("trained and tested on", "arm", "group"))
+        cells = {key: _figure(value) for key, value in row.items() if value is not None}
+        found.setdefault(name, {}).setdefault(arm, {})[group] = cells
+    return found
+
+
+def _figure(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return [round(each, 4) for each in value] if isinstance(value, list) else value
+    interval = value["interval_95"]
+    return {"value": value["value"]} | ({f"95 % ({value['method']})": interval} if interval else {})
+
+
+def sources() -> tuple[TrainingData, ...]:
+    """Return the collections, with their terms."""
+    return tuple(
+        TrainingData(name=each.title.partition(" (")[0], licence=each.licence, description=each.source)
+        for each in COLLECTIONS.values()
+    )
+
+
 def main() -> None:
     """Print the rates of each collection and of both; write them onto the card of a copy."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -113,7 +141,8 @@ def main() -> None:
     for name, collection in COLLECTIONS.items():
         parser.add_argument(f"--{name}", type=Path, required=True, help=f"tiles of {collection.title}, with index.csv")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--out", type=Path, metavar="MODEL", help="model file with the rates on its card")
+    parser.add_argument("--table", type=Path, metavar="JSON", help="what .table has written")
+    parser.add_argument("--out", type=Path, metavar="MODEL", help="model file with all that on its card")
     given = parser.parse_args()
     model = load_model(find_model(given.model))
     parts = {name: called_tiles(model, getattr(given, name), each, given.split) for name, each in COLLECTIONS.items()}
@@ -130,7 +159,10 @@ def main() -> None:
         false, true = (part.called > 0)[part.truth == 0], (part.called > 0)[part.truth > 0]
         print(f"{name}: called neoplastic {false.mean():.1%} of what is not, {true.mean():.1%} of what is")
     if given.out is not None:
-        copy_model(model.path, model.card.model_copy(update={"tile_rates": rates["both"]}), given.out)
+        card = model.card
+        metrics = card.metrics | ({} if given.table is None else {"composed test slides": measured(given.table)})
+        changed = {"tile_rates": rates["both"], "training_data": (*sources(), *card.training_data), "metrics": metrics}
+        copy_model(model.path, card.model_copy(update=changed), given.out)
 
 
 if __name__ == "__main__":
