@@ -1,6 +1,6 @@
 """Compose slides of real colorectal tiles of two collections.
 
-    python -m benchmarks.composed_colorectal FOLDER --lc LC_TILES --ebhi EBHI_TILES --train 96 --crowded 150 --val 40 --test 48
+    python -m benchmarks.composed_colorectal FOLDER --lc LC_TILES --ebhi EBHI_TILES --train 96 --crowded 150 --val 40
 
 FOLDER gets the slides, a manifest for each split and collection (``train-lc.csv``), beside it a table of how each
 slide was made, and a manifest of all splits for each collection and for both (``lc.csv``, ``ebhi.csv``, ``both.csv``).
@@ -11,7 +11,14 @@ import argparse
 import time
 from pathlib import Path
 
-from benchmarks.composed_colorectal.compose import compose_all, crowded_slides, join_manifests, serrated_fields, wanted_of, write_tables
+from benchmarks.composed_colorectal.compose import (
+    compose_all,
+    crowded_slides,
+    join_manifests,
+    serrated_fields,
+    wanted_of,
+    write_tables,
+)
 from benchmarks.composed_colorectal.tiles import COLLECTIONS, SPLITS
 
 

@@ -89,14 +89,14 @@ def row_of(name: str, results: Sequence[SlideResult], before: Sequence[SlideResu
 def distorted(
     distortion: Distortion, entries: Sequence[SlideInput], model: LoadedModel, work: Path
 ) -> list[SlideResult]:
-    """Write a copy of each slide, classify it, and remove it."""
+    """Write a copy of each slide, unless it is there, and classify it."""
     work.mkdir(parents=True, exist_ok=True)
     results = []
     for number, entry in enumerate(entries):
-        copy = work / f"{distortion.name.replace(' ', '-')}-{number}.tif"
-        distort(Path(entry.path), copy, distortion, seed=number)
+        copy = work / f"{distortion.name.replace(' ', '-')}-{Path(entry.path).stem}.tif"
+        if not copy.exists():
+            distort(Path(entry.path), copy, distortion, seed=number)
         results += classify([copy], model)
-        copy.unlink()
     return results
 
 
@@ -105,7 +105,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slides", type=Path, required=True, help="folder that benchmarks.composed_colorectal wrote")
     parser.add_argument("-m", "--model", required=True)
-    parser.add_argument("--work", type=Path, required=True, help="folder for the copies, which are removed again")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="folder for the copies, some 100 MB a slide, which stay"
+    )
     parser.add_argument("--count", type=int, default=48)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, metavar="FILE")

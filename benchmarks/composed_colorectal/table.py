@@ -134,7 +134,9 @@ def rows_of(name: str, folder: Path, designs: dict[str, dict[str, str]]) -> list
     """Return a row for each arm and group of slides of an evaluation."""
     found = []
     for arm, (predictions, located) in arms_of(folder).items():
-        seen = [row for row in predictions if row[f"prob_{CLASS_NAMES[0]}"]]
+        # A model that knows no adenoma is judged by a manifest that calls them carcinoma: the label is the slide's.
+        seen = [row | {"label": designs[Path(row["path"]).name]["label"]} for row in predictions]
+        seen = [row for row in seen if row[f"prob_{CLASS_NAMES[0]}"] and row["label"] in CLASS_NAMES]
         for group in GROUPS:
             mine = [row for row in seen if group_of(designs[Path(row["path"]).name]) == group]
             if len({row["label"] == CLASS_NAMES[0] for row in mine}) < 2:

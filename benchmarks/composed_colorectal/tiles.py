@@ -31,7 +31,9 @@ class Collection:
 
     Attributes:
         name: Short, of files.
-        title: With its source, for descriptions.
+        title: With its terms, for descriptions.
+        licence: Its terms, as an SPDX identifier.
+        source: Who has made it.
         mpp: Micrometres per pixel, estimated: neither collection states it.
         classes: What its own labels mean; a label that is missing is not used.
         origin: Column of ``index.csv`` that says what must not be torn apart by a split.
@@ -39,6 +41,8 @@ class Collection:
 
     name: str
     title: str
+    licence: str
+    source: str
     mpp: float
     classes: dict[str, str]
     origin: str
@@ -48,6 +52,8 @@ COLLECTIONS = {
     "lc": Collection(
         name="lc",
         title="LC25000 (CC BY-SA 4.0)",
+        licence="CC-BY-SA-4.0",
+        source="A. A. Borkowski et al., 2019, arXiv:1912.12142: tiles of colon; no patient is known.",
         mpp=0.71,
         classes={"benign": CLASS_NAMES[0], "adenocarcinoma": CLASS_NAMES[2]},
         origin="source_tile",
@@ -55,6 +61,8 @@ COLLECTIONS = {
     "ebhi": Collection(
         name="ebhi",
         title="EBHI-Seg (CC BY 4.0)",
+        licence="CC-BY-4.0",
+        source="L. Shi et al., 2023, figshare 21540159: tiles of colorectal biopsies, 271 patients of it.",
         mpp=1.3,
         classes={
             "normal": CLASS_NAMES[0],

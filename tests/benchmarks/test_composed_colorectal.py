@@ -18,6 +18,7 @@ from benchmarks.composed_colorectal.compose import (
     Wanted,
     compose,
     compose_all,
+    crowded_slides,
     serrated_fields,
     wanted_of,
     write_tables,
@@ -138,6 +139,21 @@ def test_the_label_changes_nothing_but_what_the_foci_are():
         for one, other in zip(negative.foci, positive.foci[:count], strict=True):
             assert one.outline.x_um == other.outline.x_um
             assert one.outline.radius_um == other.outline.radius_um
+
+
+def test_crowded_slides_have_many_foci_and_positives_as_many_pseudo_foci():
+    wanted = crowded_slides("ebhi", 16)
+    assert {slide.difficulty for slide in wanted} == {"crowded"}
+    assert len({slide.name for slide in wanted} | {slide.name for slide in wanted_of("train", "ebhi", 100)}) == 116
+    foci, pseudo = [], []
+    for slide in wanted:
+        design = slide.design()
+        assert max(design.size.width, design.size.height) * design.mpp <= 7_000
+        if slide.label != CLASS_NAMES[0]:
+            foci.append(sum(focus.label == slide.label for focus in design.foci))
+            pseudo.append(sum(focus.label == CLASS_NAMES[0] for focus in design.foci))
+    assert np.mean(foci) > 4
+    assert np.mean(pseudo) > 1
 
 
 def test_the_scale_is_that_of_the_collection_a_quarter_up_or_down():

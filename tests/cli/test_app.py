@@ -54,6 +54,15 @@ def test_version(tnet):
     assert ran.out.startswith("tnet ")
 
 
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_threads_of_torch_wait_without_spinning_unless_the_user_wants_it(tnet, monkeypatch, given):
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert tnet("--version").code == 0
+    assert os.environ["OMP_WAIT_POLICY"] == (given or "PASSIVE")
+
+
 def test_the_module_runs_like_the_command():
     ran = subprocess.run([sys.executable, "-m", "tnet_cli", "--version"], capture_output=True, text=True, check=True)
     assert ran.stdout.startswith("tnet ")

@@ -140,7 +140,7 @@ def test_the_list_names_the_bundled_model(tnet):
     bundled = [
         each for each in json.loads(tnet("models", "list", "--json").out)["models"] if each["source"] == "bundled"
     ]
-    assert [each["name"] for each in bundled] == ["colon-adenocarcinoma-composed", "synthetic-demo"]
+    assert [each["name"] for each in bundled] == ["colorectal-neoplasia", "synthetic-demo"]
     demo = bundled[1]
     assert (demo["name"], demo["kind"], demo["classes"]) == ("synthetic-demo", "slides", ["benign", "lesion"])
     assert demo["bytes"] == Path(demo["path"]).stat().st_size

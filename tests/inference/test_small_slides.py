@@ -144,9 +144,19 @@ def test_large_slides_are_looked_at_as_by_any_model(picture, model, tmp_path):
     assert [each.region for each in ours.regions] == [each.region for each in theirs.regions]
 
 
-@pytest.mark.parametrize("name", [DEFAULT_MODEL, DEMO_MODEL])
-def test_slides_of_the_bundled_models_begin_at_the_coarsest_view(picture, name):
-    network = load_model(find_model(name)).card.network
+def test_a_small_field_begins_at_the_finest_view_of_the_model_of_real_tissue(picture):
+    network = load_model(find_model(DEFAULT_MODEL)).card.network
+    assert network.starts_where_filled
+    with open_slide(str(picture(775, 522).path), mpp=0.62) as slide:
+        preparation = prepare(slide, network)
+    assert preparation.scale.start == network.processing_levels - 1
+    assert len(preparation.roots) == 3 * 2
+    whole = Region(0, 0, 775, 522)
+    assert all(whole.contains(region) for region in preparation.root_regions)
+
+
+def test_slides_of_the_demonstration_begin_at_the_coarsest_view(picture):
+    network = load_model(find_model(DEMO_MODEL)).card.network
     assert not network.starts_where_filled
     with open_slide(str(picture(300, 200).path), mpp=0.5) as slide:
         preparation = prepare(slide, network)

@@ -34,11 +34,15 @@ def test_every_kind_of_patch_that_teaches_is_drawn_alike():
         rows.positions.append(np.array([0, 0, scale]))
         rows.allowed.append(EVERYWHERE)
         rows.cell_targets.append(np.full(16, 1 / 16 if located else 0, np.float32))
+        rows.known.append(scale < 2)
         rows.labels.append(label)
     pool = PatchPool()
     pool.add(0, "key", rows.as_arrays())
     expected = [1 / 8, 1 / 8, 1 / 4, 1 / 12, 1 / 12, 1 / 12, 1 / 4, 0]
     np.testing.assert_allclose(pool.sampling_weights(), expected)
+    # Of the last one it is known that there is nothing in it.
+    expected = [1 / 10, 1 / 10, 1 / 5, 1 / 15, 1 / 15, 1 / 15, 1 / 5, 1 / 5]
+    np.testing.assert_allclose(pool.sampling_weights(nothing_teaches=True), expected)
 
 
 def test_guided_patches_go_down_into_annotated_and_other_tissue(tmp_path, rng):

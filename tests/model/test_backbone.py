@@ -13,6 +13,7 @@ from tests.model import oracles
 from tnet_cli.model.backbone import TappedBackbone, build_backbone
 from tnet_cli.model.small_backbone import SmallBackbone
 from tnet_cli.model.tensorflow_padding import SamePaddingConv2d, pad_like_tensorflow
+from tnet_cli.modelfile.encoders import load_weights
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,22 @@ def test_a_classifier_by_name_gives_vectors_and_a_map_of_stride_16(name, base_px
         assert vectors.shape == (2, length)
         assert maps.shape == (2, channels, side, side)
         assert maps.requires_grad
+
+
+def test_a_network_cut_at_its_map_sees_there_what_the_whole_one_does():
+    whole, cut = (
+        build_backbone("tf_efficientnet_lite0", 64, "blocks.4", pooling=each).eval() for each in ("map", "cut")
+    )
+    load_weights(cut, whole.state_dict(), name="lite0", source="here")
+    patches = torch.rand(2, 3, 64, 64)
+    for seen, wanted in zip(cut(patches), whole(patches), strict=True):
+        assert torch.equal(seen, wanted)
+    assert cut.feature_length == cut.map_channels == 112
+    assert sum(each.numel() for each in cut.parameters()) < 0.25 * sum(each.numel() for each in whole.parameters())
+    with pytest.raises(ValueError, match="only in a plain sequence"):
+        build_backbone("resnet18", 64, "layer3", pooling="cut")
+    with pytest.raises(ValueError, match="no map to be cut at"):
+        build_backbone("timm:vit_tiny_patch16_224", 64, pooling="cut")
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from tnet_cli.geometry import AttentionGrid, Region
 from tnet_cli.model import sampling_log_probs as scheme_module
 from tnet_cli.model.choice import GumbelTopK, LocationSampler, StochasticBeam, TopK
 from tnet_cli.model.loss import ObjectiveInput, ObjectiveWeights, objective
-from tnet_cli.model.sampling_log_probs import SamplingScheme, sampling_log_probs
+from tnet_cli.model.sampling_log_probs import SamplingScheme, sampling_log_probs, sequential_log_probs
 from tnet_cli.model.traversal import Look, Traversal, Wanted
 
 ROOTS = (Region(0, 0, 36, 36), Region(36, 0, 36, 36))
@@ -394,6 +394,22 @@ def test_what_was_not_sampled_has_no_probability():
     traversal = Game(2).traverse(TopK(), (2, 2), "beam")
     with pytest.raises(ValueError, match="not sampled"):
         sampling_log_probs(traversal, "redrawn")
+
+
+def test_cells_that_stand_alone_are_drawn_among_all_whatever_region_they_are_of():
+    game = Game(2)
+    traversal = game.traverse(GumbelTopK(np.random.default_rng(3)), (2, 3), "beam")
+    above, record = traversal.levels[1:]
+    assert above.cell_log_probs is not None
+    assert record.perturbed is not None
+    cells = above.cell_log_probs.shape[1]
+    alone = sequential_log_probs(
+        above.cell_log_probs.flatten(), record.parents * cells + record.cells, record.perturbed
+    )
+    assert torch.equal(sampling_log_probs(traversal, "redrawn", by_response=True)[1], alone)
+    assert not torch.equal(sampling_log_probs(traversal, "redrawn")[1], alone)
+    with pytest.raises(ValueError, match="make no paths"):
+        sampling_log_probs(traversal, "beam_search", by_response=True)
 
 
 PerturbingSampler = Callable[[np.random.Generator], LocationSampler]

@@ -69,7 +69,26 @@ def test_logits_that_are_all_zero_make_every_cell_as_likely():
     assert all(bool(p.grad.isfinite().all()) for p in location.parameters() if p.grad is not None)
 
 
-@pytest.mark.parametrize("softmax", ["plain", "temperature", "l2"])
+def test_with_a_sigmoid_each_cell_stands_for_itself():
+    location = module("sigmoid").eval()
+    cells, everything = torch.randn(2, 10, 4, 4), torch.ones(2, 16, dtype=torch.bool)
+    some = everything.clone()
+    some[0, :9] = False
+    whole, masked = location(cells, everything), location(cells, some)
+    torch.testing.assert_close(whole, torch.nn.functional.logsigmoid(location.scores(cells)[:, 0]))
+    assert torch.equal(masked[some], whole[some])
+    assert bool(torch.isneginf(masked[~some]).all())
+    assert float((whole.detach().exp().sum(dim=1) - 1).abs().min()) > 0.05
+
+
+def test_a_sigmoid_drops_channels_while_it_learns_and_a_softmax_none():
+    cells, everything = torch.randn(2, 10, 4, 4), torch.ones(2, 16, dtype=torch.bool)
+    for softmax, is_same in (("sigmoid", False), ("plain", True)):
+        location = module(softmax)
+        assert torch.equal(location.train()(cells, everything), location.eval()(cells, everything)) == is_same
+
+
+@pytest.mark.parametrize("softmax", ["plain", "temperature", "l2", "sigmoid"])
 def test_a_row_with_nothing_allowed_has_no_nan_in_value_or_gradient(softmax):
     location = module(softmax)
     cells = torch.randn(3, 10, 4, 4, requires_grad=True)

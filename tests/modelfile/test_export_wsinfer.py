@@ -53,7 +53,7 @@ def check_against_own(name: str, folder: Path, own: PatchModel) -> None:
     assert torch.allclose(probabilities, ours, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["synthetic-demo", "colon-adenocarcinoma-composed"])
+@pytest.mark.parametrize("name", ["synthetic-demo", "colorectal-neoplasia"])
 def test_a_program_of_the_zoo_says_what_the_finest_view_says(tmp_path, name):
     export_wsinfer(name, tmp_path / "zoo")
     check_against_own(name, tmp_path / "zoo", load_patch_model(name))

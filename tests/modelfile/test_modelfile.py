@@ -17,7 +17,8 @@ from tnet_cli.errors import ModelFileError
 from tnet_cli.metrics.predictions import softmax
 from tnet_cli.model.config import EncoderConfig, TNetConfig
 from tnet_cli.model.tnet import TNet
-from tnet_cli.modelfile.card import CARD_KEY, ModelCard, TrainingData, calibration_words
+from tnet_cli.modelfile.card import CARD_KEY, ModelCard, TileRate, TileRates, TrainingData, calibration_words
+from tnet_cli.modelfile.card_markdown import card_as_markdown
 from tnet_cli.modelfile.modelfile import bundled_models, find_model, load_model, read_card, save_model
 
 CONFIG = TNetConfig.slide(("a", "b"))
@@ -171,6 +172,20 @@ def test_how_far_probabilities_hold_is_said_where_it_was_measured():
     assert calibration_words(made_card(metrics=judged).calibration_error) == "on average off by 0.05 on 120 test slides"
     for odd in ({"evaluation": 3}, {"evaluation": {"slides": 2}}, {"evaluation": {"expected calibration error": "x"}}):
         assert made_card(metrics=odd).calibration_error is None
+
+
+def test_rates_on_single_tiles_come_back_and_stand_on_the_page(tmp_path):
+    rate = TileRate(value=0.9, low=0.85, high=0.94, tiles=200)
+    rates = TileRates(source="tiles of others", sensitivity={"b": rate}, specificity={"b": rate})
+    torch.manual_seed(0)
+    save_model(TNet(CONFIG), made_card(tile_rates=rates), tmp_path / "made.safetensors")
+    card = read_card(tmp_path / "made.safetensors")
+    assert card.tile_rates == rates
+    assert "- b: sensitivity 0.900 (0.850 to 0.940), 200 tiles; specificity 0.900" in card_as_markdown(card)
+    with pytest.raises(ValidationError, match="none of the classes"):
+        made_card(tile_rates=TileRates(source="s", sensitivity={"x": rate}, specificity={"x": rate}))
+    with pytest.raises(ValidationError, match="the same classes"):
+        TileRates(source="s", sensitivity={"b": rate}, specificity={})
 
 
 def find_on_hub(address: str, cache: Path) -> subprocess.CompletedProcess[str]:

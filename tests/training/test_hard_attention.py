@@ -1,5 +1,6 @@
 """Hard attention: every switch of its settings acts, and acts alone."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,10 +8,12 @@ import pytest
 import torch
 
 from tests.tiny_training import SETTINGS, STILL, location_gradient, settings_with, state_of
+from tnet_cli.errors import UsageError
 from tnet_cli.learning.loop import StepOutput
 from tnet_cli.learning.settings import TrainingSettings
 from tnet_cli.learning.slides import TrainingSlide
 from tnet_cli.learning.state import random_source
+from tnet_cli.model.config import TNetConfig
 from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import Traversal
 from tnet_cli.training.hard_attention import HardAttention
@@ -22,9 +25,10 @@ def hard_step(
     *,
     seed: int = 0,
     depth: int | None = None,
+    config: TNetConfig = STILL,
 ) -> tuple[StepOutput, list[Traversal], TNet]:
     """Compute one step of hard attention from the same weights; return what was traversed too."""
-    state = state_of(slides, settings, STILL)
+    state = state_of(slides, settings, config)
     stage = HardAttention(state, 3, depth)
     stage.number = 1
     stage.resume()
@@ -41,6 +45,26 @@ def cells_of(traversals: Sequence[Traversal]) -> list[list[int]]:
 
 def test_annotations_teach_the_location_module(tiny_slides):
     assert "location" in hard_step(tiny_slides, settings_with(batch_slides=4))[0].terms
+
+
+def test_cells_that_stand_alone_are_drawn_and_credited_as_such(tiny_slides):
+    alone = STILL.model_copy(update={"location_softmax": "sigmoid"})
+    settings = settings_with(batch_slides=4, sampling="gumbel_redrawn")
+    output, traversals, network = hard_step(tiny_slides, settings, config=alone)
+    for each in traversals:
+        for above, record in itertools.pairwise(each.levels):
+            assert above.cell_log_probs is not None
+            own = above.cell_log_probs[record.parents, record.cells]
+            assert torch.equal(record.path_log_probs, own)
+    assert float(output.terms["location"].detach()) > 0
+    assert location_gradient(network, {"reinforce": output.terms["reinforce"]}) > 0
+    # On slides without a lesion too they learn, that there is nothing.
+    benign = [slide for slide in tiny_slides if slide.label == 0]
+    assert "location" in hard_step(benign, settings, config=alone)[0].terms
+    assert "location" not in hard_step(benign, settings)[0].terms
+    with pytest.raises(UsageError, match="each cell stands alone"):
+        settings_with(sampling="gumbel").check_fit(alone)
+    settings.check_fit(alone)
 
 
 def test_exploration_is_mixed_into_what_is_drawn_and_decays(tiny_slides):

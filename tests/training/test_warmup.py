@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from tests.tiny_training import (
+    CONFIG,
     LABELS_ALONE,
     SETTINGS,
     STILL,
@@ -17,7 +18,7 @@ from tests.tiny_training import (
 from tnet_cli.learning.augment import augment_patch
 from tnet_cli.training.hard_attention import HardAttention
 from tnet_cli.training.train import plan_stages
-from tnet_cli.training.warmup import fill_pool, location_loss
+from tnet_cli.training.warmup import WarmUp, fill_pool, location_loss, presence_loss
 
 
 def test_a_changed_patch_carries_its_cells_along(rng):
@@ -53,6 +54,48 @@ def test_location_loss_is_the_cross_entropy_over_taught_regions():
     expected = (0.5 * np.log(2) + 0.5 * np.log(4) - np.log(0.4)) / 2
     assert float(location_loss(log_probs, targets)) == pytest.approx(expected, rel=1e-6)
     assert float(location_loss(log_probs, torch.zeros(3, 4))) == 0
+
+
+def test_presence_loss_is_the_cross_entropy_of_something_and_nothing_in_cells_that_are_decided():
+    present = torch.tensor([[0.9, 0.2, 0.5, 0.0], [0.1, 0.3, 0.6, 0.8], [0.7] * 4, [0.2] * 4])
+    # A small share is an edge and teaches nothing; the last cell of the first row may not be attended.
+    targets = torch.tensor([[0.8, 0.2, 0.0, 0.0], [0.0] * 4, [0.0] * 4, [1.0, 0.0, 0.0, 0.0]])
+    known = torch.tensor([True, True, False, False])
+    first = -(np.log(0.9) + np.log(0.5)) / 2
+    second = -np.log([0.9, 0.7, 0.4, 0.2]).mean()
+    # Whether all is known says nothing against what was drawn.
+    fourth = -(np.log(0.2) + 3 * np.log(0.8)) / 4
+    assert float(presence_loss(present.log(), targets, known)) == pytest.approx((first + second + fourth) / 3, rel=1e-5)
+    assert float(presence_loss(present.log(), targets, known, 6)) == pytest.approx(
+        (first + second + fourth) / 6, rel=1e-5
+    )
+    assert float(presence_loss(present.log(), torch.zeros(4, 4), torch.zeros(4, dtype=torch.bool))) == 0
+
+
+def test_presence_loss_has_the_gradient_of_logits_even_where_a_cell_is_certain():
+    logits = torch.tensor([[0.3, -0.2, 80.0, 0.1]], requires_grad=True)
+    allowed = torch.tensor([[True, True, True, False]])
+    log_probs = torch.nn.functional.logsigmoid(logits).masked_fill(~allowed, -torch.inf)
+    presence_loss(log_probs, torch.tensor([[1.0, 0.0, 0.0, 0.0]])).backward()
+    assert logits.grad is not None
+    expected = (torch.sigmoid(logits.detach()) - torch.tensor([[1.0, 0.0, 0.0, 0.0]])) / 3
+    np.testing.assert_allclose(logits.grad[0, :2].numpy(), expected[0, :2].numpy(), atol=1e-6)
+    assert bool(logits.grad.isfinite().all())
+    assert float(logits.grad[0, 3]) == 0
+
+
+def test_what_holds_nothing_teaches_a_sigmoid_where_to_look(tiny_slides):
+    config = CONFIG.model_copy(update={"location_softmax": "sigmoid"})
+    for softmax, taught in ((config, True), (CONFIG, False)):
+        state = state_of([slide for slide in tiny_slides if slide.label == 0], SETTINGS, softmax)
+        warmup = WarmUp(state, 1)
+        warmup.begin()
+        pool = state.pool
+        coarse = pool.column("positions")[:, 2] < CONFIG.processing_levels - 1
+        assert bool(warmup.weights[coarse].any()) == taught
+        batch = warmup.prepare(np.random.default_rng(0), 1)
+        terms = warmup.compute(batch, 1.0).terms
+        assert (float(terms["location"].detach()) > 0) == taught
 
 
 def test_location_loss_has_a_finite_gradient_beside_forbidden_cells():

@@ -120,6 +120,9 @@ def main(args: list[str] | None = None) -> None:
     Raises:
         SystemExit: always; its code is the exit code.
     """
+    # Before torch is imported: its threads, which wait for each other many times in each forward pass, else do so in a
+    # loop, and keep a core from those that read and from other programs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # What tifffile logs of damaged files, tnet says in a sentence of its own.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     with lenient_streams() as answer_problem, _signals_interrupt() as received:

@@ -142,7 +142,7 @@ def traversal_job(
         return None
     grid = AttentionGrid(config.grid, config.cell_fraction)
     start, stop = preparation.scale.start, preparation.scale.processing_levels
-    plan = TraversalPlan(grid, stop, locations, config.choice, sampler, start, by_response=config.response)
+    plan = TraversalPlan(grid, stop, locations, config.choice, sampler, start, by_response=config.ranks_cells_alone)
     if isinstance(preparation, ImagePreparation):
         return TraversalJob(preparation.traverse(plan), partial(preparation.read, side_px=config.base_px))
     most = options.budget or max(1, sum(locations))
@@ -153,6 +153,6 @@ def traversal_job(
     if options.stop_at is None:
         steps = traverse(roots, shares, plan, allowed)
     else:
-        best_first = BestFirstPlan(grid, stop, most, AT_ONCE, start, by_response=config.response)
+        best_first = BestFirstPlan(grid, stop, most, AT_ONCE, start, by_response=config.ranks_cells_alone)
         steps = traverse_best_first(roots, shares, best_first, allowed, stopping)
     return TraversalJob(steps, read or reader_of(slide, config, preparation), encoder_of=config.encoder_number)

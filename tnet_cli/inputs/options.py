@@ -6,7 +6,7 @@ from typing import Any
 
 from tnet_cli.errors import UsageError
 
-DEFAULT_MODEL = "colon-adenocarcinoma-composed"
+DEFAULT_MODEL = "colorectal-neoplasia"
 """The bundled model of real tissue, which is taken where none is named."""
 
 DEMO_MODEL = "synthetic-demo"

@@ -20,7 +20,7 @@ from tnet_cli.model.tnet import TNet
 from tnet_cli.model.traversal import allowed_cells, origins, positions_below
 
 PIXELS = "pixels"
-TARGETS = ("positions", "allowed", "cell_targets", "labels")
+TARGETS = ("positions", "allowed", "cell_targets", "known", "labels")
 
 
 @dataclass(slots=True)
@@ -32,6 +32,7 @@ class SlidePatches:
         positions: int64 (3,): y, x, scale.
         allowed: bool (G,): cells that may be attended.
         cell_targets: float32 (G,): share of the annotated area in each allowed cell; all zero where there is none.
+        known: Whether it is known of every cell that it holds nothing where that share is zero.
         labels: Index of the class, or -1 where the annotations do not decide it.
         regions: Where they were read, so that they can be read again.
     """
@@ -40,6 +41,7 @@ class SlidePatches:
     positions: list[np.ndarray] = field(default_factory=list)
     allowed: list[np.ndarray] = field(default_factory=list)
     cell_targets: list[np.ndarray] = field(default_factory=list)
+    known: list[bool] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     regions: list[Region] = field(default_factory=list)
 
@@ -61,6 +63,7 @@ class SlidePatches:
         for region, open_cells in zip(regions, allowed, strict=True):
             taught = np.zeros(len(open_cells), np.float32) if is_finest else targets.cells(region, open_cells)
             self.cell_targets.append(taught)
+            self.known.append(targets.know_places and not is_finest)
             self.labels.append(targets.label(region) if is_finest else NO_LABEL)
 
     def as_arrays(self) -> dict[str, np.ndarray]:
@@ -97,7 +100,7 @@ class PatchPool:
         self._joined.clear()
 
     def column(self, name: str) -> np.ndarray:
-        """Return ``positions``, ``allowed``, ``cell_targets``, ``labels`` or ``regions`` of all patches, a row each."""
+        """Return a column of ``TARGETS``, or ``regions``, of all patches, a row each."""
         if name not in self._joined:
             self._joined[name] = np.concatenate([part[name] for part in self._parts])
         return self._joined[name]
@@ -120,11 +123,15 @@ class PatchPool:
         joined = {name: self.column(name) for name in (*TARGETS, "regions")}
         return joined | {"parts": np.array([self.slides, counts]).T}
 
-    def sampling_weights(self) -> np.ndarray:
+    def sampling_weights(self, *, nothing_teaches: bool = False) -> np.ndarray:
         """Return the probability of drawing each patch, float64 (N,).
 
         Patches that teach something are drawn alike from every group: each processing level's located patches, and
         each class's labelled ones. Patches that teach nothing are not drawn.
+
+        Args:
+            nothing_teaches: Whether a patch of which it is known that there is nothing in it teaches where to look:
+                then those of each processing level are a group too.
 
         Raises:
             ManifestError: no patch teaches anything.
@@ -136,8 +143,12 @@ class PatchPool:
             raise nothing
         groups, labels = np.full(len(self), -1), self.column("labels")
         located = self.column("cell_targets").sum(axis=1) > 0
-        groups[located] = self.column("positions")[located, 2]
-        groups[labels >= 0] = 100 + labels[labels >= 0]
+        processing_levels = self.column("positions")[:, 2]
+        groups[located] = processing_levels[located]
+        if nothing_teaches:
+            empty = self.column("known") & ~located & self.column("allowed").any(axis=1)
+            groups[empty] = 1000 + processing_levels[empty]
+        groups[labels >= 0] = 2000 + labels[labels >= 0]
         present, members = np.unique(groups[groups >= 0], return_counts=True)
         if len(present) == 0:
             raise nothing

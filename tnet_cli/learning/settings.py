@@ -147,6 +147,11 @@ class TrainingSettings(BaseModel):
                 f"[training] hard_locations: {list(self.hard_locations)} has {given} numbers; "
                 f"a model of {views} processing levels needs {views - 1}"
             )
+        if config.location_softmax == "sigmoid" and self.sampling == "gumbel" and config.choice == "beam":
+            raise UsageError(
+                "[training] sampling: gumbel draws paths, and with location_softmax = sigmoid each cell stands alone; "
+                "give gumbel_redrawn or top_k"
+            )
         if self.normal_class is not None and self.normal_class not in config.class_names:
             raise UsageError(f"normal_class {self.normal_class!r} is not among {', '.join(config.class_names)}")
         if self.features is not None and not any(encoder.frozen for encoder in config.encoders):

@@ -205,12 +205,20 @@ class AnnotationTargets:
         shares: np.ndarray = covered / total if total > 0 else np.zeros_like(covered)
         return shares.astype(np.float32)
 
+    @property
+    def know_places(self) -> bool:
+        """Whether they say of every place what is there: where nothing is drawn, there is nothing."""
+        return self.slide.annotated is not None or self._is_normal
+
+    @property
+    def _is_normal(self) -> bool:
+        return self.config.class_names[self.slide.label] == self.settings.normal_class
+
     def label(self, region: Region) -> int:
         """Return the class of a finest region, or -1 where the annotations do not decide it."""
         if self.slide.annotated is None:
             # Nobody drew anything: only on a slide that is normal as a whole is every patch known to be.
-            is_normal = self.config.class_names[self.slide.label] == self.settings.normal_class
-            return self.slide.label if is_normal or self.settings.slide_labels_teach_patches else NO_LABEL
+            return self.slide.label if self._is_normal or self.settings.slide_labels_teach_patches else NO_LABEL
         covered = float(self.annotated_fractions([region])[0])
         if covered >= self.settings.lesion_share:
             return self.slide.label

@@ -60,7 +60,9 @@ def build_backbone(
             raise ValueError(f"backbone tnet_small has one location map; leave tap out instead of giving {tap!r}")
         return SmallBackbone()
     network = _network_for(name, arguments or {}, base_px)
-    if pooling not in {"own", "map"} or (needs_map and tap is None and has_tokens(network)):
+    if pooling not in {"own", "map", "cut"} or (needs_map and tap is None and has_tokens(network)):
+        if pooling == "cut":
+            raise ValueError(f"backbone {name} has no map to be cut at")
         return TokenBackbone(network, name, base_px, pooling, first_token)
     if re.fullmatch("tf_efficientnet_b[0-4]", name):
         # The last block of part 5, 14 x 14: torchvision counts the stem as the first stage.
@@ -68,8 +70,10 @@ def build_backbone(
     if not needs_map and pooling == "own":
         return PlainBackbone(network, name, base_px)
     tapped = TappedBackbone(network, name, base_px, tap)
-    if pooling == "map":
+    if pooling in {"map", "cut"}:
         tapped.pools_map()
+    if pooling == "cut":
+        tapped.ends_at_map()
     return tapped
 
 
@@ -134,6 +138,21 @@ class TappedBackbone(nn.Module):
     def pools_map(self) -> None:
         """Give the mean of the map in place of the network's own vector."""
         self._pools_map, self.feature_length = True, self.map_channels
+
+    def ends_at_map(self) -> None:
+        """Drop what follows the tap.
+
+        Raises:
+            ValueError: the tap is not in a plain sequence of modules.
+        """
+        module: nn.Module = self.network
+        for name in self.tap.split("."):
+            if not isinstance(module, nn.Sequential) or type(module).forward is not nn.Sequential.forward:
+                raise ValueError(f"a network can be cut only in a plain sequence of modules, not at {self.tap!r}")
+            names = [each for each, _ in module.named_children()]
+            for later in names[names.index(name) + 1 :]:
+                delattr(module, later)
+            module = module.get_submodule(name)
 
     def forward(self, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Return vectors (N, D) and maps (N, C, h, w) of patches (N, 3, H, W)."""

@@ -37,8 +37,9 @@ class EncoderConfig(BaseModel):
         input_px: Side of the patch it sees.
         tap: As of ``TNetConfig``.
         arguments: What else its network is built with: JSON values, layers by name.
-        pooling: What becomes the vector: the network's ``own``, the mean of the ``map``, or of a transformer's tokens
-            the ``mean`` of its patches, its class token ``cls``, or both one after the other.
+        pooling: What becomes the vector: the network's ``own``, the mean of the ``map``, the same with what comes
+            after the map ``cut`` away, or of a transformer's tokens the ``mean`` of its patches, its class token
+            ``cls``, or both one after the other.
         first_token: The first patch token; the class token and registers come before.
         interpolation: Brings patches of another size to ``input_px``.
         pixel_mean, pixel_std: Of the normalisation, for values in [0, 1].
@@ -55,7 +56,7 @@ class EncoderConfig(BaseModel):
     input_px: int = Field(ge=16, le=8192)
     tap: str | None = Field(default=None, min_length=1)
     arguments: dict[str, Any] = Field(default_factory=dict)
-    pooling: Literal["own", "map", "mean", "cls", "cls+mean"] = "own"
+    pooling: Literal["own", "map", "cut", "mean", "cls", "cls+mean"] = "own"
     first_token: int = Field(default=1, ge=0, le=1024)
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     pixel_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -140,6 +141,8 @@ class TNetConfig(BaseModel):
         location_pool: How the map is brought to n x n: every ``location_slice`` step, the mean, or the maximum.
         location_slice: First row and step of the slice, and the row to stop before where the map goes on.
         location_softmax: ``plain``, ``temperature`` (learned) or ``l2`` (unit-norm logits, as the paper's code has it).
+            Or ``sigmoid``, of each cell on its own: then it can be said that there is nothing in any of a region's, and
+            cells of all regions are ranked alike.
         position_length: Length of the positional code; a quarter of the feature, and at least 12, when None.
         position_axes: ``yxs`` codes place and scale; ``s`` the scale alone, for slides, where place means nothing.
         weighting: Whether the feature weighting module combines the features; otherwise their mean does.
@@ -170,7 +173,7 @@ class TNetConfig(BaseModel):
     locations: tuple[int, ...]
     location_pool: Literal["slice", "mean", "max"] = "max"
     location_slice: tuple[int, int] | tuple[int, int, int] | None = None
-    location_softmax: Literal["plain", "temperature", "l2"] = "plain"
+    location_softmax: Literal["plain", "temperature", "l2", "sigmoid"] = "plain"
     position_length: int | None = Field(default=None, ge=12, le=65_536)
     position_axes: Literal["yxs", "s"] = "yxs"
     weighting: bool = False
@@ -293,6 +296,11 @@ class TNetConfig(BaseModel):
     def is_distilled(self) -> bool:
         """Whether a teacher looks at the finest processing level, whose probabilities are what counts."""
         return bool(self.encoders and self.encoders[-1].classes)
+
+    @property
+    def ranks_cells_alone(self) -> bool:
+        """Whether a cell is ranked by what is predicted of it alone, which is no share of its region's probability."""
+        return self.response or self.location_softmax == "sigmoid"
 
     def _check_scales(self, mpp: tuple[float, ...]) -> None:
         if len(mpp) != self.processing_levels or not all(math.isfinite(each) and each > 0 for each in mpp):

@@ -16,9 +16,10 @@ class Location(nn.Module):
     a cell. Source: arXiv:2102.10212, Sec. 3, location module. The softmax over unit-norm logits (``l2``) is that of the
     authors' models; it bounds every probability, so slide models use a plain one.
 
-    Beyond the paper, a distilled model's (``config.response``) has two outputs a cell in place of one logit: through a
-    sigmoid, the highest and the mean of a teacher's responses in it. A softmax among the cells of one grid cannot say
-    that there is nothing in any of them.
+    Beyond the paper, ``sigmoid`` gives each cell a probability of its own, that there is something in it, in place of
+    its share of its region's: a softmax among the cells of one grid cannot say that there is nothing in any of them.
+    It drops channels of the map while it learns, since regions that teach are few. A distilled model's
+    (``config.response``) has two such outputs a cell: the highest and the mean of a teacher's responses in it.
     """
 
     coordinates: Tensor
@@ -26,6 +27,7 @@ class Location(nn.Module):
     def __init__(self, config: TNetConfig, channels: int) -> None:
         super().__init__()
         self.softmax = config.location_softmax
+        self.dropped = config.dropout if self.softmax == "sigmoid" else 0.0
         self.init = nn.Conv2d(channels, channels, 1)
         self.squeeze = nn.Conv2d(channels, channels // 2, 1)
         self.excite = nn.Conv2d(channels // 2, channels, 1)
@@ -38,7 +40,7 @@ class Location(nn.Module):
         self.register_buffer("coordinates", torch.linspace(-1, 1, config.grid), persistent=False)
 
     def forward(self, location_features: Tensor, allowed: Tensor) -> Tensor:
-        """Return the log-probability of each cell among the allowed ones.
+        """Return the log-probability of each cell among the allowed ones; with a sigmoid of each by itself.
 
         Args:
             location_features: (N, C, n, n) float32.
@@ -47,6 +49,9 @@ class Location(nn.Module):
         Returns:
             (N, G) float32, row-major; -inf where not allowed, and everywhere in a row with nothing allowed.
         """
+        if self.softmax == "sigmoid":
+            seen = functional.dropout2d(location_features, self.dropped, self.training)
+            return functional.logsigmoid(self.scores(seen)[:, 0]).masked_fill(~allowed, -torch.inf)
         return masked_log_softmax(self._scaled(self.scores(location_features)[:, 0]), allowed)
 
     def respond(self, location_features: Tensor, allowed: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +79,7 @@ class Location(nn.Module):
 
     def _scaled(self, logits: Tensor) -> Tensor:
         match self.softmax:
-            case "plain":
+            case "plain" | "sigmoid":
                 return logits
             case "temperature":
                 return logits * torch.exp(-self.log_temperature)

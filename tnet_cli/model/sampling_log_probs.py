@@ -18,7 +18,7 @@ SamplingScheme = Literal["per_grid", "redrawn", "beam_search"]
 (``GumbelTopK``); or by stochastic beam search (``StochasticBeam``)."""
 
 
-def sampling_log_probs(traversal: Traversal, scheme: SamplingScheme) -> list[Tensor]:
+def sampling_log_probs(traversal: Traversal, scheme: SamplingScheme, *, by_response: bool = False) -> list[Tensor]:
     """Return the log-probability of each draw given all draws before it.
 
     Draws are ordered by processing level, and within one by their perturbed values, the largest first. For
@@ -27,13 +27,16 @@ def sampling_log_probs(traversal: Traversal, scheme: SamplingScheme) -> list[Ten
 
     Args:
         traversal: Its locations were chosen by a ``PerturbingSampler``; its log-probabilities are tensors.
+        by_response: As of ``TraversalPlan``; not with ``beam_search``, which draws paths.
 
     Returns:
         One tensor (N,) for each processing level after the roots', in the order of its regions.
 
     Raises:
-        ValueError: the locations were not sampled.
+        ValueError: the locations were not sampled, or cells that stand alone as paths.
     """
+    if by_response and scheme == "beam_search":
+        raise ValueError("cells that are ranked each by itself make no paths to draw")
     is_race = scheme == "beam_search" and len(traversal.levels) > 2
     log_probs = []
     for above, record in zip(traversal.levels, traversal.levels[1:], strict=False):
@@ -44,7 +47,8 @@ def sampling_log_probs(traversal: Traversal, scheme: SamplingScheme) -> list[Ten
         elif scheme == "per_grid":
             log_probs.append(_each_grid(above, record, record.perturbed))
         else:
-            log_probs.append(sequential_log_probs(_joint(above).flatten(), _flat(above, record), record.perturbed))
+            among = _joint(above, by_response=by_response).flatten()
+            log_probs.append(sequential_log_probs(among, _flat(above, record), record.perturbed))
     return log_probs
 
 
@@ -109,9 +113,10 @@ def _race(above: ProcessingLevelRecord, record: ProcessingLevelRecord, keys: np.
     return (own - survived).to(record.location_log_probs.dtype)
 
 
-def _joint(above: ProcessingLevelRecord) -> Tensor:
+def _joint(above: ProcessingLevelRecord, *, by_response: bool = False) -> Tensor:
     assert above.cell_log_probs is not None  # noqa: S101 (there are regions below)
-    joint: Tensor = above.path_log_probs[:, None] + above.cell_log_probs
+    before = 0.0 if by_response else above.path_log_probs[:, None]
+    joint: Tensor = before + above.cell_log_probs
     return joint
 
 

@@ -123,8 +123,8 @@ class TraversalPlan:
         choice: ``per_grid``: k cells of every grid; ``beam``: k cells of the whole slide, by the probability of
             their paths.
         start: The processing level of the roots.
-        by_response: Whether a cell is ranked by its own predicted response, as of a distilled model, which is no share
-            of the region's it lies in.
+        by_response: Whether a cell is ranked by what is predicted of it alone (``TNetConfig.ranks_cells_alone``), which
+            is no share of the region's it lies in.
     """
 
     grid: AttentionGrid

@@ -103,6 +103,47 @@ def calibration_words(error: CalibrationError | None) -> str:
     return f"on average off by {error.value:.2f} on {error.slides} test slides"
 
 
+class TileRate(BaseModel):
+    """A share of tiles with its 95 % interval.
+
+    Attributes:
+        tiles: How many it is a share of.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float = Field(ge=0, le=1)
+    low: float = Field(ge=0, le=1)
+    high: float = Field(ge=0, le=1)
+    tiles: int = Field(ge=1)
+
+    def words(self) -> str:
+        """Return it as it is read: ``0.925 (0.874 to 0.957)``, and of how many tiles."""
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}), {self.tiles} tiles"
+
+
+class TileRates(BaseModel):
+    """How often the finest view by itself is right about one tile, by class: what is called is the most probable one.
+
+    Attributes:
+        source: Which tiles they were; the model has not learnt from them.
+        sensitivity: Share of the class's tiles that are called so.
+        specificity: Share of the other tiles that are not.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Line
+    sensitivity: Annotated[dict[str, TileRate], AfterValidator(_without_controls)]
+    specificity: Annotated[dict[str, TileRate], AfterValidator(_without_controls)]
+
+    @model_validator(mode="after")
+    def _are_of_the_same_classes(self) -> Self:
+        if not self.sensitivity or set(self.sensitivity) != set(self.specificity):
+            raise ValueError("sensitivity and specificity must name the same classes, at least one")
+        return self
+
+
 class TeacherCard(BaseModel):
     """The patch model that a distilled model looks with at the finest processing level.
 
@@ -184,6 +225,7 @@ class ModelCard(BaseModel):
         made_for: ``synthetic`` for a model that knows nothing but slides of ``tnet synth``.
         domain: How far from what the model knows a slide may be; None where that was not calibrated.
         least_sharpness: Of a slide that is in focus (``inference.trust``); None where that was not calibrated.
+        tile_rates: Of its finest view on single tiles; None where they were not measured.
         verdict: Of a distilled model, and only of one: how its teacher's scores become the answer.
     """
 
@@ -203,6 +245,7 @@ class ModelCard(BaseModel):
     made_for: Literal["any", "synthetic"] = "any"
     domain: DomainLimits | None = None
     least_sharpness: float | None = Field(default=None, gt=0, lt=1)
+    tile_rates: TileRates | None = None
     verdict: Verdict | None = None
     network: TNetConfig
 
@@ -223,6 +266,13 @@ class ModelCard(BaseModel):
         count = len(self.network.class_names)
         if self.bias and (len(self.bias) != count or not all(map(math.isfinite, self.bias))):
             raise ValueError(f"a bias has a finite number for each of the {count} classes, not {self.bias}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_tile_rates_of_its_classes(self) -> Self:
+        named = set() if self.tile_rates is None else set(self.tile_rates.sensitivity)
+        if unknown := sorted(named - set(self.network.class_names)):
+            raise ValueError(f"tile_rates names {unknown[0]!r}, which is none of the classes")
         return self
 
     @model_validator(mode="after")

@@ -51,6 +51,7 @@ def card_as_markdown(card: ModelCard) -> str:
         "## Metrics",
         "",
         *_metric_lines(card.metrics),
+        *_tile_lines(card),
         "",
     ]
     return "\n".join(lines)
@@ -94,6 +95,16 @@ def _domain_lines(card: ModelCard) -> list[str]:
         )
     if card.least_sharpness is not None:
         lines.append(f"| no answer below | a sharpness of {card.least_sharpness:.3g} |")
+    return lines
+
+
+def _tile_lines(card: ModelCard) -> list[str]:
+    rates = card.tile_rates
+    if rates is None:
+        return []
+    lines = [f"- its finest view alone, on single tiles: {rates.source}"]
+    for name, rate in rates.sensitivity.items():
+        lines.append(f"  - {name}: sensitivity {rate.words()}; specificity {rates.specificity[name].words()}")
     return lines
 
 

@@ -15,7 +15,7 @@ from tnet_cli.model.loss import ObjectiveInput, ObjectiveWeights, objective, obj
 from tnet_cli.model.sampling_log_probs import SamplingScheme, sampling_log_probs
 from tnet_cli.model.traversal import ProcessingLevelRecord, Traversal
 from tnet_cli.training.rollout import Rollout, SlideBatch, SlideStage, all_features
-from tnet_cli.training.warmup import location_loss
+from tnet_cli.training.warmup import location_loss, presence_loss
 
 FIRST_BASELINE = 0.5
 
@@ -113,7 +113,8 @@ class HardAttention(SlideStage):
         weighted = ("cross_entropy", "feature_cross_entropy", "reinforce", "feature_reinforce")
         terms = {name: share * getattr(result, name) for name in weighted}
         if taught:
-            losses = [location_loss(log_probs, wanted.to(state.device)) for log_probs, wanted in taught]
+            learn = presence_loss if state.network.config.location_softmax == "sigmoid" else location_loss
+            losses = [learn(log_probs, wanted.to(state.device)) for log_probs, wanted in taught]
             terms["location"] = self.settings.annotation_weight * torch.stack(losses).sum() / taught_count
         if self.settings.entropy_weight and choosing:
             entropy = torch.stack([_entropy_sum(traversal, logits) for traversal in traversals]).sum() / choosing
@@ -135,7 +136,8 @@ class HardAttention(SlideStage):
         scheme: SamplingScheme = "redrawn" if self.settings.sampling == "gumbel_redrawn" else "beam_search"
         if self.state.network.config.choice == "per_grid":
             scheme = "per_grid"
-        return torch.cat(sampling_log_probs(traversal, scheme))
+        by_response = self.state.network.config.ranks_cells_alone
+        return torch.cat(sampling_log_probs(traversal, scheme, by_response=by_response))
 
 
 def _steps(traversal: Traversal) -> Tensor:
@@ -158,9 +160,10 @@ def _grids(traversal: Traversal) -> list[tuple[ProcessingLevelRecord, np.ndarray
 def _taught_regions(targets: AnnotationTargets, traversal: Traversal) -> list[tuple[Tensor, Tensor]]:
     """Return log-probabilities and targets of each processing level in which annotations teach the location module."""
     found = []
+    nothing_teaches = targets.config.location_softmax == "sigmoid" and targets.know_places
     for record, allowed, log_probs in _grids(traversal):
         wanted = np.stack([targets.cells(region, row) for region, row in zip(record.regions, allowed, strict=True)])
-        if wanted.any():
+        if wanted.any() or (nothing_teaches and allowed.any()):
             found.append((log_probs, torch.from_numpy(wanted)))
     return found
 

@@ -1,6 +1,6 @@
 """The warm-up: extractor, location module and classifier learn from a pool of patches, taught by annotations."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from secrets import token_hex
 from typing import Self
@@ -25,6 +25,10 @@ from tnet_cli.model.traversal import Look
 
 MEASURED_PATCHES = 256
 NO_PIXELS = np.zeros((1, 1, 3), np.uint8)
+EDGE_SHARE = 0.25
+"""Of the largest share of a region's cells: less is not enough to say that there is something in a cell."""
+
+NEARLY_NOTHING = 1e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,9 +40,10 @@ class PatchBatch:
         positions: int64 (N, 3).
         allowed: bool (N, G).
         targets: float32 (N, G).
+        known: bool (N,): whether there is nothing in a cell without a share.
         labels: int64 (N,), -1 where unknown.
         kept: float32 (N, D): what dropout keeps of each feature.
-        taught: Patches of the step that hold annotations, those of all processes.
+        taught: Patches of the step that teach where to look, those of all processes.
         labelled: Patches of the step with a label, likewise.
         encoders: Numbers of the encoders that learn from patches of the step, those of all processes.
         views: int64 (N,): numbers of the views that the patches are; -1 where each is one of its own.
@@ -48,6 +53,7 @@ class PatchBatch:
     positions: Tensor
     allowed: Tensor
     targets: Tensor
+    known: Tensor
     labels: Tensor
     kept: Tensor
     views: Tensor
@@ -60,7 +66,7 @@ class PatchBatch:
 
     def part(self, rows: slice) -> Self:
         """Return some of the patches."""
-        names = ("pixels", "positions", "allowed", "targets", "labels", "kept", "views")
+        names = ("pixels", "positions", "allowed", "targets", "known", "labels", "kept", "views")
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def close(self) -> None:
@@ -103,7 +109,8 @@ class WarmUp(Stage[PatchBatch]):
 
     def resume(self) -> None:
         """Draw from the run's pool."""
-        self.weights = self.state.pool.sampling_weights()
+        stands_alone = self.state.network.config.location_softmax == "sigmoid"
+        self.weights = self.state.pool.sampling_weights(nothing_teaches=stands_alone)
         if self.settings.normalisation == "none":
             freeze_normalisation(self.state.network)
         state, encoders = self.state, self.state.network.config.encoders
@@ -134,10 +141,11 @@ class WarmUp(Stage[PatchBatch]):
             positions=torch.from_numpy(columns["positions"][mine]),
             allowed=torch.from_numpy(cells[:, 0] > 0),
             targets=torch.from_numpy(cells[:, 1].astype(np.float32)),
+            known=torch.from_numpy(columns["known"][mine]),
             labels=torch.from_numpy(columns["labels"][mine]),
             kept=torch.cat([classification.draw_kept(1, source) for source in sources] or [torch.empty(0, 0)]),
             views=torch.from_numpy(views),
-            taught=int(columns["cell_targets"][chosen].any(axis=1).sum()),
+            taught=int(self._teach_places(columns)[chosen].sum()),
             labelled=int((columns["labels"][chosen] != NO_LABEL).sum()),
             encoders=_learning(self.state.network.config, columns["positions"][chosen, 2]),
         )
@@ -156,11 +164,23 @@ class WarmUp(Stage[PatchBatch]):
             logits = state.network.classification(seen.features, batch.kept.to(state.device))
         terms: dict[str, Tensor] = {}
         if seen.cell_log_probs is not None:
-            terms["location"] = location_loss(seen.cell_log_probs.float(), targets, batch.taught)
+            log_probs = seen.cell_log_probs.float()
+            if state.network.config.location_softmax == "sigmoid":
+                known = batch.known.to(state.device)
+                terms["location"] = presence_loss(log_probs, targets, known, batch.taught)
+            else:
+                terms["location"] = location_loss(log_probs, targets, batch.taught)
         if batch.labelled:
             summed = functional.cross_entropy(logits.float(), labels, ignore_index=NO_LABEL, reduction="sum")
             terms["patch"] = summed / batch.labelled
         return StepOutput(terms)
+
+    def _teach_places(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Tell which patches of the pool teach where to look, bool (N,)."""
+        located = np.asarray(columns["cell_targets"].any(axis=1))
+        if self.state.network.config.location_softmax != "sigmoid":
+            return located
+        return np.asarray((located | columns["known"]) & columns["allowed"].any(axis=1))
 
     def _look(self, batch: PatchBatch, met: Sequence[int]) -> Look:
         """Look at the patches of a step: at views by what is held of them, at others by the network."""
@@ -278,3 +298,32 @@ def location_loss(cell_log_probs: Tensor, targets: Tensor, taught: float | None 
     finite = torch.where(targets > 0, cell_log_probs, torch.zeros_like(cell_log_probs))
     count = (targets.sum(dim=1) > 0).sum().clamp(min=1) if taught is None else max(taught, 1)
     return -(targets * finite).sum() / count
+
+
+def presence_loss(
+    cell_log_probs: Tensor, targets: Tensor, known: Tensor | None = None, taught: float | None = None
+) -> Tensor:
+    """Cross-entropy of whether there is something in each cell, on average over the cells of a region, over regions.
+
+    Cells with a small share of their region's annotated area teach nothing: what they show may be an edge.
+
+    Args:
+        cell_log_probs: (N, G), logarithms of sigmoids, -inf where a cell may not be attended.
+        targets: As of ``location_loss``.
+        known: bool (N,): whether there is nothing in a cell without a share; everywhere when None.
+        taught: As of ``location_loss``.
+
+    Returns:
+        Scalar; zero when no region teaches anything.
+    """
+    largest = targets.amax(dim=1, keepdim=True)
+    something = targets > EDGE_SHARE * largest
+    decided = (something | (targets == 0)) & torch.isfinite(cell_log_probs)
+    if known is not None:
+        decided &= (known | (largest[:, 0] > 0))[:, None]
+    # Cut out before the logarithms, as in ``location_loss``; a probability of one has no logarithm of its complement.
+    finite = torch.where(decided, cell_log_probs, -torch.ones_like(cell_log_probs)).clamp(max=-NEARLY_NOTHING)
+    loss = torch.where(something, finite, torch.log(-torch.expm1(finite)))
+    by_region = -(loss * decided).sum(dim=1) / decided.sum(dim=1).clamp(min=1)
+    count = decided.any(dim=1).sum().clamp(min=1) if taught is None else max(taught, 1)
+    return by_region.sum() / count

@@ -1,4 +1,4 @@
-"""The bundled model of composed colon slides: there offline, and careful with slides of another kind."""
+"""The bundled model of colorectal tissue: there offline, and careful with slides of another kind."""
 
 import csv
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from tnet_cli.modelfile.modelfile import bundled_models, load_model
 
-NAME = "colon-adenocarcinoma-composed"
+NAME = "colorectal-neoplasia"
 SLIDES = Path(__file__).parents[3] / "shared" / "data" / "slides"
 
 
@@ -19,14 +19,19 @@ def row_of(folder: Path) -> dict[str, str]:
 def test_it_is_bundled_with_its_limits_and_its_licence(tnet):
     model = load_model(bundled_models()[NAME])
     assert model.card.licence == "CC-BY-SA-4.0"
-    assert any("never validated on real slides" in limit.lower() for limit in model.card.limits)
+    assert any("never validated on diagnosed whole slides" in limit.lower() for limit in model.card.limits)
     assert "not for diagnosis" in model.card.intended_use
     assert model.card.domain is not None
     assert len(model.domain) == 4
+    assert model.card.network.class_names == ("non_neoplastic", "adenoma", "adenocarcinoma")
+    assert model.card.tile_rates is not None
+    named = " ".join(f"{source.name} {source.licence}" for source in model.card.training_data)
+    assert "LC25000" in named
+    assert "EBHI-Seg" in named
     assert (Path(model.path).with_suffix(".md")).read_text().startswith(f"# {NAME}\n")
     assert tnet("models", "verify", NAME).code == 0
     listed = tnet("models", "list")
-    assert "for: Research on composed slides of colon" in listed.out
+    assert "for: Research on H&E slides and fields of colon and rectum" in listed.out
     assert "for: A demonstration on synthetic slides" in listed.out
 
 
