@@ -141,7 +141,7 @@ def test_the_label_changes_nothing_but_what_the_foci_are():
             assert one.outline.radius_um == other.outline.radius_um
 
 
-def test_crowded_slides_have_many_foci_and_positives_as_many_pseudo_foci():
+def test_crowded_slides_have_many_foci_and_some_positives_pseudo_foci_beside_them():
     wanted = crowded_slides("ebhi", 16)
     assert {slide.difficulty for slide in wanted} == {"crowded"}
     assert len({slide.name for slide in wanted} | {slide.name for slide in wanted_of("train", "ebhi", 100)}) == 116
@@ -153,7 +153,7 @@ def test_crowded_slides_have_many_foci_and_positives_as_many_pseudo_foci():
             foci.append(sum(focus.label == slide.label for focus in design.foci))
             pseudo.append(sum(focus.label == CLASS_NAMES[0] for focus in design.foci))
     assert np.mean(foci) > 4
-    assert np.mean(pseudo) > 1
+    assert sum(count > 0 for count in pseudo) > 1
 
 
 def test_the_scale_is_that_of_the_collection_a_quarter_up_or_down():
