@@ -93,7 +93,7 @@ def test_a_configuration_cannot_be_changed():
         (SLIDE, {"mpp": (0.5, 2, 8, 32)}, "each mpp must be 4 times the next, not 0.5 and 2"),
         (SLIDE, {"mpp": (32, 8, 2, 0.6)}, "each mpp must be 4 times the next, not 2 and 0.6"),
         (SLIDE, {"choice": "best"}, "'per_grid' or 'beam'"),
-        (SLIDE, {"location_softmax": "hard"}, "'plain', 'temperature' or 'l2'"),
+        (SLIDE, {"location_softmax": "hard"}, "'plain', 'temperature', 'l2' or 'sigmoid'"),
         (SLIDE, {"position_axes": "xyz"}, "'yxs' or 's'"),
         (SLIDE, {"position_length": 11}, "greater than or equal to 12"),
         (SLIDE, {"location_slice": (2, 4)}, "location_slice goes with location_pool 'slice'"),
