@@ -3,8 +3,8 @@
     python -m benchmarks.composed_colorectal.carry EVALUATION --design FOLDER
 
 EVALUATION is a folder of ``tnet evaluate --calibrate validation``, and FOLDER holds the tables of how the slides were
-made. Neoplastic or not; the calibration error has ten bins, once at the share of neoplastic slides that the test has
-and once with slides weighted so that half are. Slides without an answer are counted too.
+made. Neoplastic or not, as half of the test slides are; the calibration error has ten bins. Slides without an answer
+are counted too.
 """
 
 import argparse
@@ -17,10 +17,8 @@ import numpy as np
 
 from benchmarks.composed_colorectal.table import GROUPS, group_of, read_rows
 from benchmarks.composed_colorectal.tiles import CLASS_NAMES, COLLECTIONS
-from tnet_cli.metrics.calibration import Calibration, fit_calibration
+from tnet_cli.metrics.calibration import Calibration, expected_calibration_error, fit_calibration, reliability
 from tnet_cli.metrics.predictions import softmax
-
-BINS = 10
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,22 +51,6 @@ def slides_of(evaluation: Path, designs: dict[str, dict[str, str]], split: str, 
     }
 
 
-def calibration_error(stated: np.ndarray, true: np.ndarray, weights: np.ndarray) -> float:
-    """Return the mean distance of what is stated, float64 (N,), from what came true, bool (N,), in ten bins."""
-    places = np.minimum((stated * BINS).astype(int), BINS - 1)
-    error = 0.0
-    for place in np.unique(places):
-        mine = places == place
-        error += abs(float(np.sum(weights[mine] * (stated[mine] - true[mine]))))
-    return error / float(weights.sum())
-
-
-def at_half(true: np.ndarray) -> np.ndarray:
-    """Return weights by which half of the slides are positive, float64 (N,)."""
-    share = true.mean()
-    return np.asarray(np.where(true, 0.5 / max(share, 1e-9), 0.5 / max(1 - share, 1e-9)))
-
-
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -76,8 +58,8 @@ def main() -> None:
     parser.add_argument("--design", type=Path, required=True, metavar="FOLDER")
     given = parser.parse_args()
     designs = {row["slide"]: row for path in given.design.glob("*-design.csv") for row in read_rows(path)}
-    print("| fitted on | tested on | group | slides | false positives | sensitivity | error | error at 50 % |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| fitted on | tested on | group | slides | false positives | sensitivity | calibration error |")
+    print("|---|---|---|---|---|---|---|")
     for fitted in (*([name] for name in COLLECTIONS), list(COLLECTIONS)):
         validation = slides_of(given.evaluation, designs, "val", fitted)["all"]
         fit = fit_calibration(validation.logits, validation.truth, CLASS_NAMES, Calibration())
@@ -90,8 +72,7 @@ def main() -> None:
                 cells = (
                     *(" and ".join(fitted), tested, group, len(true)),
                     *(f"{called[~true].mean():.2f}", f"{called[true].mean():.2f}"),
-                    f"{calibration_error(neoplastic, true, np.ones(len(true))):.3f}",
-                    f"{calibration_error(neoplastic, true, at_half(true)):.3f}",
+                    f"{expected_calibration_error(reliability(neoplastic, true)).value:.3f}",
                 )
                 print(f"| {' | '.join(map(str, cells))} |")
 

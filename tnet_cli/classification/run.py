@@ -23,7 +23,7 @@ from tnet_cli.inputs.names import MASK, OVERLAY
 from tnet_cli.inputs.options import TraversalOptions, at_least
 from tnet_cli.inputs.pseudonyms import Pseudonyms
 from tnet_cli.inputs.roi import WhereToLook
-from tnet_cli.metrics.patients import DEFAULT_RULE, patient_rule
+from tnet_cli.metrics.patients import patient_rule
 from tnet_cli.modelfile.card import calibration_words
 from tnet_cli.modelfile.modelfile import LoadedModel, find_model, load_model
 from tnet_cli.places import Place, redacted
@@ -64,7 +64,7 @@ class RunRequest:
     def __post_init__(self) -> None:
         at_least(1, batch_size=self.batch_size, workers=self.workers)
         at_least(0, slide_timeout=self.slide_timeout_s)
-        patient_rule(self.patient_rule or DEFAULT_RULE)
+        patient_rule(self.patient_rule)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def run_classify(request: RunRequest, progress: Progress | None = None) -> RunRe
         overwrite=request.overwrite,
         with_pictures=[OVERLAY] * request.overlay + [MASK] * request.save_mask,
         answer_anyway=request.answer_anyway,
-        patient_rule=patient_rule(request.patient_rule or DEFAULT_RULE),
+        patient_rule=patient_rule(request.patient_rule),
     )
     with store_of_run as store:
         directory.write_run(run_record(request, model, devices, store.rows(), None))

@@ -8,7 +8,7 @@ from tnet_cli.evaluation.arms import ARMS, BUDGETED_ARMS, options_of
 from tnet_cli.evaluation.curve import CurvePoint
 from tnet_cli.inference.traversal_job import refuse_unfit
 from tnet_cli.inputs.options import TraversalOptions, at_least
-from tnet_cli.metrics.patients import DEFAULT_RULE, patient_rule
+from tnet_cli.metrics.patients import patient_rule
 from tnet_cli.model.config import TNetConfig
 from tnet_cli.modelfile.card import MODEL_FILE
 from tnet_cli.slide.mpp import PLAUSIBLE
@@ -80,7 +80,7 @@ class EvaluateRequest:
         if len(set(self.arms)) < len(self.arms):
             raise UsageError(f"--arms {','.join(self.arms)}: name each arm once")
         at_least(1, batch_size=self.batch_size, workers=self.workers, budgets=min(self.budgets, default=None))
-        patient_rule(self.patient_rule or DEFAULT_RULE)
+        patient_rule(self.patient_rule)
         at_least(0, bootstrap=self.bootstrap, seed=self.seed)
         if self.save_model is not None and self.calibrate is None:
             raise UsageError("--save-model writes what --calibrate fits; give the split to calibrate on")

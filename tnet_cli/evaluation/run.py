@@ -17,7 +17,7 @@ from tnet_cli.evaluation.selection import select_rows
 from tnet_cli.inference.device import choose_device
 from tnet_cli.inference.progress import Progress
 from tnet_cli.metrics.estimate import Estimate
-from tnet_cli.metrics.patients import DEFAULT_RULE, patient_rule
+from tnet_cli.metrics.patients import patient_rule
 from tnet_cli.modelfile.card import ModelCard
 from tnet_cli.modelfile.modelfile import copy_model, find_model, load_model
 from tnet_cli.results.ledger import RunIdentity
@@ -103,7 +103,7 @@ def run_evaluation(request: EvaluateRequest, progress: Progress | None = None) -
         progress.start(passes.pending, model.card.introduction)
         fit, runs, curve = passes.go(progress)
         card = model.card if fit is None else fit.card
-        rule = patient_rule(request.patient_rule or DEFAULT_RULE)
+        rule = patient_rule(request.patient_rule)
         metrics = metrics_of(runs, curve, card, draws=request.bootstrap, seed=request.seed, rule=rule)
         failures = failures_of([*([fit.run] if fit else []), *runs, *curve])
         folder.write_tables_and_plots(metrics)

@@ -147,7 +147,7 @@ class TrainingSettings(BaseModel):
                 f"[training] hard_locations: {list(self.hard_locations)} has {given} numbers; "
                 f"a model of {views} processing levels needs {views - 1}"
             )
-        if config.location_softmax == "sigmoid" and self.sampling == "gumbel" and config.choice == "beam":
+        if config.cells_stand_alone and self.sampling == "gumbel" and config.choice == "beam":
             raise UsageError(
                 "[training] sampling: gumbel draws paths, and with location_softmax = sigmoid each cell stands alone; "
                 "give gumbel_redrawn or top_k"

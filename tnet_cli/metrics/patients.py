@@ -14,14 +14,14 @@ PATIENT_RULES: tuple[PatientRule, ...] = get_args(PatientRule)
 DEFAULT_RULE: PatientRule = "max"
 
 
-def patient_rule(text: str) -> PatientRule:
-    """Return the rule of a name.
+def patient_rule(text: str | None) -> PatientRule:
+    """Return the rule of a name, the default one where none is given.
 
     Raises:
         UsageError: there is none.
     """
     for rule in PATIENT_RULES:
-        if rule == text:
+        if rule == (text or DEFAULT_RULE):
             return rule
     raise UsageError(f"--patient-rule {text}: expected {' or '.join(PATIENT_RULES)}")
 

@@ -298,9 +298,14 @@ class TNetConfig(BaseModel):
         return bool(self.encoders and self.encoders[-1].classes)
 
     @property
+    def cells_stand_alone(self) -> bool:
+        """Whether each cell has a probability of its own, so that a region that holds nothing teaches too."""
+        return self.location_softmax == "sigmoid"
+
+    @property
     def ranks_cells_alone(self) -> bool:
         """Whether a cell is ranked by what is predicted of it alone, which is no share of its region's probability."""
-        return self.response or self.location_softmax == "sigmoid"
+        return self.response or self.cells_stand_alone
 
     def _check_scales(self, mpp: tuple[float, ...]) -> None:
         if len(mpp) != self.processing_levels or not all(math.isfinite(each) and each > 0 for each in mpp):

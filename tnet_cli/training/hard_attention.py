@@ -15,7 +15,7 @@ from tnet_cli.model.loss import ObjectiveInput, ObjectiveWeights, objective, obj
 from tnet_cli.model.sampling_log_probs import SamplingScheme, sampling_log_probs
 from tnet_cli.model.traversal import ProcessingLevelRecord, Traversal
 from tnet_cli.training.rollout import Rollout, SlideBatch, SlideStage, all_features
-from tnet_cli.training.warmup import location_loss, presence_loss
+from tnet_cli.training.warmup import places_loss
 
 FIRST_BASELINE = 0.5
 
@@ -113,8 +113,8 @@ class HardAttention(SlideStage):
         weighted = ("cross_entropy", "feature_cross_entropy", "reinforce", "feature_reinforce")
         terms = {name: share * getattr(result, name) for name in weighted}
         if taught:
-            learn = presence_loss if state.network.config.location_softmax == "sigmoid" else location_loss
-            losses = [learn(log_probs, wanted.to(state.device)) for log_probs, wanted in taught]
+            config = state.network.config
+            losses = [places_loss(config, log_probs, wanted.to(state.device)) for log_probs, wanted in taught]
             terms["location"] = self.settings.annotation_weight * torch.stack(losses).sum() / taught_count
         if self.settings.entropy_weight and choosing:
             entropy = torch.stack([_entropy_sum(traversal, logits) for traversal in traversals]).sum() / choosing
@@ -160,7 +160,7 @@ def _grids(traversal: Traversal) -> list[tuple[ProcessingLevelRecord, np.ndarray
 def _taught_regions(targets: AnnotationTargets, traversal: Traversal) -> list[tuple[Tensor, Tensor]]:
     """Return log-probabilities and targets of each processing level in which annotations teach the location module."""
     found = []
-    nothing_teaches = targets.config.location_softmax == "sigmoid" and targets.know_places
+    nothing_teaches = targets.config.cells_stand_alone and targets.know_places
     for record, allowed, log_probs in _grids(traversal):
         wanted = np.stack([targets.cells(region, row) for region, row in zip(record.regions, allowed, strict=True)])
         if wanted.any() or (nothing_teaches and allowed.any()):

@@ -109,8 +109,8 @@ class WarmUp(Stage[PatchBatch]):
 
     def resume(self) -> None:
         """Draw from the run's pool."""
-        stands_alone = self.state.network.config.location_softmax == "sigmoid"
-        self.weights = self.state.pool.sampling_weights(nothing_teaches=stands_alone)
+        nothing_teaches = self.state.network.config.cells_stand_alone
+        self.weights = self.state.pool.sampling_weights(nothing_teaches=nothing_teaches)
         if self.settings.normalisation == "none":
             freeze_normalisation(self.state.network)
         state, encoders = self.state, self.state.network.config.encoders
@@ -145,7 +145,7 @@ class WarmUp(Stage[PatchBatch]):
             labels=torch.from_numpy(columns["labels"][mine]),
             kept=torch.cat([classification.draw_kept(1, source) for source in sources] or [torch.empty(0, 0)]),
             views=torch.from_numpy(views),
-            taught=int(self._teach_places(columns)[chosen].sum()),
+            taught=self._count_taught({name: column[chosen] for name, column in columns.items()}),
             labelled=int((columns["labels"][chosen] != NO_LABEL).sum()),
             encoders=_learning(self.state.network.config, columns["positions"][chosen, 2]),
         )
@@ -164,23 +164,19 @@ class WarmUp(Stage[PatchBatch]):
             logits = state.network.classification(seen.features, batch.kept.to(state.device))
         terms: dict[str, Tensor] = {}
         if seen.cell_log_probs is not None:
-            log_probs = seen.cell_log_probs.float()
-            if state.network.config.location_softmax == "sigmoid":
-                known = batch.known.to(state.device)
-                terms["location"] = presence_loss(log_probs, targets, known, batch.taught)
-            else:
-                terms["location"] = location_loss(log_probs, targets, batch.taught)
+            config, log_probs = state.network.config, seen.cell_log_probs.float()
+            terms["location"] = places_loss(config, log_probs, targets, batch.known.to(state.device), batch.taught)
         if batch.labelled:
             summed = functional.cross_entropy(logits.float(), labels, ignore_index=NO_LABEL, reduction="sum")
             terms["patch"] = summed / batch.labelled
         return StepOutput(terms)
 
-    def _teach_places(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Tell which patches of the pool teach where to look, bool (N,)."""
-        located = np.asarray(columns["cell_targets"].any(axis=1))
-        if self.state.network.config.location_softmax != "sigmoid":
-            return located
-        return np.asarray((located | columns["known"]) & columns["allowed"].any(axis=1))
+    def _count_taught(self, columns: Mapping[str, np.ndarray]) -> int:
+        """Count the patches, of which these are the pool's columns, that teach where to look."""
+        taught = columns["cell_targets"].any(axis=1)
+        if self.state.network.config.cells_stand_alone:
+            taught = (taught | columns["known"]) & columns["allowed"].any(axis=1)
+        return int(taught.sum())
 
     def _look(self, batch: PatchBatch, met: Sequence[int]) -> Look:
         """Look at the patches of a step: at views by what is held of them, at others by the network."""
@@ -281,6 +277,19 @@ def measure_statistics(state: TrainingState) -> None:
             network.look(pixels.to(state.device), positions.to(state.device))
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
+
+
+def places_loss(
+    config: TNetConfig,
+    cell_log_probs: Tensor,
+    targets: Tensor,
+    known: Tensor | None = None,
+    taught: float | None = None,
+) -> Tensor:
+    """Return what a location module of this configuration learns by; arguments as of ``presence_loss``."""
+    if config.cells_stand_alone:
+        return presence_loss(cell_log_probs, targets, known, taught)
+    return location_loss(cell_log_probs, targets, taught)
 
 
 def location_loss(cell_log_probs: Tensor, targets: Tensor, taught: float | None = None) -> Tensor:
